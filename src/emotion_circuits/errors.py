@@ -52,4 +52,6 @@ def unknown_name(kind: str, name: object, known: list[str], fix: str = "") -> Us
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return UsageError(f"unknown {kind} {str(name)!r}; known: {shown}", fix or f"{hint}choose one of the names above".strip())
+    return UsageError(
+        f"unknown {kind} {str(name)!r}; known: {shown}", fix or f"{hint}choose one of the names above".strip()
+    )

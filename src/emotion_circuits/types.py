@@ -156,7 +156,9 @@ class Positions:
         if match := re.fullmatch(r"span:(\d+)-(\d+)", text):
             start, end = int(match[1]), int(match[2])
             if end <= start:
-                raise UsageError(f"position {text!r} is an empty character range", "write span:START-END with END > START")
+                raise UsageError(
+                    f"position {text!r} is an empty character range", "write span:START-END with END > START"
+                )
             return cls("span", values=(start, end))
         if match := re.fullmatch(r"window:([1-9]\d*)", text):
             return cls("window", values=(int(match[1]),))
@@ -188,7 +190,9 @@ class Activations:
         key = (kind, str(position))
         if key not in self.values:
             have = ", ".join(f"{k}@{p}" for k, p in self.values)
-            raise UsageError(f"{kind}@{position} was not captured; captured: {have}", f"add --site {kind} --position {position}")
+            raise UsageError(
+                f"{kind}@{position} was not captured; captured: {have}", f"add --site {kind} --position {position}"
+            )
         return self.values[key]
 
 
@@ -278,3 +282,39 @@ class Figure:
     alt: str
     data: Sequence[Mapping[str, Any]]
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report: ``rows`` are plain mappings, ``columns`` maps a row's key to its heading (order kept)."""
+
+    name: str
+    title: str
+    caption: str
+    columns: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question of a report: the answer in sentences first, then figures and tables, then limits."""
+
+    name: str
+    heading: str
+    answer: Sequence[str]
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    limits: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a report shows; ``verdicts`` are one line per research question, in order."""
+
+    title: str
+    profile: str
+    verdicts: Sequence[str]
+    sections: Sequence[Section]
+    methods: Sequence[str]
+    command: str
+    provenance: Mapping[str, str]
