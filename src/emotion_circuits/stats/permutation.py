@@ -1,0 +1,110 @@
+"""Permutation p-values: one statistic, and the largest of many (max-T).
+
+p = (b + 1) / (m + 1) with b the number of the m random statistics that are at least as extreme as the observed one: the
+observed data are one of the equally likely arrangements, so p is never 0 (Phipson & Smyth 2010).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from emotion_circuits.errors import UsageError, unknown_name
+from emotion_circuits.stats.checks import finite
+from emotion_circuits.stats.interval import FloatArray
+
+Alternative = Literal["greater", "less", "two-sided"]
+
+# A rearrangement that gives the observed value up to rounding is a tie and must count.
+_TIE = 1e-10
+
+
+def permutation_p(observed: ArrayLike, null: ArrayLike, alternative: Alternative = "greater") -> FloatArray:
+    """p of each cell against its own null statistics: (b + 1) / (m + 1).
+
+    Args:
+        observed: statistic of the data, ``[...]``.
+        null: statistics of ``m`` random arrangements, ``[m, ...]`` (or ``[m]``, then shared by every cell).
+        alternative: ``greater``, ``less``, or ``two-sided`` = twice the smaller tail, at most 1.
+
+    Returns:
+        p, shape of ``observed``. Uncorrected: for many cells use :func:`max_statistic_p` or a declared family.
+    """
+    seen, random = finite(observed, "the observed statistic"), finite(null, "the null statistics")
+    if random.ndim == 1 and seen.ndim:
+        random = random.reshape(-1, *([1] * seen.ndim))
+    if random.ndim != seen.ndim + 1 or not len(random):
+        raise UsageError(
+            f"null statistics have shape {random.shape} for observed ones of shape {seen.shape}",
+            "give null as [permutations, cells] with at least one permutation",
+        )
+    m = len(random)
+    slack = _TIE * np.abs(seen)
+    greater = (np.count_nonzero(random >= seen - slack, axis=0) + 1) / (m + 1)
+    less = (np.count_nonzero(random <= seen + slack, axis=0) + 1) / (m + 1)
+    if alternative == "greater":
+        return np.asarray(greater, dtype=np.float64)
+    if alternative == "less":
+        return np.asarray(less, dtype=np.float64)
+    if alternative == "two-sided":
+        return np.asarray(np.minimum(1.0, 2 * np.minimum(greater, less)), dtype=np.float64)
+    raise unknown_name("alternative", alternative, ["greater", "less", "two-sided"])
+
+
+@dataclass(frozen=True)
+class MaxTest:
+    """Result of a max-T test: ``p`` per cell (family-wise), the ``overall`` p of the best cell, and its index."""
+
+    p: FloatArray
+    overall: float
+    best: int
+    permutations: int
+
+
+def max_statistic_p(
+    observed: ArrayLike, null: ArrayLike, alternative: Literal["greater", "two-sided"] = "greater"
+) -> MaxTest:
+    """Single-step max-T: each cell against the largest statistic over all cells of the same arrangement.
+
+    Controls the family-wise error over cells (layers, layer pairs, strengths) whatever their dependence, because one
+    arrangement is shared by all cells (Westfall & Young 1993). The cells must be on one scale: use AUROC, t or z, not
+    raw differences of unlike quantities. ``two-sided`` compares absolute values, so centre the statistic at 0 first
+    (AUROC - .5).
+
+    Args:
+        observed: ``[cell]`` (any shape; flattened for ``best``).
+        null: ``[permutation, cell]``: row r holds every cell's statistic under arrangement r.
+
+    Returns:
+        :class:`MaxTest`; p has the shape of ``observed``.
+    """
+    seen, random = finite(observed, "the observed statistics"), finite(null, "the null statistics")
+    if random.shape[1:] != seen.shape or not len(random) or not seen.size:
+        raise UsageError(
+            f"null statistics have shape {random.shape} for observed ones of shape {seen.shape}",
+            "give null as [permutations, cells], with the same arrangement for all cells of a row",
+        )
+    if alternative == "two-sided":
+        seen, random = np.abs(seen), np.abs(random)
+    elif alternative != "greater":
+        raise unknown_name("alternative", alternative, ["greater", "two-sided"])
+    largest = np.sort(random.reshape(len(random), -1).max(axis=1))
+    m = len(largest)
+    reached = m - np.searchsorted(largest, seen - _TIE * np.abs(seen), side="left")
+    p = np.asarray((reached + 1) / (m + 1), dtype=np.float64)
+    return MaxTest(p, float(p.min()), int(np.argmax(seen)), m)
+
+
+def permuted_within(codes: NDArray[np.intp], permutations: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """``[permutations, n]`` index arrays that shuffle units only inside their group (``codes``, one per unit)."""
+    n = len(codes)
+    order = np.argsort(codes, kind="stable")
+    keys = rng.random((permutations, n))
+    # Sorting by (group, random key) keeps groups in place and shuffles inside them.
+    shuffled = np.lexsort((keys, np.broadcast_to(codes, keys.shape)), axis=-1)
+    index = np.empty_like(shuffled)
+    index[:, order] = shuffled
+    return index

@@ -1,0 +1,126 @@
+"""AUROC, its cluster bootstrap, DeLong and the max-T p over layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from emotion_circuits.errors import UsageError
+from emotion_circuits.stats.discrimination import auroc, auroc_interval, auroc_max_test, delong_interval
+from emotion_circuits.stats.permutation import max_statistic_p, permutation_p
+
+
+def matched_set(clusters: int, per_label: int, shift: float, rng: np.random.Generator, cells: int = 1):
+    """Scores ``[cell, n]`` of scenarios with a shared part, labels and scenario codes."""
+    scenario = rng.normal(size=(cells, clusters, 1)) * 0.6
+    positive = (shift + scenario + rng.normal(size=(cells, clusters, per_label)) * 0.8).reshape(cells, -1)
+    negative = (scenario + rng.normal(size=(cells, clusters, per_label)) * 0.8).reshape(cells, -1)
+    codes = np.repeat(np.arange(clusters), per_label)
+    labels = np.arange(2 * len(codes)) < len(codes)
+    return np.concatenate([positive, negative], axis=1), labels, np.concatenate([codes, codes])
+
+
+@given(
+    st.lists(st.integers(-3, 3), min_size=1, max_size=12),
+    st.lists(st.integers(-3, 3), min_size=1, max_size=12),
+)
+def test_auroc_counts_wins_and_half_ties(positive: list[int], negative: list[int]) -> None:
+    wins = np.mean([[(p > n) + (p == n) / 2 for n in negative] for p in positive])
+    assert auroc(positive, negative) == pytest.approx(wins)
+
+
+def test_auroc_of_many_cells_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(4, 5, 40)).round(1), np.arange(40) % 3 == 0
+    ours = auroc(scores[..., labels], scores[..., ~labels])
+    assert ours.shape == (4, 5)
+    assert ours[2, 3] == pytest.approx(roc_auc_score(labels, scores[2, 3]))
+
+
+def test_interval_brackets_the_estimate_and_agrees_with_clustered_delong() -> None:
+    scores, labels, codes = matched_set(60, 2, 1.0, np.random.default_rng(1), cells=3)
+    bootstrap, delong = auroc_interval(scores, labels, codes), delong_interval(scores, labels, codes)
+    assert bootstrap.clusters == 60
+    assert bootstrap.n == 240
+    np.testing.assert_allclose(bootstrap.estimate, auroc(scores[:, labels], scores[:, ~labels]))
+    np.testing.assert_allclose(bootstrap.low, delong.low, atol=0.02)
+    np.testing.assert_allclose(bootstrap.high, delong.high, atol=0.02)
+
+
+def test_interval_does_not_depend_on_the_order_of_texts_or_on_other_cells() -> None:
+    rng = np.random.default_rng(2)
+    scores, labels, codes = matched_set(15, 2, 0.8, rng, cells=4)
+    order = rng.permutation(len(labels))
+    whole = auroc_interval(scores, labels, codes, seed=3)
+    shuffled = auroc_interval(scores[:, order], labels[order], codes[order], seed=3)
+    alone = auroc_interval(scores[2], labels, codes, seed=3)
+    np.testing.assert_allclose(whole.low, shuffled.low)
+    assert alone.high == pytest.approx(whole.high[2])
+    assert whole[2].low == alone.low
+
+
+def test_clustered_interval_is_wider_than_one_that_takes_texts_as_independent() -> None:
+    rng = np.random.default_rng(4)
+    scenario_effect = np.repeat(rng.normal(size=20), 5)
+    scores = np.concatenate([scenario_effect + 1, scenario_effect[::-1]]) + 0.1 * rng.normal(size=200)
+    labels, codes = np.arange(200) < 100, np.arange(200) // 5
+    clustered = auroc_interval(scores, labels, codes)
+    naive = auroc_interval(scores, labels, np.arange(200))
+    assert (clustered.high - clustered.low) > 1.5 * (naive.high - naive.low)
+
+
+def test_perfect_separation_is_not_reported_with_zero_width() -> None:
+    labels = np.arange(40) < 20
+    interval = auroc_interval(labels.astype(float), labels, np.arange(40) % 20)
+    assert interval.estimate == 1
+    assert interval.high == 1
+    assert interval.low == pytest.approx(0.025 ** (1 / 20))
+
+
+def test_max_test_over_layers_finds_the_planted_layer() -> None:
+    rng = np.random.default_rng(5)
+    scores, labels, codes = matched_set(20, 3, 0.0, rng, cells=12)
+    scores[7, labels] += 1.5
+    result = auroc_max_test(scores, labels, codes, permutations=999)
+    assert result.best == 7
+    assert result.overall == pytest.approx(1 / 1000)
+    assert np.delete(result.p, 7).min() > 0.05
+
+
+def test_permutation_p_counts_ties_and_never_reaches_zero() -> None:
+    null = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
+    np.testing.assert_allclose(permutation_p([2.0, 5.0], null), [2 / 4, 1 / 4])
+    np.testing.assert_allclose(permutation_p([2.0, 5.0], null, "two-sided"), [1.0, 0.5])
+    np.testing.assert_allclose(permutation_p(-1.0, [0.0, 1.0], "less"), 1 / 3)
+
+
+def test_max_statistic_compares_every_cell_with_the_largest_of_each_permutation() -> None:
+    null = np.array([[0.0, 3.0], [4.0, 0.0], [1.0, -5.0]])
+    result = max_statistic_p([3.0, 1.0], null)
+    np.testing.assert_allclose(result.p, [3 / 4, 1.0])
+    assert (result.overall, result.best, result.permutations) == (0.75, 0, 3)
+    np.testing.assert_allclose(max_statistic_p([-4.5, 0.0], null, "two-sided").p, [2 / 4, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "clusters", "message"),
+    [
+        (np.zeros(6), np.ones(6, bool), np.arange(6), "one label"),
+        (np.array([np.nan, 0, 0, 0, 0, 0]), np.arange(6) < 3, np.arange(6), "NaN"),
+        (np.zeros(6), np.arange(6) < 3, np.arange(6) // 3, "clusters"),
+        (np.zeros(6), np.arange(6) < 3, np.arange(5), "cluster"),
+        (np.zeros(6), (np.arange(6) < 3).astype(int), np.arange(6), "booleans"),
+        (np.zeros(6), np.arange(6) < 3, [None, 1, 2, 3, 4, 5], "no cluster"),
+    ],
+)
+def test_misuse_raises_with_an_explanation(scores, labels, clusters, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        auroc_interval(scores, labels, clusters)
+
+
+def test_null_of_another_shape_is_refused() -> None:
+    with pytest.raises(UsageError, match="permutations, cells"):
+        max_statistic_p([1.0, 2.0], np.zeros((10, 3)))
