@@ -1,0 +1,113 @@
+"""GGUF files: checked, then converted once to a safetensors folder with dequantised weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from emotion_circuits.errors import ModelError
+from emotion_circuits.models.cache import build_entry, models_folder
+from emotion_circuits.models.registry import model_slug
+from emotion_circuits.models.sources.local import LocalModel
+
+FULL_PRECISION_BYTES = 1_500_000_000
+"""GGUF files up to this size become float32; larger ones bfloat16, so that a laptop's disk and memory hold them."""
+
+_BYTES_PER_GGUF_BYTE = 8  # a Q4 weight takes half a byte and four as float32
+
+
+def resolve_gguf(path: Path, cache: Path | None = None) -> LocalModel:
+    """Convert a ``.gguf`` file into the cache, keyed by its SHA-256, and return the folder."""
+    check_gguf(path)
+    digest = file_sha256(path)
+    name = f"{model_slug(path.stem)}-{digest[:6]}"
+    size = path.stat().st_size
+
+    def build(target: Path, _scratch: Path) -> dict[str, Any]:
+        dtype = convert_gguf(path, target)
+        return {
+            "schema": 1,
+            "name": name,
+            "source": f"gguf {path.name}",
+            "revision": digest,
+            "files": {path.name: digest},
+            "dequantised": True,
+            "dtype": dtype,
+            "versions": converter_versions(),
+        }
+
+    record = build_entry(
+        models_folder(cache) / name,
+        build,
+        needed_bytes=size * _BYTES_PER_GGUF_BYTE,
+        purpose=f"converting {path.name}",
+    )
+    return LocalModel(
+        models_folder(cache) / name,
+        name,
+        f"gguf {path.name} (dequantised to {record['dtype']})",
+        revision=digest,
+        dequantised=True,
+    )
+
+
+def check_gguf(path: Path) -> None:
+    """Read the header and the place of every tensor; raises :class:`ModelError` for a truncated or foreign file."""
+    from gguf import GGUFReader
+
+    size = path.stat().st_size
+    fix = f"download {path.name} again, or delete it"
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise ModelError(f"{path} is not a GGUF file: it starts with {magic!r}", fix)
+    try:
+        reader = GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"{path} is truncated or damaged: it ends after {size:,} bytes, before the data its header announces", fix
+        ) from error
+    expected = max((int(tensor.data_offset) + int(tensor.n_bytes) for tensor in reader.tensors), default=0)
+    if expected == 0 or size < expected:
+        raise ModelError(f"{path} is truncated: {size:,} bytes of at least {expected:,}", fix)
+
+
+def convert_gguf(path: Path, target: Path) -> str:
+    """Write ``path`` as a Transformers folder (weights dequantised, tokenizer beside them); returns the dtype's name.
+
+    Token ids, offsets and logits are those of the model that Transformers loads from the GGUF file itself.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dtype = torch.float32 if path.stat().st_size <= FULL_PRECISION_BYTES else torch.bfloat16
+    folder, name = str(path.parent), path.name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=dtype)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise ModelError(
+            f"{path.name} cannot be converted: {str(error).splitlines()[0]}",
+            "use a GGUF file of a supported family (llama, mistral, qwen2, qwen3, gemma3, gpt2), or the original weights",
+        ) from error
+    # The weights are plain now; the leftover quantisation marks would make save_pretrained refuse or reload wrongly.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return str(dtype).removeprefix("torch.")
+
+
+def converter_versions() -> Mapping[str, str]:
+    """Versions of what a conversion depends on, for the source record."""
+    return {package: version(package) for package in ("torch", "transformers", "gguf", "safetensors")}
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

