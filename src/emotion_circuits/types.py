@@ -177,13 +177,15 @@ class Activations:
     """Captured values, rows in prompt order.
 
     ``values[(kind, str(position))]`` has shape ``[prompt, layer, d]`` (``[prompt, layer, head, d_head]`` for q, k, v, z
-    and result). Values may be memory-mapped: treat them as read-only.
+    and result). Values may be memory-mapped: treat them as read-only. At position ``all`` there is one row per content
+    token instead, and prompt p has the rows from ``token_starts[p]`` to ``token_starts[p + 1]``.
     """
 
     prompts: tuple[Prompt, ...]
     layers: tuple[int, ...]
     values: Mapping[tuple[str, str], FloatArray]
     model: str
+    token_starts: tuple[int, ...] = ()
 
     def get(self, kind: SiteKind, position: Positions | str) -> FloatArray:
         """``[prompt, layer, …]`` of one site kind at one position; raises with what was captured instead."""
@@ -220,8 +222,8 @@ class Intervention:
     """One edit: what is done to which activation at which positions.
 
     ``op``: ``add`` (x + s·v), ``set`` (x = v), ``scale`` (x = s·x), ``project_out`` (remove the component along v),
-    ``zero``. ``vector`` is ``[d]`` of the site (``None`` for scale and zero), ``strength`` is s; ``schedule`` multiplies
-    the strength at generation step t (missing steps repeat the last entry).
+    ``zero``. ``vector`` is ``[d]`` of the site (``None`` for scale and zero), ``strength`` is s; ``schedule``
+    multiplies the strength at generation step t (missing steps repeat the last entry).
     """
 
     site: Site

@@ -1,0 +1,254 @@
+"""``LM``: an unmodified Hugging Face model, its tokenizer, and where its family keeps things."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from emotion_circuits.errors import ContractError, UsageError
+from emotion_circuits.models.family import Family
+from emotion_circuits.types import Prompt, SiteKind
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A tokenised prompt: ``ids`` start with the prefix; ``offsets`` are character spans, ``(0, 0)`` for the prefix."""
+
+    prompt: Prompt
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+    n_prefix: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def content(self) -> list[int]:
+        """Absolute indices of the text's own tokens: no prefix, no zero-width token (unless there is no other)."""
+        own = range(self.n_prefix, len(self.ids))
+        visible = [i for i in own if self.offsets[i][1] > self.offsets[i][0]]
+        return visible or list(own)
+
+
+@dataclass(eq=False)
+class LM:
+    """A causal language model as every other module sees it.
+
+    ``model`` is used as it is: nothing is wrapped, folded or copied. Paths come from ``family``; sizes from the config.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    family: Family
+    name: str
+    source: str
+    prefix_ids: tuple[int, ...] = ()
+    revision: str | None = None
+    notices: tuple[str, ...] = field(default=())
+
+    # ---- sizes -------------------------------------------------------------------------------------------------
+    @cached_property
+    def config(self) -> Any:
+        """The text model's config (the inner one of a multimodal wrapper)."""
+        return self.model.config.get_text_config()
+
+    @cached_property
+    def decoder(self) -> nn.Module:
+        """The stack of blocks without the LM head."""
+        return cast(nn.Module, self.model.get_decoder())
+
+    @cached_property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The transformer blocks in order."""
+        return tuple(cast(nn.ModuleList, self.decoder.get_submodule(self.family.blocks)))
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def n_heads(self) -> int:
+        return int(self.config.num_attention_heads)
+
+    @property
+    def n_kv_heads(self) -> int:
+        return int(getattr(self.config, "num_key_value_heads", None) or self.n_heads)
+
+    @property
+    def d_model(self) -> int:
+        return int(self.config.hidden_size)
+
+    @property
+    def d_head(self) -> int:
+        # From the config where it says so: Qwen 3 and Gemma 3 have heads wider than d_model / n_heads.
+        return int(getattr(self.config, "head_dim", None) or self.d_model // self.n_heads)
+
+    @cached_property
+    def d_mlp(self) -> int:
+        weight = cast(torch.Tensor, self.module(0, "down_projection").weight)
+        rows, columns = weight.shape
+        return int(columns if isinstance(self.module(0, "down_projection"), nn.Linear) else rows)
+
+    @property
+    def max_length(self) -> int:
+        """The longest text in tokens, prefix included, that positions exist for."""
+        return int(getattr(self.config, "max_position_embeddings", None) or 1_000_000)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self.config.vocab_size)
+
+    @property
+    def parallel(self) -> bool:
+        """True where attention and MLP read the same residual stream, so that ``resid_mid`` does not exist."""
+        return self.family.parallel(self.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return cast(torch.Tensor, self.model.get_input_embeddings().weight).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    def width(self, kind: SiteKind) -> tuple[int, ...]:
+        """Shape of one token's activation at a site: ``(d,)`` or ``(head, d_head)``; patterns have no fixed width."""
+        if kind in ("q", "z"):
+            return (self.n_heads, self.d_head)
+        if kind in ("k", "v"):
+            return (self.n_kv_heads, self.d_head)
+        if kind == "result":
+            return (self.n_heads, self.d_model)
+        if kind == "neuron":
+            return (self.d_mlp,)
+        if kind == "pattern":
+            raise UsageError("an attention pattern is as wide as its text: capture it with its own function")
+        return (self.d_model,)
+
+    # ---- modules -----------------------------------------------------------------------------------------------
+    def module(self, layer: int, part: str) -> nn.Module:
+        """The module of block ``layer`` that the family calls ``part`` (a :class:`Family` field, or ``block``)."""
+        block = self.blocks[layer]
+        if part == "block":
+            return block
+        path = getattr(self.family, part)
+        if part == "out_projection":
+            path = f"{self.family.attention}.{path}"
+        elif part == "down_projection":
+            path = f"{self.family.mlp}.{path}"
+        try:
+            return block.get_submodule(path)
+        except AttributeError:
+            raise ContractError(
+                f"{self.name}: block {layer} has no {path!r}, where family {self.family.name!r} expects its {part}",
+                "this model's family is not supported; see docs on how to add one (one small file)",
+            ) from None
+
+    def layers(self, wanted: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Checked layer numbers (default: all); negative numbers count from the end."""
+        if wanted is None:
+            return tuple(range(self.n_layers))
+        for layer in wanted:
+            if not -self.n_layers <= layer < self.n_layers:
+                raise UsageError(
+                    f"layer {layer} does not exist in {self.name}, which has {self.n_layers} layers",
+                    f"choose layers from 0 to {self.n_layers - 1}",
+                )
+        return tuple(layer % self.n_layers for layer in wanted)
+
+    # ---- text --------------------------------------------------------------------------------------------------
+    def encode(self, prompts: Sequence[Prompt]) -> list[Encoded]:
+        """Tokenise in one pass, prefix in front; raises for empty and for too long texts."""
+        if not prompts:
+            return []
+        batch = self.tokenizer(
+            [p.text for p in prompts], add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast
+        )
+        # A slow tokenizer has no offsets; positions that need characters say so when they are asked for.
+        offsets = batch["offset_mapping"] if self.tokenizer.is_fast else [[(0, 0)] * len(i) for i in batch["input_ids"]]
+        n = len(self.prefix_ids)
+        encoded = [
+            Encoded(p, (*self.prefix_ids, *ids), (*([(0, 0)] * n), *map(tuple, spans)), n)
+            for p, ids, spans in zip(prompts, batch["input_ids"], offsets, strict=True)
+        ]
+        for e in encoded:
+            if len(e) == n:
+                raise UsageError(f"prompt {e.prompt.id!r} is empty", "remove it or give it a text")
+            if len(e) > self.max_length:
+                raise UsageError(
+                    f"prompt {e.prompt.id!r} has {len(e)} tokens; {self.name} has positions for {self.max_length}",
+                    "shorten it or leave it out",
+                )
+        return encoded
+
+    # ---- attention implementation ------------------------------------------------------------------------------
+    @contextmanager
+    def eager_attention(self) -> Iterator[None]:
+        """Eager attention inside the context (patterns exist only there), the previous implementation afterwards."""
+        previous = self.config._attn_implementation
+        if previous == "eager":
+            yield
+            return
+        self.model.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(previous)
+
+    # ---- identity ----------------------------------------------------------------------------------------------
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change when any weight, the config, the prefix or the dtype changes.
+
+        Weights enter through two integer sums over their bits (plain and position-weighted), which need no copy to the
+        CPU, do not depend on the order of addition, and take well under a second for a small model.
+        """
+        digest = hashlib.sha256()
+        digest.update(_stable_config(self.model))
+        digest.update(repr((self.prefix_ids, str(self.dtype))).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(repr(_bit_sums(tensor)).encode())
+        return digest.hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        return (
+            f"LM({self.name}: {self.family.name}, {self.n_layers} layers × {self.n_heads} heads, "
+            f"d_model {self.d_model}, {self.dtype}, {self.device})"
+        )
+
+
+def _stable_config(model: PreTrainedModel) -> bytes:
+    """The config without what does not change the function computed (paths, library version)."""
+    config = model.config.to_dict()
+    for volatile in ("_name_or_path", "transformers_version", "_attn_implementation", "dtype", "torch_dtype"):
+        config.pop(volatile, None)
+    return repr(sorted((k, repr(v)) for k, v in config.items())).encode()
+
+
+_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _bit_sums(tensor: torch.Tensor, chunk: int = 1 << 24) -> tuple[int, int]:
+    """Order-independent checksums (sum, position-weighted sum) of a tensor's bits, in chunks that bound the memory."""
+    if tensor.is_meta:
+        return (0, 0)  # offloaded weights are identified by the files they are read from
+    if tensor.dtype == torch.bool:
+        tensor = tensor.to(torch.int8)
+    bits = tensor.detach().contiguous().view(_WORDS[tensor.element_size()]).flatten()
+    plain = weighted = 0
+    for start in range(0, bits.numel(), chunk):
+        part = bits[start : start + chunk].to(torch.int64)
+        weights = torch.arange(1, part.numel() + 1, device=part.device) % 8191 + start % 127
+        plain += int(part.sum())
+        weighted += int((part * weights).sum())
+    return plain, weighted

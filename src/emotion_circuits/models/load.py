@@ -1,0 +1,178 @@
+"""``load_lm``: a causal language model from a name, a folder, a GGUF file or objects in memory, as an :class:`LM`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
+
+from emotion_circuits.errors import ModelError, UsageError
+from emotion_circuits.models.families import family_of, llama_like
+from emotion_circuits.models.family import Family
+from emotion_circuits.models.lm import LM
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def load_lm(
+    source: str | Path | PreTrainedModel | Any,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "auto",
+    device_map: str | dict[str, Any] | None = None,
+    prefix_token: str | None = None,
+    revision: str | None = None,
+    cache: Path | None = None,
+    offline: bool = False,
+) -> LM:
+    """Load a causal language model.
+
+    Args:
+        source: a registry alias (``smollm2-135m``), a hub id, a folder, a ``.gguf`` file, a Hugging Face model, or a
+            TransformerLens ``TransformerBridge`` (its unmodified inner model is used).
+        tokenizer: needed with a model object only.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        device: ``auto`` takes CUDA, then MPS, then the CPU; ignored with ``device_map``.
+        device_map: passed to accelerate (``"auto"`` spreads large models over devices).
+        prefix_token: the token put in front of every text; default: the registry's, the tokenizer's own BOS, or the
+            family's. Without one the first word becomes the attention sink.
+        revision: hub revision; cache: where converted models live; offline: never ask the network.
+
+    Raises:
+        UsageError: unknown dtype, device, model or prefix token. ModelError: it cannot be fetched, read or is no
+            decoder that this package can address.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"unknown dtype {dtype!r}", f"choose one of {', '.join(DTYPES)}")
+    if isinstance(source, str | Path):
+        return _from_source(
+            source, dtype=dtype, device=device, device_map=device_map, prefix_token=prefix_token,
+            revision=revision, cache=cache, offline=offline,
+        )  # fmt: skip
+    inner = getattr(source, "original_model", source)  # a TransformerBridge keeps the Hugging Face model there
+    own_tokenizer = tokenizer if tokenizer is not None else getattr(source, "tokenizer", None)
+    if not isinstance(inner, PreTrainedModel) or own_tokenizer is None:
+        raise UsageError(
+            f"cannot use a {type(source).__name__} as a model",
+            "pass an alias, a hub id, a folder, a .gguf file, or load_lm(model, tokenizer)",
+        )
+    name = Path(getattr(inner.config, "_name_or_path", "") or inner.config.model_type).name
+    return assemble(inner.eval(), own_tokenizer, name=name, source="object in memory", prefix_token=prefix_token)
+
+
+def _from_source(
+    source: str | Path,
+    *,
+    dtype: str,
+    device: str,
+    device_map: str | dict[str, Any] | None,
+    prefix_token: str | None,
+    revision: str | None,
+    cache: Path | None,
+    offline: bool,
+) -> LM:
+    from emotion_circuits.models.sources import resolve_source
+
+    found = resolve_source(source, cache=cache, offline=offline, revision=revision)
+    target = resolve_device(device)
+    # Progress bars and advice of the loader would land between our own lines; errors still raise.
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            found.folder, dtype=DTYPES[dtype], device_map=device_map, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(found.folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"{found.source} could not be loaded: {_first_line(error)}",
+            "check that the folder holds a causal language model and its tokenizer",
+        ) from error
+    if device_map is None:
+        nn.Module.to(model, target)
+    return assemble(
+        model.eval(), tokenizer, name=found.name, source=found.source, revision=found.revision,
+        prefix_token=prefix_token if prefix_token is not None else found.prefix_token, notices=found.notices,
+    )  # fmt: skip
+
+
+def assemble(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    name: str,
+    source: str,
+    prefix_token: str | None = None,
+    revision: str | None = None,
+    notices: tuple[str, ...] = (),
+) -> LM:
+    """Put model, tokenizer and family together; check that the family's modules are where it says."""
+    if not hasattr(model, "get_decoder") or model.get_output_embeddings() is None:
+        raise ModelError(f"{name} ({type(model).__name__}) is not a causal language model", "choose a decoder model")
+    model_type = model.config.model_type
+    family = family_of(model_type)
+    if family is None:
+        family = llama_like()
+        notices = (*notices, f"model type {model_type!r} is not known: treated as llama-like; run `doctor` before use")
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    prefix_ids = _prefix(tokenizer, family, prefix_token)
+    lm = LM(model, tokenizer, family, name, source, prefix_ids, revision, notices)
+    _check_modules(lm)
+    return lm
+
+
+def _check_modules(lm: LM) -> None:
+    """Resolve every module path of the family once, so that a wrong family fails by name before anything runs."""
+    try:
+        n_layers = lm.n_layers
+    except AttributeError as error:
+        raise ModelError(
+            f"{lm.name} has no {lm.family.blocks!r}; model type {lm.model.config.model_type!r} is not supported",
+            "add a family file for it (see docs), or choose a supported family",
+        ) from error
+    parts = ["attention_norm", "attention", "out_projection", "mlp_norm", "mlp", "down_projection"]
+    parts += [p for p in ("post_attention_norm", "post_mlp_norm") if getattr(lm.family, p)]
+    for layer in range(n_layers):
+        for part in parts:
+            lm.module(layer, part)
+
+
+def _prefix(tokenizer: PreTrainedTokenizerBase, family: Family, wanted: str | None) -> tuple[int, ...]:
+    """The ids put in front of every text: the one asked for, the tokenizer's own BOS, or the family's first known."""
+    vocabulary = tokenizer.get_vocab()
+    if wanted is not None:
+        if wanted not in vocabulary:
+            raise UsageError(f"prefix token {wanted!r} is not in the vocabulary", "name a token of this model")
+        return (vocabulary[wanted],)
+    # `add_bos_token` is not reliable; what the tokenizer does with an empty text is.
+    automatic = cast("list[int]", tokenizer("").input_ids)
+    if automatic and automatic[0] != tokenizer.eos_token_id:
+        return (automatic[0],)
+    for token in (*family.prefix_tokens, tokenizer.bos_token, tokenizer.eos_token):
+        if token in vocabulary:
+            return (vocabulary[token],)
+    return ()
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` → CUDA, then MPS, then CPU; raises when the one asked for is not there."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next(d for d in ("cuda", "mps", "cpu") if available[d]))
+    kind = device.split(":")[0]
+    if kind not in available:
+        raise UsageError(f"unknown device {device!r}", "choose auto, cpu, cuda or mps")
+    if not available[kind]:
+        raise UsageError(f"device {device!r} is not available on this machine", "use --device cpu or --device auto")
+    return torch.device(device)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
