@@ -49,9 +49,8 @@ def slug(name: str) -> str:
 
     ``--`` is kept for pairs, so runs of other characters become a single ``-``.
     """
-    if name.startswith(("/", ".", "~")):
-        name = Path(name).expanduser().resolve().name
-    cleaned = re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", name)).strip("-.")
+    last = Path(name).expanduser().resolve().name if name.startswith(("/", ".", "~")) else name
+    cleaned = re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", last)).strip("-.")
     if not cleaned:
         raise UsageError(f"{name!r} cannot name a results folder", "use a name with letters or digits")
     return cleaned
