@@ -209,15 +209,16 @@ class LM:
     def fingerprint(self) -> str:
         """16 hex digits that change when any weight, the config, the prefix or the dtype changes.
 
-        Weights enter through two integer sums over their bits (plain and position-weighted), which need no copy to the
-        CPU, do not depend on the order of addition, and take well under a second for a small model.
+        Weights enter through integer sums over their bits, which need no copy to the CPU, do not depend on the order
+        of addition, and take well under a second for a small model.
         """
         digest = hashlib.sha256()
         digest.update(_stable_config(self.model))
         digest.update(repr((self.prefix_ids, str(self.dtype))).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
+        weights = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}  # tied ones once
+        for name, tensor in sorted(weights.items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(repr(_bit_sums(tensor)).encode())
+            digest.update(_bit_sums(tensor))
         return digest.hexdigest()[:16]
 
     def __repr__(self) -> str:
@@ -235,20 +236,14 @@ def _stable_config(model: PreTrainedModel) -> bytes:
     return repr(sorted((k, repr(v)) for k, v in config.items())).encode()
 
 
-_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_COLUMNS = 8192
 
 
-def _bit_sums(tensor: torch.Tensor, chunk: int = 1 << 24) -> tuple[int, int]:
-    """Order-independent checksums (sum, position-weighted sum) of a tensor's bits, in chunks that bound the memory."""
+def _bit_sums(tensor: torch.Tensor) -> bytes:
+    """64-bit integer sums of a tensor's bits, one for each position modulo 8192: exact in any order of addition."""
     if tensor.is_meta:
-        return (0, 0)  # offloaded weights are identified by the files they are read from
-    if tensor.dtype == torch.bool:
-        tensor = tensor.to(torch.int8)
-    bits = tensor.detach().contiguous().view(_WORDS[tensor.element_size()]).flatten()
-    plain = weighted = 0
-    for start in range(0, bits.numel(), chunk):
-        part = bits[start : start + chunk].to(torch.int64)
-        weights = torch.arange(1, part.numel() + 1, device=part.device) % 8191 + start % 127
-        plain += int(part.sum())
-        weighted += int((part * weights).sum())
-    return plain, weighted
+        return b""  # offloaded weights are identified by the files they are read from
+    raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    whole = raw.numel() // (8 * _COLUMNS) * (8 * _COLUMNS)
+    sums = raw[:whole].view(torch.int64).view(-1, _COLUMNS).sum(0)
+    return bytes(sums.cpu().numpy().tobytes()) + bytes(raw[whole:].cpu().numpy().tobytes())

@@ -1,0 +1,286 @@
+"""The contract every supported model keeps, checked on the model itself.
+
+``verify_family`` runs on tiny random models in the tests and on real weights in ``emotion-circuits doctor``. What
+counts as exact: hooks that change nothing are bit-equal to no hooks; across batch shapes logits may differ by rounding
+(``TOLERANCE`` of their standard deviation), and tokens agree until the first step whose two best logits are closer than
+``TIE``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emotion_circuits.engine.batching import pad
+from emotion_circuits.engine.capture import capture
+from emotion_circuits.engine.decode import BASELINE, decode, next_token_logits
+from emotion_circuits.engine.hooks import Hooks, count_hooks
+from emotion_circuits.engine.patterns import PatternHooks
+from emotion_circuits.engine.taps import tap
+from emotion_circuits.errors import EmotionCircuitsError, ModelError
+from emotion_circuits.models.lm import LM
+from emotion_circuits.models.weights import head_weights
+from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site, SiteKind
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+TIE = 1e-3
+SINK_RATIO = 3.0
+NEW_TOKENS = 12
+
+TEXTS = (
+    "The parcel arrived on Tuesday.",
+    "Thank you for walking the dog while we were away at the weekend.",
+    "He parked in my space again, and I had to leave the car three streets away in the rain.",
+    "I told her the wrong time.",
+)
+PROMPTS = tuple(Prompt(f"check-{i}", text) for i, text in enumerate(TEXTS))
+ALL, LAST = Positions("all"), Positions("last")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One clause of the contract: whether it holds, the figure that was measured, and how long it took."""
+
+    name: str
+    ok: bool
+    detail: str
+    seconds: float
+
+
+Clause = Callable[[LM], tuple[bool, str]]
+
+
+def verify_family(lm: LM) -> list[Check]:
+    """Run every clause; a clause that raises is a clause that does not hold."""
+    checks = []
+    for name, clause in CLAUSES.items():
+        start = time.perf_counter()
+        try:
+            ok, detail = clause(lm)
+        except (EmotionCircuitsError, RuntimeError, ValueError, AttributeError, TypeError, KeyError) as error:
+            ok, detail = False, f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        checks.append(Check(name, ok, detail, time.perf_counter() - start))
+    return checks
+
+
+def require_family(lm: LM) -> None:
+    """Raise :class:`ModelError` naming the first clause that a model does not keep."""
+    broken = [c for c in verify_family(lm) if not c.ok]
+    if broken:
+        raise ModelError(
+            f"{lm.name} does not keep the contract of family {lm.family.name!r}: {broken[0].name} ({broken[0].detail})",
+            f"model type {lm.model.config.model_type!r} is not supported: add a family file, or choose another model",
+        )
+
+
+def _noop_is_exact(lm: LM) -> tuple[bool, str]:
+    """Hooks on every tap that change nothing leave the logits of Hugging Face's own forward bit-equal."""
+    encoded = lm.encode(PROMPTS[1:2])[0]
+    ids = torch.tensor([encoded.ids], device=lm.device)
+    kinds: list[SiteKind] = ["resid_pre", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "z", "neuron"]
+    hooks = Hooks()
+    for layer in range(lm.n_layers):
+        for kind in kinds:
+            t = tap(lm, kind, layer)
+            hooks.visit(t.module, t.side, f"L{layer}.{kind}", lambda x: None)
+    with torch.inference_mode():
+        plain = lm.model(input_ids=ids).logits
+        with hooks:
+            positions = torch.arange(ids.shape[1], device=lm.device).unsqueeze(0)
+            hooked = lm.model(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=positions).logits
+    return bool(torch.equal(plain, hooked)), f"max |Δ| {(plain - hooked).abs().max():.0e}, {len(hooks.fired)} taps"
+
+
+def _residual_chain(lm: LM) -> tuple[bool, str]:
+    """resid_post = next resid_pre; resid_pre + attn_out (+ mlp_out) adds up to resid_post."""
+    kinds: list[SiteKind] = ["resid_pre", "resid_post", "attn_out", "mlp_out"]
+    a = capture(lm, PROMPTS, kinds, [ALL])
+    pre, post, attention, mlp = (a.get(k, ALL) for k in kinds)
+    joined = bool(np.array_equal(post[:, :-1], pre[:, 1:]))
+    error = _relative(pre + attention + mlp, post)
+    return joined and error <= _tolerance(lm), f"blocks join exactly: {joined}; sum of parts off by {error:.0e}"
+
+
+def _results_sum(lm: LM) -> tuple[bool, str]:
+    """The sum of head results plus the output bias is attn_out, at every layer."""
+    a = capture(lm, PROMPTS[:2], ["result", "attn_out"], [LAST])
+    total = a.get("result", LAST).sum(2)
+    for row, layer in enumerate(a.layers):
+        total[:, row] += head_weights(lm, layer).b_o.cpu().numpy()
+    error = _relative(total, a.get("attn_out", LAST))
+    return error <= _tolerance(lm), f"largest relative error {error:.0e} over {lm.n_layers} layers"
+
+
+def _z_is_pattern_times_v(lm: LM) -> tuple[bool, str]:
+    """z = pattern · v with key/value heads shared by h // (H / H_kv); another head order must not fit."""
+    with lm.eager_attention():
+        a = capture(lm, PROMPTS[1:2], ["pattern", "z"], [ALL])
+    v_all = _values_with_prefix(lm)
+    pattern, z = (torch.from_numpy(np.array(a.get(k, ALL))) for k in ("pattern", "z"))
+    pattern = pattern[..., : v_all.shape[1]]
+    v_heads = v_all.repeat_interleave(lm.n_heads // lm.n_kv_heads, 2)
+    rebuilt = torch.einsum("tlhk,lkhd->tlhd", pattern, v_heads)
+    right, wrong = (_relative(r.numpy(), z.numpy()) for r in (rebuilt, rebuilt.flip(2)))
+    good = right <= _tolerance(lm) and (lm.n_heads == 1 or wrong > 10 * _tolerance(lm))
+    return good, f"relative error {right:.0e}; with heads in another order {wrong:.1f}"
+
+
+def _values_with_prefix(lm: LM) -> Tensor:
+    """Value vectors ``[layer, token, kv_head, d_head]`` of the second text, prefix included (it is no content)."""
+    encoded = lm.encode(PROMPTS[1:2])[0]
+    seen: list[Tensor] = []
+
+    def reader(view: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
+        return lambda x: seen.append(view(x)[0].float().cpu())
+
+    hooks = Hooks()
+    for layer in range(lm.n_layers):
+        t = tap(lm, "v", layer)
+        hooks.visit(t.module, t.side, f"L{layer}.v", reader(t.view))
+    with torch.inference_mode(), lm.eager_attention(), hooks:
+        lm.decoder(input_ids=torch.tensor([encoded.ids], device=lm.device), use_cache=False)
+    return torch.stack(seen)
+
+
+def _padding_changes_nothing(lm: LM) -> tuple[bool, str]:
+    """Left-padded rows give the logits of the same texts alone."""
+    rows = [(e, BASELINE) for e in lm.encode(PROMPTS)]
+    together = next_token_logits(lm, rows).float()
+    alone = torch.cat([next_token_logits(lm, [row]) for row in rows]).float()
+    error = float((together - alone).abs().max() / alone.std())
+    return error <= _tolerance(lm), f"max |Δ logit| {error:.0e} of their SD"
+
+
+def _decode_is_generate(lm: LM) -> tuple[bool, str]:
+    """The decode loop writes what ``model.generate`` writes, token for token."""
+    encoded = lm.encode(PROMPTS)
+    batch = pad(lm, encoded, range(len(encoded)), "left")
+    with torch.inference_mode():
+        out = cast(Any, lm.model).generate(
+            batch.ids, attention_mask=batch.mask, max_new_tokens=NEW_TOKENS, do_sample=False, repetition_penalty=1.0,
+            pad_token_id=0, return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
+    theirs = out.sequences[:, batch.ids.shape[1] :]
+    ours = decode(lm, [(e, BASELINE) for e in encoded], range(len(encoded)), NEW_TOKENS)
+    compared = 0
+    for row, tokens, _ in ours:
+        for step, token in enumerate(tokens):
+            best = out.scores[step][row].float().topk(2).values
+            if token != int(theirs[row, step]):
+                tie = float(best[0] - best[1]) < max(TIE, TIE * _tolerance(lm) / 1e-4)
+                if not tie:
+                    return False, f"row {row} differs from generate at step {step}"
+                break
+            compared += 1
+    return compared >= len(encoded), f"{compared} tokens equal"
+
+
+def _packed_is_separate(lm: LM) -> tuple[bool, str]:
+    """Every head of a middle layer ablated in its own row of one batch = one run per head."""
+    layer = lm.n_layers // 2
+    ablations = [
+        Condition(f"head {h}", (Intervention(Site("z", layer, h), "zero", ALL),)) for h in range(min(lm.n_heads, 4))
+    ]
+    encoded = lm.encode(PROMPTS[1:2])[0]
+    packed = next_token_logits(lm, [(encoded, c) for c in (BASELINE, *ablations)]).float()
+    separate = torch.cat([next_token_logits(lm, [(encoded, c)]) for c in (BASELINE, *ablations)]).float()
+    error = float((packed - separate).abs().max() / separate.std())
+    acts = float((packed[1:] - packed[:1]).abs().max() / separate.std())
+    good = error <= _tolerance(lm) and acts > 10 * error
+    return good, f"max |Δ logit| {error:.0e} of their SD; ablations move logits by {acts:.2f}"
+
+
+def _zero_strength_is_exact(lm: LM) -> tuple[bool, str]:
+    """Adding 0 × v is bit-equal to the same rows with no edit."""
+    rng = np.random.default_rng(0)
+    vector = rng.standard_normal(lm.d_model)
+    site = Site("resid_post", lm.n_layers // 2)
+    encoded = lm.encode(PROMPTS)
+    none = next_token_logits(lm, [(e, BASELINE) for e in encoded])
+    zero = Condition("zero", (Intervention(site, "add", ALL, vector, 0.0),))
+    some = Condition("some", (Intervention(site, "add", ALL, vector, 1.0),))
+    same = bool(torch.equal(none, next_token_logits(lm, [(e, zero) for e in encoded])))
+    moved = float((none - next_token_logits(lm, [(e, some) for e in encoded])).abs().max())
+    return same and moved > 0, f"bit-equal: {same}; at strength 1 logits move by {moved:.1e}"
+
+
+def _patterns(lm: LM) -> tuple[bool, str]:
+    """Patterns read through the softmax tap are the model's own, and editing one changes the logits."""
+    encoded = lm.encode(PROMPTS[1:2])[0]
+    ids = torch.tensor([encoded.ids], device=lm.device)
+    layer = lm.n_layers // 2
+    read: list[Tensor] = []
+    with torch.inference_mode(), lm.eager_attention():
+        base = lm.model(input_ids=ids, output_attentions=True, use_cache=False)
+        with PatternHooks(lm, {layer: lambda p: read.append(p)}):
+            seen = lm.model(input_ids=ids, use_cache=False).logits
+        with PatternHooks(lm, {layer: torch.zeros_like}):
+            edited = lm.model(input_ids=ids, use_cache=False).logits
+    exact = bool(torch.equal(read[0].to(base.attentions[layer].dtype), base.attentions[layer]))
+    untouched = bool(torch.equal(seen, base.logits))
+    moved = float((edited - base.logits).abs().max())
+    good = exact and untouched and moved > 0
+    return good, f"read exactly: {exact}; reading changes nothing: {untouched}; an edit moves logits by {moved:.1e}"
+
+
+def _prefix_takes_the_sink(lm: LM) -> tuple[bool, str]:
+    """The first content token's residual norm is within 3 × the median: the prefix, not the text, is the sink."""
+    a = capture(lm, PROMPTS, ["resid_post"], [ALL], layers=[lm.n_layers // 2])
+    norms = np.linalg.norm(a.get("resid_post", ALL)[:, 0], axis=-1)
+    first = norms[list(a.token_starts[:-1])]
+    ratio = float(first.max() / np.median(norms))
+    token = lm.tokenizer.convert_ids_to_tokens(list(lm.prefix_ids)) or "none"
+    return ratio <= SINK_RATIO, f"first token {ratio:.1f} × the median norm (prefix {token})"
+
+
+def _nothing_left_behind(lm: LM) -> tuple[bool, str]:
+    """No hook survives, not even an exception inside the forward."""
+    before = count_hooks(lm.model)
+    t = tap(lm, "resid_post", 0)
+    hooks = Hooks()
+
+    def fail(x: Tensor) -> None:
+        raise ModelError("raised on purpose")
+
+    hooks.visit(t.module, t.side, "L0.resid_post", fail)
+    raised = False
+    try:
+        with torch.inference_mode(), hooks:
+            lm.decoder(input_ids=torch.zeros(1, 2, dtype=torch.long, device=lm.device))
+    except ModelError:
+        raised = True
+    left = count_hooks(lm.model) - before
+    return raised and left == 0, f"{left} hooks left"
+
+
+CLAUSES: dict[str, Clause] = {
+    "hooks that change nothing are bit-exact": _noop_is_exact,
+    "residual stream adds up": _residual_chain,
+    "head results + bias = attn_out": _results_sum,
+    "z = pattern × v": _z_is_pattern_times_v,
+    "left-padded = unpadded": _padding_changes_nothing,
+    "own decode = generate": _decode_is_generate,
+    "packed rows = separate runs": _packed_is_separate,
+    "strength 0 is bit-exact": _zero_strength_is_exact,
+    "patterns read and edited": _patterns,
+    "prefix holds the attention sink": _prefix_takes_the_sink,
+    "no hook left behind": _nothing_left_behind,
+}
+
+
+def _tolerance(lm: LM) -> float:
+    return TOLERANCE[lm.dtype]
+
+
+def _relative(found: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """Largest error of any layer (axis 1) as a fraction of that layer's largest value."""
+    other = tuple(axis for axis in range(wanted.ndim) if axis != 1)
+    scale = np.abs(wanted).max(other)
+    return float((np.abs(found - wanted).max(other) / np.maximum(scale, 1e-30)).max())
