@@ -1,0 +1,162 @@
+"""What a page shows, worked out once for HTML and Markdown: numbering, anchors, cells as text, cut-off tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.report.figures.registry import drawing_of
+from emotion_circuits.report.text import format_value, is_missing, is_number, shorten
+from emotion_circuits.report.words import Words
+
+if TYPE_CHECKING:
+    from emotion_circuits.types import Figure, Report, Section, Table
+
+MOST_ROWS = 400
+"""A table shows at most this many rows; ``report.json`` has all of them."""
+LONG_TEXT = 40
+"""Text cells longer than this get room and keep their line breaks."""
+
+
+@dataclass(frozen=True)
+class CellView:
+    """``style`` is ``n`` (number), ``long`` (running text) or empty."""
+
+    text: str
+    style: str
+    missing: bool
+
+
+@dataclass(frozen=True)
+class ColumnView:
+    """A heading, and whether everything under it is a number."""
+
+    heading: str
+    numeric: bool
+
+
+@dataclass(frozen=True)
+class TableView:
+    """``number`` is 0 for the table of a figure; ``left_out`` says in words how many rows are not shown."""
+
+    id: str
+    number: int
+    label: str
+    title: str
+    caption: str
+    columns: Sequence[ColumnView]
+    rows: Sequence[Sequence[CellView]]
+    left_out: str
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """A figure's texts and its data as a table; ``source`` is what the drawings read."""
+
+    id: str
+    number: int
+    title: str
+    caption: str
+    alt: str
+    key: Sequence[str]
+    table: TableView
+    source: Figure
+
+
+@dataclass(frozen=True)
+class SectionView:
+    """One question as the page shows it."""
+
+    id: str
+    heading: str
+    answer: Sequence[str]
+    figures: Sequence[FigureView]
+    tables: Sequence[TableView]
+    limits: Sequence[str]
+
+
+def sections_of(report: Report, words: Words) -> list[SectionView]:
+    """All sections with figures and tables numbered through the whole report."""
+    sections, figures, tables = [], 0, 0
+    for index, section in enumerate(report.sections, start=1):
+        sections.append(_section(section, index, figures, tables, words))
+        figures += len(section.figures)
+        tables += len(section.tables)
+    return sections
+
+
+def sentences(texts: Iterable[str], words: Words) -> list[str]:
+    """Texts cleaned and cut to a readable length."""
+    return [shorten(text, words) for text in texts]
+
+
+def table_view(
+    columns: Mapping[str, str],
+    rows: Sequence[Mapping[str, Any]],
+    words: Words,
+    *,
+    id: str,  # noqa: A002 - the HTML attribute's own name
+    number: int,
+    title: str,
+    caption: str = "",
+) -> TableView:
+    """Cells as text; a column is numeric when every value that is there is a number."""
+    shown = rows[:MOST_ROWS]
+    numeric = {
+        key: any(is_number(row.get(key)) for row in shown)
+        and all(is_number(row.get(key)) or is_missing(row.get(key)) for row in shown)
+        for key in columns
+    }
+    heads = [ColumnView(shorten(str(heading), words), numeric[key]) for key, heading in columns.items()]
+    cells = [[_cell(row.get(key), numeric[key], words) for key in columns] for row in shown]
+    left_out = ""
+    if len(rows) > len(shown):
+        left_out = words["rows_left_out"].format(shown=f"{len(shown):,}", total=f"{len(rows):,}")
+    label = words["table"].format(number=number) if number else title
+    return TableView(id, number, label, shorten(title, words), shorten(caption, words), heads, cells, left_out)
+
+
+def _section(section: Section, index: int, figures: int, tables: int, words: Words) -> SectionView:
+    return SectionView(
+        id=f"section-{index}",
+        heading=shorten(section.heading, words),
+        answer=sentences(section.answer, words),
+        figures=[_figure(figure, figures + place, words) for place, figure in enumerate(section.figures, start=1)],
+        tables=[_table(table, tables + place, words) for place, table in enumerate(section.tables, start=1)],
+        limits=sentences(section.limits, words),
+    )
+
+
+def _figure(figure: Figure, number: int, words: Words) -> FigureView:
+    drawing = drawing_of(figure)
+    columns, rows = drawing.table(figure, words)
+    title = words["data_of_figure"].format(number=number)
+    return FigureView(
+        id=f"figure-{number}",
+        number=number,
+        title=shorten(figure.title, words),
+        caption=shorten(figure.caption, words),
+        alt=shorten(figure.alt or figure.title, words),
+        key=drawing.key(figure, words),
+        table=table_view(columns, rows, words, id=f"figure-{number}-data", number=0, title=title),
+        source=figure,
+    )
+
+
+def _table(table: Table, number: int, words: Words) -> TableView:
+    return table_view(
+        table.columns,
+        table.rows,
+        words,
+        id=f"table-{number}",
+        number=number,
+        title=table.title,
+        caption=table.caption,
+    )
+
+
+def _cell(value: Any, numeric: bool, words: Words) -> CellView:
+    text = format_value(value, words)
+    style = "n" if numeric else "long" if len(text) > LONG_TEXT else ""
+    return CellView(text, style, is_missing(value))

@@ -1,0 +1,13 @@
+"""The figures of a report: one file per kind, drawn for the screen (Vega-Lite) and for paper (matplotlib).
+
+A new kind is one file with a class under :func:`figure_kind`, imported below.
+"""
+
+from emotion_circuits.report.figures import bars, histogram, intervals, layer_curves, lines, matrix, violins
+from emotion_circuits.report.figures.registry import Drawing, drawing_of, figure_kind, figure_kinds
+from emotion_circuits.report.figures.saving import save_figures
+
+__all__ = [
+    "Drawing", "bars", "drawing_of", "figure_kind", "figure_kinds", "histogram", "intervals", "layer_curves", "lines",
+    "matrix", "save_figures", "violins",
+]  # fmt: skip

@@ -1,0 +1,70 @@
+"""Paper figures as files: ``{folder}/{section}/{figure}.png``, and SVG and PDF beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from emotion_circuits.errors import unknown_name
+from emotion_circuits.report.figures import paper
+from emotion_circuits.report.figures.registry import drawing_of
+from emotion_circuits.report.files import write_atomically
+from emotion_circuits.report.words import DEFAULT_LANGUAGE, load_words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as PaperFigure
+
+    from emotion_circuits.types import Figure, Report
+
+FORMATS = ("png", "svg")
+"""What is written unless asked otherwise; ``pdf`` can be added."""
+_KNOWN_FORMATS = ("png", "svg", "pdf")
+# No dates in the files: the same report twice gives the same bytes.
+_METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+
+def save_figures(
+    report: Report, folder: Path, *, formats: Sequence[str] = FORMATS, language: str = DEFAULT_LANGUAGE
+) -> list[Path]:
+    """Draw every figure of a report (300 dpi; text in SVG and PDF stays text) and return the files written.
+
+    Raises :class:`UsageError` for an unknown figure kind or format, :class:`StoreError` where files cannot be written.
+    """
+    for name in formats:
+        if name not in _KNOWN_FORMATS:
+            raise unknown_name("figure format", name, list(_KNOWN_FORMATS))
+    words = paper.paper_words(load_words(language))
+    written = []
+    for stem, figure in figure_stems(report):
+        with paper.paper_style():
+            page = drawing_of(figure).paper(figure, words)
+            for name in formats:
+                written.append(_save(page, folder / f"{stem}.{name}", name))
+    return written
+
+
+def figure_stems(report: Report) -> Iterator[tuple[str, Figure]]:
+    """``section/figure`` for every figure, made safe for any file system and unique, in the order of the report."""
+    taken: set[str] = set()
+    for section in report.sections:
+        for figure in section.figures:
+            stem = wanted = f"{_file_name(section.name)}/{_file_name(figure.name)}"
+            number = 2
+            while stem.casefold() in taken:
+                stem, number = f"{wanted}-{number}", number + 1
+            taken.add(stem.casefold())
+            yield stem, figure
+
+
+def _file_name(name: str) -> str:
+    """Letters, digits, dot, dash and underscore only; never hidden, never a path."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name[:200])[:80].strip(".-_") or "unnamed"
+
+
+def _save(page: PaperFigure, path: Path, file_format: str) -> Path:
+    def fill(stream: BinaryIO) -> None:
+        page.savefig(stream, format=file_format, dpi=paper.DOTS_PER_INCH, metadata=_METADATA[file_format])
+
+    return write_atomically(path, fill)

@@ -1,0 +1,112 @@
+"""A report as one HTML file that opens from ``file://`` and asks the network for nothing.
+
+Three rules keep untrusted text harmless: Jinja escapes everything; chart specifications are JSON in inert script
+elements with every ``<`` escaped; and the content security policy lets only the scripts run whose hashes it lists, so
+that even text that slipped through as markup could neither run nor fetch.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from emotion_circuits import __version__
+from emotion_circuits.report.content import FigureView, sections_of, sentences
+from emotion_circuits.report.figures.registry import drawing_of
+from emotion_circuits.report.files import write_text
+from emotion_circuits.report.text import clean_text, shorten
+from emotion_circuits.report.words import DEFAULT_LANGUAGE, Words, load_words
+
+if TYPE_CHECKING:
+    from emotion_circuits.types import Report
+
+
+@dataclass(frozen=True)
+class _Chart:
+    id: str
+    spec: Markup
+
+
+def render_html(report: Report, path: Path, language: str = DEFAULT_LANGUAGE) -> Path:
+    """Write the report to ``path`` and return it.
+
+    Raises :class:`UsageError` for an unknown language, figure kind or option, and for rows a figure cannot read;
+    :class:`StoreError` where the file cannot be written.
+    """
+    words = load_words(language)
+    sections = sections_of(report, words)
+    charts = [_Chart(figure.id, _specification(figure, words)) for section in sections for figure in section.figures]
+    scripts = [_packaged("copy.js")]
+    if charts:
+        scripts = [_vega_bundle(), _packaged("charts.js"), *scripts]
+    page = {
+        "title": shorten(report.title, words),
+        "profile": shorten(report.profile, words),
+        "verdicts": sentences(report.verdicts, words),
+        "sections": sections,
+        "closing": [(name, words[name]) for name in ("methods", "reproduce", "provenance", "citation")],
+        "methods": sentences(report.methods, words),
+        "command": clean_text(report.command),
+        "provenance": [(shorten(key, words), shorten(value, words)) for key, value in report.provenance.items()],
+        "citation": citation(),
+        "charts": charts,
+        "style": Markup(_packaged("page.css")),
+        "scripts": [Markup(script) for script in scripts],
+        "policy": _policy(scripts),
+    }
+    return write_text(path, environment().get_template("report.html.j2").render(page=page, words=words))
+
+
+@cache
+def environment() -> Environment:
+    """Templates of the package; everything is escaped unless the code says :class:`Markup`."""
+    return Environment(
+        loader=PackageLoader("emotion_circuits.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+
+
+def citation() -> str:
+    """How to cite the software, as BibTeX."""
+    return environment().get_template("citation.bib.j2").render(version=__version__)
+
+
+def _specification(figure: FigureView, words: Words) -> Markup:
+    chart = drawing_of(figure.source).vega(figure.source, words)
+    text = json.dumps(chart.to_dict(), separators=(",", ":"), allow_nan=False)
+    # Altair's own HTML does not do this: a label with "</script>" would end the script element.
+    return Markup(text.replace("<", "\\u003c"))
+
+
+@cache
+def _vega_bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one module, from the vl-convert package (about 0.9 MB)."""
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;")
+    return bundle.replace("</script", "<\\/script").replace("\r\n", "\n")
+
+
+def _packaged(name: str) -> str:
+    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _policy(scripts: list[str]) -> str:
+    """No network at all; scripts by hash; styles inline because Vega sets style attributes."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii") for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,89 @@
+"""A report as Markdown: the same content, with figures as image files beside it.
+
+Autoescaping stays on, so markup in untrusted text becomes entities; :func:`escape_markdown` adds what Markdown itself
+would read (emphasis, links, table bars, headings, fences).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from markupsafe import Markup, escape
+
+from emotion_circuits.report.content import FigureView, SectionView, sections_of, sentences
+from emotion_circuits.report.figures.saving import figure_stems
+from emotion_circuits.report.files import write_text
+from emotion_circuits.report.html_page import citation, environment
+from emotion_circuits.report.text import clean_text, shorten
+from emotion_circuits.report.words import DEFAULT_LANGUAGE, load_words
+
+if TYPE_CHECKING:
+    from emotion_circuits.types import Report
+
+
+@dataclass(frozen=True)
+class _Illustrated(FigureView):
+    """A figure view with the relative address of its image, or an empty one."""
+
+    image: Markup
+
+
+def render_markdown(report: Report, path: Path, *, plots: Path | None = None, language: str = DEFAULT_LANGUAGE) -> Path:
+    """Write the report to ``path`` and return it.
+
+    ``plots`` is the folder that :func:`save_figures` wrote to; the page links its PNG files relatively. Without it each
+    figure is given by its description and its data. Raises as :func:`render_html` does.
+    """
+    words = load_words(language)
+    stems = figure_stems(report)
+    page = {
+        "title": shorten(report.title, words),
+        "profile": shorten(report.profile, words),
+        "verdicts": sentences(report.verdicts, words),
+        "sections": [_illustrated(section, stems, path, plots) for section in sections_of(report, words)],
+        "methods": sentences(report.methods, words),
+        "command": clean_text(report.command),
+        "provenance": [(shorten(key, words), shorten(value, words)) for key, value in report.provenance.items()],
+        "citation": citation(),
+    }
+    templates = environment().overlay()
+    templates.filters = {**templates.filters, "md": escape_markdown, "fenced": fenced}
+    text = templates.get_template("report.md.j2").render(page=page, words=words)
+    return write_text(path, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+
+
+def escape_markdown(text: str) -> Markup:
+    """One line of text that Markdown shows as it is."""
+    line = " ".join(str(text).split())
+    # Ampersand, angle brackets and quotes become entities first; the rest gets a backslash.
+    return Markup(re.sub(r"([\\`*_\[\]|~$!]|^[#+\-=>](?=\s|$)|^\d+(?=[.)]))", _backslash, str(escape(line))))
+
+
+def fenced(text: str) -> Markup:
+    """A code block whose fence is longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Markup(f"{fence}\n{text}\n{fence}")
+
+
+def _backslash(match: re.Match[str]) -> str:
+    found = match[0]
+    # "1." at the start of a line would begin a list: the backslash goes between the number and its mark.
+    return f"{found}\\" if found[0].isdigit() else f"\\{found}"
+
+
+def _illustrated(
+    section: SectionView, stems: Iterator[tuple[str, object]], path: Path, plots: Path | None
+) -> dict[str, object]:
+    figures = []
+    for figure in section.figures:
+        stem, _ = next(stems)
+        address = "" if plots is None else Path(os.path.relpath(plots / f"{stem}.png", path.parent)).as_posix()
+        figures.append(_Illustrated(**vars(figure), image=Markup(quote(address, safe="/.:"))))
+    return {**vars(section), "figures": figures}
