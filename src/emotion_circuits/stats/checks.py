@@ -58,3 +58,54 @@ def probability(value: float, name: str) -> float:
     if not 0 < value < 1:
         raise UsageError(f"{name} must lie between 0 and 1, not {value}", "write .95 for 95 percent, .05 for alpha")
     return float(value)
+
+
+def units_and_clusters(
+    n: int,
+    clusters: Sequence[Hashable] | NDArray[Any] | None,
+    texts: Sequence[str] | None,
+) -> tuple[NDArray[np.intp], int]:
+    """Cluster code of each of ``n`` units (every unit its own cluster when none are named) and their number.
+
+    ``texts``, where known, are compared after folding case and white space: a text that returns in another cluster is
+    one sample that would be counted twice, so it raises.
+    """
+    codes, count = cluster_codes(np.arange(n) if clusters is None else clusters, n)
+    if texts is not None:
+        independent_texts(texts, codes)
+    return codes, count
+
+
+def independent_texts(texts: Sequence[str], codes: NDArray[np.intp]) -> None:
+    """Raises when one text stands in two clusters, that is, when a copy would count as an independent sample."""
+    if len(texts) != len(codes):
+        raise UsageError(f"{len(texts)} texts for {len(codes)} units", "give one text per unit")
+    home: dict[str, int] = {}
+    for text, code in zip(texts, codes.tolist(), strict=True):
+        key = " ".join(text.casefold().split())
+        if home.setdefault(key, code) != code:
+            raise UsageError(
+                f"the text {text[:60]!r} occurs more than once as if its copies were independent samples",
+                "remove the copies, average them into one unit, or give them the same cluster",
+            )
+
+
+def paired(first: Sequence[Hashable] | None, second: Sequence[Hashable] | None, n: int) -> None:
+    """Raises unless both arms name the same ``n`` units, once each and in the same order."""
+    if (first is None) != (second is None):
+        raise UsageError("only one arm names its units", "name the units of both arms, or of neither")
+    if first is None or second is None:
+        return
+    one, two = list(first), list(second)
+    if len(one) != n or len(two) != n:
+        raise UsageError(f"{len(one)} and {len(two)} unit ids for {n} values", "give one unit id per value")
+    if len(set(one)) < n:
+        raise UsageError("a unit occurs more than once in an arm", "average the samples of a unit before the test")
+    if set(one) != set(two):
+        odd = sorted(map(str, set(one) ^ set(two)))
+        raise UsageError(
+            f"the arms are not paired: {len(odd)} unit(s) stand in one arm only ({', '.join(odd[:5])})",
+            "measure every unit in both arms, or use the independent-groups effect",
+        )
+    if one != two:
+        raise UsageError("the arms name the same units in another order", "sort both arms by unit id")

@@ -7,21 +7,20 @@ independent texts unless clusters are given.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from emotion_circuits.errors import UsageError, unknown_name
-from emotion_circuits.stats.checks import at_least, cluster_codes, finite, probability
+from emotion_circuits.errors import UsageError
+from emotion_circuits.stats.bootstrap import bootstrap_limits, chunks, cluster_draws, expanded_quantile
+from emotion_circuits.stats.checks import at_least, finite, probability, units_and_clusters
 from emotion_circuits.stats.interval import FloatArray, Interval
 from emotion_circuits.stats.permutation import MaxTest, max_statistic_p, permutation_p, permuted_within
 
 __all__ = ["auroc", "auroc_interval", "auroc_max_test", "delong_interval", "max_statistic_p", "permutation_p"]
-
-_CHUNK = 4_000_000  # numbers held at once by one step (32 MB)
 
 
 def auroc(positive: ArrayLike, negative: ArrayLike) -> FloatArray:
@@ -56,6 +55,7 @@ def auroc_interval(
     confidence: float = 0.95,
     method: Literal["bca", "percentile"] = "bca",
     seed: int = 0,
+    texts: Sequence[str] | None = None,
 ) -> Interval:
     """Cluster-bootstrap interval of AUROC; all cells share the resampled clusters.
 
@@ -63,7 +63,7 @@ def auroc_interval(
     a's positive texts over cluster b's negative texts, one resample's AUROC is WᵀKW / (Wᵀn₊ · Wᵀn₋): the texts are
     compared once, and every resample is a small quadratic form. ``bca`` corrects bias and skew with the jackknife over
     clusters (Efron 1987). The tails are widened from the normal to the t quantile with clusters - 1 degrees of freedom
-    (Hesterberg 2015, "expanded percentile"), without which few clusters cover too little.
+    (:func:`~emotion_circuits.stats.bootstrap.expanded_quantile`), without which few clusters cover too little.
 
     Where the labels are separated perfectly (AUROC 0 or 1) resampling shows no spread. The limit is then the exact
     binomial one for "no cluster with an error among G": (α/2)^(1/G), instead of a width of 0.
@@ -74,11 +74,12 @@ def auroc_interval(
         clusters: ``[n]``, the scenario of each text. Texts of one scenario, and copies of one text, are one cluster.
         resamples: bootstrap draws; 2000 gives limits to about .003.
         seed: the same seed draws the same clusters, so that intervals of one data set are comparable.
+        texts: ``[n]`` optional; a text that stands in two clusters raises.
 
     Returns:
         :class:`Interval` with ``[cell]`` arrays. Not for fewer than five clusters (raises): use a permutation test.
     """
-    cells, positive, codes, count = _labelled(scores, labels, clusters)
+    cells, positive, codes, count = _labelled(scores, labels, clusters, texts)
     at_least(count, 5, "clusters", "a cluster bootstrap of AUROC")
     probability(confidence, "confidence")
     at_least(resamples, 200, "resamples", "a bootstrap interval")
@@ -86,13 +87,15 @@ def auroc_interval(
     ups = np.bincount(codes[positive], minlength=count).astype(np.float64)
     downs = np.bincount(codes[~positive], minlength=count).astype(np.float64)
     pairs = (weights @ ups) * (weights @ downs)
+    z = expanded_quantile(confidence, count)
     estimate, low, high = np.empty((3, len(cells)))
-    for rows in _chunks(len(cells), max(int(ups.sum() * downs.sum()), count * count, resamples * count)):
+    for rows in chunks(len(cells), max(int(ups.sum() * downs.sum()), count * count, resamples * count)):
         wins = _cluster_wins(cells[rows], positive, codes, count)
         estimate[rows] = wins.sum(axis=(1, 2)) / (ups.sum() * downs.sum())
         replicates = np.einsum("crb,rb->cr", weights @ wins, weights) / pairs
         jackknife = _leave_one_out(wins, ups, downs)
-        low[rows], high[rows] = _limits(replicates, estimate[rows], jackknife, count, confidence, method)
+        limits = bootstrap_limits(replicates, estimate[rows], jackknife, z, method)
+        low[rows], high[rows] = np.minimum(limits[0], estimate[rows]), np.maximum(limits[1], estimate[rows])
     edge = ((1 - confidence) / 2) ** (1 / count)
     low = np.where(estimate >= 1, edge, np.where(estimate <= 0, 0.0, low))
     high = np.where(estimate <= 0, 1 - edge, np.where(estimate >= 1, 1.0, high))
@@ -176,7 +179,7 @@ def auroc_max_test(
     pairs = n_up * (len(positive) - n_up)
     rng = np.random.default_rng(seed)
     null = np.empty((permutations, len(cells)))
-    for rows in _chunks(permutations, 3 * len(positive)):
+    for rows in chunks(permutations, 3 * len(positive)):
         shuffled = positive[permuted_within(codes, rows.stop - rows.start, rng)].astype(np.float64)
         null[rows] = (shuffled @ ranks.T - n_up * (n_up + 1) / 2) / pairs
     observed = (ranks[:, positive].sum(axis=-1) - n_up * (n_up + 1) / 2) / pairs
@@ -184,7 +187,10 @@ def auroc_max_test(
 
 
 def _labelled(
-    scores: ArrayLike, labels: ArrayLike, clusters: Sequence[Hashable] | NDArray[Any]
+    scores: ArrayLike,
+    labels: ArrayLike,
+    clusters: Sequence[Hashable] | NDArray[Any],
+    texts: Sequence[str] | None = None,
 ) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.intp], int]:
     """Scores as ``[cell, n]``, labels, cluster codes and their number, all checked against each other."""
     values = finite(scores, "scores")
@@ -196,15 +202,8 @@ def _labelled(
             f"scores {values.shape} do not match labels {flags.shape}", "give scores [cells, n] and labels [n]"
         )
     at_least(min(int(flags.sum()), int((~flags).sum())), 1, "texts of one label", "AUROC")
-    codes, count = cluster_codes(clusters, len(flags))
+    codes, count = units_and_clusters(len(flags), clusters, texts)
     return values.reshape(-1, len(flags)), flags, codes, count
-
-
-def _chunks(count: int, size: int) -> Iterator[slice]:
-    """Slices of ``range(count)`` such that ``size`` numbers an item stay under the memory bound."""
-    step = max(1, _CHUNK // max(size, 1))
-    for start in range(0, count, step):
-        yield slice(start, min(start + step, count))
 
 
 def _cluster_wins(cells: FloatArray, positive: NDArray[np.bool_], codes: NDArray[np.intp], count: int) -> FloatArray:
@@ -223,12 +222,12 @@ def _cluster_weights(
     """``[resample, cluster]`` multiplicities; draws without any text of one label are drawn again."""
     has_up = np.bincount(codes[positive], minlength=count) > 0
     has_down = np.bincount(codes[~positive], minlength=count) > 0
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+    weights = cluster_draws(count, resamples, rng)
     for _ in range(100):
         empty = (weights @ has_up == 0) | (weights @ has_down == 0)
         if not empty.any():
-            return weights.astype(np.float64)
-        weights[empty] = rng.multinomial(count, np.full(count, 1 / count), size=int(empty.sum()))
+            return weights
+        weights[empty] = cluster_draws(count, int(empty.sum()), rng)
     raise UsageError("almost every resample lacks one label", "collect more clusters of the rarer label")
 
 
@@ -239,38 +238,3 @@ def _leave_one_out(wins: FloatArray, ups: FloatArray, downs: FloatArray) -> Floa
     kept = total - wins.sum(axis=2) - wins.sum(axis=1) + own
     pairs = (ups.sum() - ups) * (downs.sum() - downs)
     return np.asarray(kept / np.where(pairs > 0, pairs, np.nan))
-
-
-def _limits(
-    replicates: FloatArray,
-    estimate: FloatArray,
-    jackknife: FloatArray,
-    count: int,
-    confidence: float,
-    method: str,
-) -> tuple[FloatArray, FloatArray]:
-    """Lower and upper limit per cell from sorted replicates at the method's own quantile levels."""
-    tail = (1 - confidence) / 2
-    z = float(np.sqrt(count / (count - 1)) * stats.t.ppf(1 - tail, count - 1))
-    if method == "percentile":
-        shift, acceleration = np.zeros(len(estimate)), np.zeros(len(estimate))
-    elif method == "bca":
-        below = (replicates < estimate[:, None]).mean(axis=1) + (replicates == estimate[:, None]).mean(axis=1) / 2
-        shift = special.ndtri(np.clip(below, 1 / (2 * replicates.shape[1]), 1 - 1 / (2 * replicates.shape[1])))
-        deviation = np.nanmean(jackknife, axis=1, keepdims=True) - jackknife
-        cubes, squares = np.nansum(deviation**3, axis=1), np.nansum(deviation**2, axis=1)
-        acceleration = cubes / (6 * np.where(squares > 0, squares, 1.0) ** 1.5)
-    else:
-        raise unknown_name("interval method", method, ["bca", "percentile"])
-    ordered = np.sort(replicates, axis=1)
-    limits = []
-    for sign in (-1.0, 1.0):
-        moved = shift + sign * z
-        level = special.ndtr(shift + moved / np.maximum(1 - acceleration * moved, 1e-3))
-        place = np.clip(level * (replicates.shape[1] - 1), 0, replicates.shape[1] - 1)
-        floor = np.floor(place).astype(np.intp)
-        ceiling = np.minimum(floor + 1, replicates.shape[1] - 1)
-        share = place - floor
-        row = np.arange(len(estimate))
-        limits.append(ordered[row, floor] * (1 - share) + ordered[row, ceiling] * share)
-    return np.minimum(limits[0], estimate), np.maximum(limits[1], estimate)
