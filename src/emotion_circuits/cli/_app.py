@@ -59,7 +59,7 @@ def build_app(used: str | None = None) -> App:
         help=_ROOT_HELP,
         version=__version__,
         # `--layers 4 8 12` instead of repeating the option; options have no `--no-…` or `--empty-…` twins.
-        default_parameter=Parameter(consume_multiple=True, negative_iterable=(), negative_bool=()),
+        default_parameter=Parameter(consume_multiple=(1, sys.maxsize), negative_iterable=(), negative_bool=()),
         # Failures are worded here, in one style.
         print_error=False,
         exit_on_error=False,
@@ -94,6 +94,10 @@ def run_command_line(tokens: Sequence[str] | None = None) -> int:
         # The reader went away (`| head`): quiet, and Python's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ValueError as error:
+        if not _failures.is_pydantic(error):
+            raise
+        return _failures.show(_failures.invalid_parameters(error, "check the values that the message names"))
     except (MemoryError, RuntimeError) as error:
         if not _failures.is_out_of_memory(error):
             raise

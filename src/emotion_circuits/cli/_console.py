@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 from emotion_circuits.store.keys import plain
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 LINE_EVERY_SECONDS = 30.0
+
+_SHORT = 12
 
 
 class Advance(Protocol):
@@ -54,12 +56,20 @@ def print_table(rows: Sequence[Mapping[str, object]], columns: Mapping[str, str]
     from rich.table import Table
     from rich.text import Text
 
+    cells = {key: [_cell(row.get(key)) for row in rows] for key in columns}
     numeric = {key for key in columns if any(_is_number(row.get(key)) for row in rows)}
-    table = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    widths = {key: max(map(len, [columns[key], *cells[key]])) for key in columns}
+    short = {key for key, width in widths.items() if width <= _SHORT}
+    # Long texts fold so that keys, numbers and dates stay whole, as long as those fit at all.
+    whole = short if sum(widths[key] + 2 for key in short) <= WIDTH - _SHORT else set()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for key, heading in columns.items():
-        table.add_column(Text(heading), justify="right" if key in numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(key))) for key in columns))
+        justify: Literal["left", "right"] = "right" if key in numeric else "left"
+        table.add_column(Text(heading), justify=justify, overflow="fold", no_wrap=key in whole)
+    for values in zip(*cells.values(), strict=True):
+        table.add_row(*map(Text, values))
+    if title:
+        print_text(title)
     _console(sys.stdout).print(table)
 
 

@@ -61,10 +61,21 @@ def reword(error: CycloptsError, verbs: list[str]) -> UsageError:
     if isinstance(error, UnusedCliTokensError):
         rest = " ".join(error.unused_tokens or ())
         return UsageError(f"`{command}` does not know what to do with {rest!r}", see_help)
-    if isinstance(error, ValidationError | CoercionError) and _is_pydantic(error.__cause__):
-        return _invalid_parameters(error.__cause__, see_help)
+    if isinstance(error, ValidationError | CoercionError) and is_pydantic(error.__cause__):
+        return invalid_parameters(error.__cause__, see_help)
     error.verbose = False
     return UsageError(_one_line(str(error)), see_help)
+
+
+def invalid_parameters(cause: Any, fix: str) -> UsageError:
+    """What a typed model refused, field by field, as the options that the user typed."""
+    return UsageError("; ".join(_pydantic_problems(cause)), fix)
+
+
+def is_pydantic(error: BaseException | None) -> bool:
+    """Whether the error is a typed model's; asks without importing pydantic."""
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and isinstance(error, pydantic.ValidationError)
 
 
 def refused_by_system(error: OSError) -> EmotionCircuitsError:
@@ -142,25 +153,15 @@ def _missing(error: MissingArgumentError, command: str, see_help: str) -> UsageE
     return UsageError(f"`{command}` needs {name}", f"`{command} {name} …`; {see_help}")
 
 
-def _invalid_parameters(cause: Any, see_help: str) -> UsageError:
-    problems = list(_pydantic_problems(cause))
-    return UsageError("; ".join(problems), see_help)
-
-
 def _pydantic_problems(cause: Any) -> Iterator[str]:
     for problem in cause.errors(include_url=False, include_context=False):
         place = [str(part) for part in problem["loc"] if isinstance(part, str)]
         option = "--" + ".".join(place).replace("_", "-") if place else "the options"
         message = re.sub(r"^(Value error|Assertion failed), ", "", problem["msg"])
-        message = re.sub(r"^Input should be ", "must be ", message)
+        message = re.sub(r"^Input should be ", "must be ", re.sub(r", unable to parse.*", "", message))
         given = problem.get("input")
         shown = f", not {str(given)!r}" if isinstance(given, str | int | float) and problem["type"] != "missing" else ""
         yield _one_line(f"{option}: {message}{shown}")
-
-
-def _is_pydantic(error: BaseException | None) -> bool:
-    pydantic = sys.modules.get("pydantic")
-    return pydantic is not None and isinstance(error, pydantic.ValidationError)
 
 
 def _one_line(text: str) -> str:

@@ -36,11 +36,8 @@ def list_runs(
         print_json({"results": options.results, "runs": rows, "other_schema": foreign})
         return 0
     if rows:
-        headings = {
-            "profile": "profile", "model": "model", "experiment": "experiment", "key": "key", "status": "status",
-            "size": "size", "when": "started (UTC)",
-        }  # fmt: skip
-        shown = [{**row, "size": size_text(row["bytes"]), "when": _minute(row["started"])} for row in rows]
+        headings = {name: name for name in ("profile", "model", "experiment", "status", "size", "started", "key")}
+        shown = [{**row, "size": size_text(row["bytes"]), "started": _minute(row["started"])} for row in rows]
         print_table(shown, headings)
         for row in rows:
             if row["status"] == "failed":
@@ -72,4 +69,4 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _minute(iso: str) -> str:
-    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M")
+    return datetime.fromisoformat(iso).strftime("%m-%d %H:%M")
