@@ -8,19 +8,27 @@ independent texts unless clusters are given.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.stats.bootstrap import bootstrap_limits, chunks, cluster_draws, expanded_quantile
+from emotion_circuits.stats.bootstrap import BootstrapMethod, bootstrap_limits, chunks, cluster_draws, limit_quantile
 from emotion_circuits.stats.checks import at_least, finite, probability, units_and_clusters
 from emotion_circuits.stats.interval import FloatArray, Interval
 from emotion_circuits.stats.permutation import MaxTest, max_statistic_p, permutation_p, permuted_within
 
-__all__ = ["auroc", "auroc_interval", "auroc_max_test", "delong_interval", "max_statistic_p", "permutation_p"]
+__all__ = [
+    "auroc",
+    "auroc_interval",
+    "auroc_max_test",
+    "auroc_null",
+    "delong_interval",
+    "max_statistic_p",
+    "permutation_p",
+]
 
 
 def auroc(positive: ArrayLike, negative: ArrayLike) -> FloatArray:
@@ -53,7 +61,7 @@ def auroc_interval(
     *,
     resamples: int = 2000,
     confidence: float = 0.95,
-    method: Literal["bca", "percentile"] = "bca",
+    method: BootstrapMethod = "expanded-bca",
     seed: int = 0,
     texts: Sequence[str] | None = None,
 ) -> Interval:
@@ -61,9 +69,9 @@ def auroc_interval(
 
     Whole clusters are drawn with replacement. With W the multiplicity of each cluster and K[a, b] the wins of cluster
     a's positive texts over cluster b's negative texts, one resample's AUROC is WᵀKW / (Wᵀn₊ · Wᵀn₋): the texts are
-    compared once, and every resample is a small quadratic form. ``bca`` corrects bias and skew with the jackknife over
-    clusters (Efron 1987). The tails are widened from the normal to the t quantile with clusters - 1 degrees of freedom
-    (:func:`~emotion_circuits.stats.bootstrap.expanded_quantile`), without which few clusters cover too little.
+    compared once, and every resample is a small quadratic form. The methods are those of
+    :func:`~emotion_circuits.stats.bootstrap.bootstrap_interval`: BCa with the jackknife over clusters (Efron 1987), by
+    default at the expanded quantile, without which few clusters cover too little.
 
     Where the labels are separated perfectly (AUROC 0 or 1) resampling shows no spread. The limit is then the exact
     binomial one for "no cluster with an error among G": (α/2)^(1/G), instead of a width of 0.
@@ -87,7 +95,7 @@ def auroc_interval(
     ups = np.bincount(codes[positive], minlength=count).astype(np.float64)
     downs = np.bincount(codes[~positive], minlength=count).astype(np.float64)
     pairs = (weights @ ups) * (weights @ downs)
-    z = expanded_quantile(confidence, count)
+    z = limit_quantile(method, confidence, count)
     estimate, low, high = np.empty((3, len(cells)))
     for rows in chunks(len(cells), max(int(ups.sum() * downs.sum()), count * count, resamples * count)):
         wins = _cluster_wins(cells[rows], positive, codes, count)
@@ -158,6 +166,32 @@ def delong_interval(
     )
 
 
+def auroc_null(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    clusters: Sequence[Hashable] | NDArray[Any],
+    *,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> FloatArray:
+    """AUROC ``[permutation, cell]`` under labels shuffled within clusters, one arrangement shared by all cells.
+
+    Args and shapes as :func:`auroc_interval`. Raises when no cluster holds both labels.
+    """
+    cells, positive, codes, count = _labelled(scores, labels, clusters)
+    both = sum(len(set(positive[codes == c].tolist())) == 2 for c in range(count))
+    at_least(both, 1, "clusters with both labels", "a within-cluster permutation")
+    ranks = stats.rankdata(cells, axis=-1)
+    n_up = int(positive.sum())
+    pairs = n_up * (len(positive) - n_up)
+    rng = np.random.default_rng(seed)
+    null = np.empty((permutations, len(cells)))
+    for rows in chunks(permutations, 3 * len(positive)):
+        shuffled = positive[permuted_within(codes, rows.stop - rows.start, rng)].astype(np.float64)
+        null[rows] = (shuffled @ ranks.T - n_up * (n_up + 1) / 2) / pairs
+    return null
+
+
 def auroc_max_test(
     scores: ArrayLike,
     labels: ArrayLike,
@@ -171,19 +205,10 @@ def auroc_max_test(
     For matched sets (each scenario has both labels), where labels are exchangeable inside a scenario under the null.
     Raises when no cluster holds both labels. Not valid for scores that were fitted on these texts.
     """
-    cells, positive, codes, count = _labelled(scores, labels, clusters)
-    both = sum(len(set(positive[codes == c].tolist())) == 2 for c in range(count))
-    at_least(both, 1, "clusters with both labels", "a within-cluster permutation")
-    ranks = stats.rankdata(cells, axis=-1)
-    n_up = int(positive.sum())
-    pairs = n_up * (len(positive) - n_up)
-    rng = np.random.default_rng(seed)
-    null = np.empty((permutations, len(cells)))
-    for rows in chunks(permutations, 3 * len(positive)):
-        shuffled = positive[permuted_within(codes, rows.stop - rows.start, rng)].astype(np.float64)
-        null[rows] = (shuffled @ ranks.T - n_up * (n_up + 1) / 2) / pairs
-    observed = (ranks[:, positive].sum(axis=-1) - n_up * (n_up + 1) / 2) / pairs
-    return max_statistic_p(observed, null)
+    flags = np.asarray(labels)
+    null = auroc_null(scores, flags, clusters, permutations=permutations, seed=seed)
+    cells = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    return max_statistic_p(auroc(cells[:, flags], cells[:, ~flags]), null)
 
 
 def _labelled(

@@ -1,0 +1,16 @@
+"""Directions in activation space: how they are fitted, what they tell apart, and how stable they are."""
+
+from emotion_circuits.representations.directions import DirectionSet, extract_directions
+from emotion_circuits.representations.evidence import Evidence, gather_evidence
+from emotion_circuits.representations.labelled import Labelled, labelled
+from emotion_circuits.representations.stability import direction_stability
+
+__all__ = [
+    "DirectionSet",
+    "Evidence",
+    "Labelled",
+    "direction_stability",
+    "extract_directions",
+    "gather_evidence",
+    "labelled",
+]
