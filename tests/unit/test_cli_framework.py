@@ -271,6 +271,14 @@ def test_reader_that_went_away_is_no_error_message(tmp_path: Path) -> None:
     assert answer.stderr == b"" and answer.returncode == 1
 
 
+def test_terminal_without_utf8_gets_escapes(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "emotion_circuits", "--help"],
+        capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    assert answer.returncode == 0 and b"Usage: emotion-circuits" in answer.stdout and not answer.stderr
+
+
 # ---------------------------------------------------------------- ls
 
 

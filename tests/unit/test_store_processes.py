@@ -100,8 +100,10 @@ def test_killed_run_is_partial_and_takes_up_its_lines(tmp_path: Path) -> None:
         rows = read_jsonl(run.folder / "g.jsonl")
         assert [row["i"] for row in rows] == list(range(len(rows))) and len(rows) > last
         assert run.read_json("state.json")["i"] in (len(rows) - 1, len(rows) - 2)
+    run.parts.folder.mkdir()
+    (run.parts.folder / ".cell.parquet.0123.tmp").write_text("half of a part")
     with run.open():
-        assert not list(run.folder.glob(".*.tmp")), "what a kill left half-written is removed"
+        assert not list(run.folder.rglob(".*.tmp")), "what a kill left half-written is removed"
         run.finish({})
 
 

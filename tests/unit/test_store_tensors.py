@@ -92,7 +92,7 @@ def test_row_counts_as_finished_only_after_a_flush(
     monkeypatch.setattr(tensors, "FLUSH_BYTES", 0)
     write_some(writer, values, [5])
     assert np.flatnonzero(writer.done_rows()).tolist() == [4, 5]
-    writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    writer.suspend()
 
 
 def test_torn_last_line_of_the_progress_file_is_ignored(
@@ -117,6 +117,20 @@ def test_killed_before_the_progress_file_was_begun_starts_anew(
     with TensorFileWriter(tmp_path / "acts", SHAPES) as writer:
         assert writer.missing_rows() == list(range(ROWS))
         write_some(writer, values, list(range(ROWS)))
+
+
+def test_suspended_writer_keeps_its_rows_and_may_be_suspended_twice(
+    tmp_path: Path, values: dict[str, np.ndarray[Any, Any]]
+) -> None:
+    writer = TensorFileWriter(tmp_path / "acts", SHAPES)
+    write_some(writer, values, [2])
+    writer.suspend()
+    writer.suspend()
+    with pytest.raises(UsageError, match="is closed"):
+        writer.write_rows("kept", 0, np.array(True))
+    resumed = TensorFileWriter(tmp_path / "acts", SHAPES)
+    assert np.flatnonzero(resumed.done_rows()).tolist() == [2]
+    resumed.suspend()
 
 
 def test_another_header_is_not_resumed(tmp_path: Path) -> None:
@@ -154,7 +168,7 @@ def test_wrong_rows_are_refused(
     writer = TensorFileWriter(tmp_path / "acts", SHAPES)
     with pytest.raises(UsageError, match=message):
         writer.write_rows(name, rows, np.zeros(shape))
-    writer.__exit__(UsageError, UsageError("stop"), None)
+    writer.suspend()
 
 
 def test_full_disk_while_writing_rows_can_be_resumed(
@@ -175,7 +189,7 @@ def test_full_disk_while_writing_rows_can_be_resumed(
 
 
 def test_too_large_for_the_disk_is_said_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="GB free"):
+    with pytest.raises(StoreError, match="MB free"):
         TensorFileWriter(tmp_path / "acts", {"x": ((10**9, 10**6), "F32")})
     assert list(tmp_path.iterdir()) == []
 

@@ -7,6 +7,7 @@ that ``--help`` stays quick; a new verb is one line in :data:`VERBS`.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pkgutil
 import sys
@@ -81,6 +82,9 @@ def run_command_line(tokens: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if tokens is None else list(tokens)
     sys.excepthook = _failures.report_defect
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without UTF-8 shows an escape instead of ending the run on the first typographic dash.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = build_app(used=next(iter(arguments), None))(arguments)
         sys.stdout.flush()

@@ -93,8 +93,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed process left half-written in ``folder``; only while holding the run's lock."""
-    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+    """Remove what a killed process left half-written in or below ``folder``; only while holding the run's lock."""
+    for leftover in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
         with translating(leftover, "remove"):
             leftover.unlink(missing_ok=True)
 

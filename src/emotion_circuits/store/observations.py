@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +92,7 @@ def _to_table(batch: list[Observation | Mapping[str, Any]], offset: int, schema:
 
 def _as_mapping(row: Observation | Mapping[str, Any], number: int) -> Mapping[str, Any]:
     if isinstance(row, Observation):
-        return asdict(row)
+        return {name: getattr(row, name) for name in OBSERVATION_COLUMNS}
     if set(row) != set(OBSERVATION_COLUMNS):
         missing, unknown = set(OBSERVATION_COLUMNS) - set(row), set(row) - set(OBSERVATION_COLUMNS)
         parts = [f"lacks {', '.join(sorted(missing))}"] * bool(missing)

@@ -214,18 +214,27 @@ class TensorFileWriter:
             self.progress.unlink(missing_ok=True)
         return self.path
 
+    def suspend(self) -> None:
+        """Stop in the middle, after an error or an interruption: what was finished is flushed, a later writer resumes.
+
+        Never raises for a full disk, so that the error that led here stays the one to show.
+        """
+        with suppress(StoreError):
+            if self._data is not None:
+                self.flush()
+        self._release()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.suspend()
+            return
         try:
-            if error is None:
-                self.close()
-            else:
-                with suppress(StoreError):  # the first error is the one to show
-                    self.flush()
+            self.close()
         finally:
             self._release()
 
@@ -278,7 +287,7 @@ class TensorFileWriter:
         free = shutil.disk_usage(self.path.parent).free
         if free < self._size:
             raise StoreError(
-                f"{self.path} needs {self._size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free",
+                f"{self.path} needs {self._size / 1e6:,.1f} MB and the disk has {free / 1e6:,.1f} MB free",
                 "free some space or choose another --results",
             )
         self.progress.unlink(missing_ok=True)
