@@ -149,11 +149,11 @@ class TensorFileWriter:
         """``[row]``: which rows are finished."""
         return self._done.copy()
 
-    def missing_rows(self) -> list[int]:
-        """Numbers of the rows that are still to be written, in order."""
+    def missing_rows(self) -> NDArray[np.intp]:
+        """``[missing]``: numbers of the rows that are still to be written, in order."""
         import numpy as np
 
-        return [int(row) for row in np.flatnonzero(~self._done)]
+        return np.flatnonzero(~self._done)
 
     def write_rows(self, name: str, rows: int | Sequence[int] | NDArray[np.integer[Any]], values: NDArray[Any]) -> None:
         """Put ``values`` (``[row, …]``; ``[…]`` when ``rows`` is one number) in place, cast to the tensor's dtype."""
@@ -202,7 +202,8 @@ class TensorFileWriter:
     def close(self) -> Path:
         """Flush everything and give the file its final name; every row must be finished."""
         self.flush()
-        if missing := self.missing_rows():
+        missing = self.missing_rows()
+        if len(missing):
             raise UsageError(
                 f"{self.path.name}: {len(missing)} of {self.rows} rows were not written (first: {missing[0]})",
                 "write and finish every row before close()",
