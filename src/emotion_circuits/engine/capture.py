@@ -31,7 +31,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Sink(Protocol):
     """Where captured rows go; the store's ``TensorFileWriter`` is one, :class:`MemorySink` another."""
 
-    def missing_rows(self) -> NDArray[np.intp]: ...
+    def missing_rows(self) -> Sequence[int] | NDArray[np.intp]: ...
     def write_rows(self, name: str, rows: Any, values: NDArray[np.float32]) -> None: ...
     def finish_rows(self, rows: Any) -> None: ...
 
@@ -160,20 +160,21 @@ def run_capture(
     gets only its missing rows.
     """
     todo = sorted(_unfinished(plan, by_prompt, by_token))
-    needs_eager = "pattern" in plan.kinds
-    with torch.inference_mode(), lm.eager_attention() if needs_eager else ExitStack():
-        for bucket in length_buckets([plan.encoded[i] for i in todo], max_rows):
-            rows = [todo[i] for i in bucket]
-            for name, values in _forward(lm, plan, rows).items():
-                if name.endswith("@all") and by_token is not None:
-                    tokens = np.concatenate([np.arange(*plan.token_starts[r : r + 2]) for r in rows])
-                    by_token.write_rows(name, tokens, values)
-                    by_token.finish_rows(tokens)
-                elif by_prompt is not None:
-                    by_prompt.write_rows(name, rows, values)
-            if by_prompt is not None:
-                by_prompt.finish_rows(rows)
-            yield len(rows)
+    for bucket in length_buckets([plan.encoded[i] for i in todo], max_rows):
+        rows = [todo[i] for i in bucket]
+        tokens = np.concatenate([np.arange(*plan.token_starts[r : r + 2]) for r in rows])
+        for name, values in _forward(lm, plan, rows).items():
+            if name.endswith("@all"):
+                assert by_token is not None
+                by_token.write_rows(name, tokens, values)
+            else:
+                assert by_prompt is not None
+                by_prompt.write_rows(name, rows, values)
+        if by_token is not None:
+            by_token.finish_rows(tokens)
+        if by_prompt is not None:
+            by_prompt.finish_rows(rows)
+        yield len(rows)
 
 
 def _unfinished(plan: CapturePlan, by_prompt: Sink | None, by_token: Sink | None) -> set[int]:
@@ -208,7 +209,12 @@ def _forward(lm: LM, plan: CapturePlan, rows: Sequence[int]) -> dict[str, NDArra
             else:
                 t = tap(lm, kind, layer)
                 hooks.visit(t.module, t.side, f"L{layer}.{kind}", _viewing(t.view, keep, kind))
-    with hooks, PatternHooks(lm, pattern_visitors) if pattern_visitors else ExitStack():
+    # No context is left open between two batches: the consumer of `run_capture` runs there.
+    with torch.inference_mode(), ExitStack() as stack:
+        stack.enter_context(hooks)
+        if pattern_visitors:
+            stack.enter_context(lm.eager_attention())
+            stack.enter_context(PatternHooks(lm, pattern_visitors))
         lm.decoder(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False)
     return {name: _finite(lm, plan, rows, name, layers) for name, layers in kept.items()}
 
@@ -263,15 +269,15 @@ def _finite(lm: LM, plan: CapturePlan, rows: Sequence[int], name: str, layers: l
     """Stack the layers on the CPU; raises at the first NaN or infinity, naming layer and prompt."""
     values = torch.stack([x.cpu() for x in layers], dim=1)
     if not torch.isfinite(values).all():
-        bad = (~torch.isfinite(values.flatten(2))).any(-1).nonzero()
-        layer = plan.layers[int(bad[:, 1].min())]
-        row = int(bad[0, 0])
-        if not name.endswith("@all"):
-            where = f"prompt {plan.encoded[rows[row]].prompt.id!r}"
-        else:
-            where = "some prompt of the batch"
+        bad = (~torch.isfinite(values.flatten(2))).any(-1)  # [row, layer]
+        layer = int(bad.any(0).nonzero()[0])
+        owners = rows
+        if name.endswith("@all"):
+            owners = [r for r in rows for _ in plan.encoded[r].content]
+        culprit = plan.encoded[owners[int(bad[:, layer].nonzero()[0])]].prompt.id
         raise ModelError(
-            f"{lm.name} produced NaN or infinity in {name.split('@')[0]} of layer {layer} on {where}",
+            f"{lm.name} produced NaN or infinity in {name.split('@')[0]} of layer {plan.layers[layer]} "
+            f"on prompt {culprit!r}",
             f"load it with --dtype float32 or bfloat16 (it runs in {str(lm.dtype).removeprefix('torch.')} now)",
         )
     return values.numpy()

@@ -91,7 +91,8 @@ def decode(
     batch = pad(lm, encoded, list(numbers), "left")
     clock = Clock()
     edits = Edits(lm, batch, encoded, conditions, clock)
-    stops = torch.tensor(sorted(stop_ids(lm)), device=lm.device)
+    edits.require_steps(max_new_tokens)
+    stops = torch.tensor(sorted(stop_ids(lm)), dtype=torch.long, device=lm.device)
     cache = DynamicCache(config=lm.model.config)
     ids, mask, positions = batch.ids, batch.mask, batch.positions
     alive = list(range(len(rows)))
@@ -129,7 +130,9 @@ def next_token_logits(lm: LM, rows: Sequence[Row]) -> Float[Tensor, "row vocabul
     """Logits at the last prompt token of packed rows, in one forward pass."""
     encoded, conditions = [e for e, _ in rows], [c for _, c in rows]
     batch = pad(lm, encoded, range(len(rows)), "left")
-    with torch.inference_mode(), Edits(lm, batch, encoded, conditions, Clock()).hooks():
+    edits = Edits(lm, batch, encoded, conditions, Clock())
+    edits.require_steps(1)
+    with torch.inference_mode(), edits.hooks():
         out = lm.model(
             input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False,
             logits_to_keep=1,

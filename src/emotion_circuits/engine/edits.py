@@ -86,6 +86,16 @@ class Edits:
             hooks.visit(t.module, t.side, f"L{layer}.{kind}", self._visitor((kind, layer)))
         return hooks
 
+    def require_steps(self, steps: int) -> None:
+        """Raise when a row's edit can never act: only generated tokens, and none of them is read in ``steps`` steps."""
+        for (kind, layer), groups in self._groups.items():
+            for group in groups:
+                if steps < 2 and not bool(group.prompt.any(1).all()):
+                    raise UsageError(
+                        f"the edit of L{layer}.{kind} acts on generated tokens only, and none is read here",
+                        "choose other positions (all, last, onward), or generate more tokens",
+                    )
+
     def keep(self, rows: Sequence[int]) -> None:
         """Forget all rows but these, which are renumbered in the order given (finished rows were dropped)."""
         new_number = {row: i for i, row in enumerate(rows)}
@@ -206,7 +216,8 @@ def _apply(group: _Group, view: Tensor, mask: Tensor, strength: Tensor) -> None:
 def _operate(op: str, x: Tensor, v: Tensor | None, s: Tensor) -> Tensor:
     """``x`` ``[n, token, …]``, ``v`` ``[n, 1, …]``, ``s`` ``[n, 1, …]`` in float32."""
     if op == "zero":
-        return torch.zeros_like(x)
+        # As `set` to 0: exactly 0 at strength 1, untouched at strength 0 (a schedule can switch an ablation off).
+        return torch.where(s == 1, torch.zeros_like(x), x * (1 - s))
     if op == "scale":
         return x * s
     assert v is not None
@@ -215,6 +226,7 @@ def _operate(op: str, x: Tensor, v: Tensor | None, s: Tensor) -> Tensor:
     if op == "set":
         # Exactly v at strength 1, part of the way otherwise.
         return torch.where(s == 1, v, x + s * (v - x))
-    unit = v / torch.linalg.vector_norm(v.flatten(2), dim=-1).view(-1, 1, *([1] * (v.ndim - 2))).clamp_min(1e-12)
-    along = (x * unit).flatten(2).sum(-1).view(*x.shape[:2], *([1] * (x.ndim - 2)))
+    axes = tuple(range(2, v.ndim))  # none for a single neuron: its activation is the component
+    unit = v / (v.square().sum(axes, keepdim=True) if axes else v.square()).sqrt().clamp_min(1e-12)
+    along = (x * unit).sum(axes, keepdim=True) if axes else x * unit
     return x - s * along * unit

@@ -44,13 +44,16 @@ class PatternHooks:
     """Visits the patterns of some layers, inside ``with`` only; attention must be eager (``lm.eager_attention()``).
 
     Raises on entering when attention is not eager, and on the first forward in which a layer does not call softmax
-    exactly once (fused attention, or a model that computes its pattern another way).
+    exactly once (fused attention, or a model that computes its pattern another way); on leaving when a visited layer
+    never ran.
     """
 
     def __init__(self, lm: LM, visitors: Mapping[int, PatternVisitor]) -> None:
         self._lm = lm
         self._visitors = visitors
         self._handles: list[RemovableHandle] = []
+        self._active: list[_SoftmaxMode] = []
+        self._fired: set[int] = set()
 
     def __enter__(self) -> PatternHooks:
         if self._lm.config._attn_implementation != "eager":
@@ -62,19 +65,18 @@ class PatternHooks:
         return self
 
     def _attach(self, attention: nn.Module, layer: int, visitor: PatternVisitor) -> None:
-        active: list[_SoftmaxMode] = []
-
         def enter(module: nn.Module, args: Any) -> None:
             mode = _SoftmaxMode(visitor)
             mode.__enter__()
-            active.append(mode)
+            self._active.append(mode)
+            self._fired.add(layer)
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             # `always_call`: also runs when the attention raised, so that the mode never outlives its module. With an
             # exception under way (output None) the count is not judged.
-            if not active:
+            if not self._active:
                 return
-            mode = active.pop()
+            mode = self._active.pop()
             mode.__exit__(None, None, None)
             if output is not None and mode.calls != 1:
                 raise ContractError(f"layer {layer} called softmax {mode.calls} times where one pattern was expected")
@@ -88,3 +90,10 @@ class PatternHooks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        while self._active:  # Ctrl-C is no Exception: PyTorch calls no hook then, not even an `always_call` one
+            self._active.pop().__exit__(None, None, None)
+        if kind is None and (silent := sorted(set(self._visitors) - self._fired)):
+            raise ContractError(
+                f"the attention of layer {silent[0]} never ran ({len(silent)} layers in all)",
+                "the model's forward does not call the module its family names; run `emotion-circuits doctor`",
+            )

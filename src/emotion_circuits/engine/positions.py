@@ -14,6 +14,7 @@ def prompt_indices(encoded: Encoded, positions: Positions) -> list[int]:
         UsageError: an emotion word or span that is not there, an explicit position outside the text.
     """
     content = encoded.content
+    _check_values(positions)
     match positions.kind:
         case "last" | "onward":
             return content[-1:]
@@ -30,6 +31,19 @@ def prompt_indices(encoded: Encoded, positions: Positions) -> list[int]:
             return _overlapping(encoded, content, [(start, end)], f"characters {start}-{end}")
         case "emotion-word":
             return _emotion_word(encoded, content, positions)
+
+
+def _check_values(positions: Positions) -> None:
+    """A window of 0 would be the whole text, and -1 another token than the one meant: refused, not interpreted."""
+    smallest = {"window": 1, "at": 0, "span": 0}.get(positions.kind)
+    if smallest is None:
+        return
+    count = {"window": 1, "span": 2}.get(positions.kind, max(1, len(positions.values)))
+    if len(positions.values) != count or min(positions.values) < smallest:
+        raise UsageError(
+            f"position {positions.kind!r} cannot have the values {positions.values}",
+            "write window:3, at:0,2 or span:4-9 (positions count from 0, the first content token)",
+        )
 
 
 def _explicit(encoded: Encoded, content: list[int], wanted: tuple[int, ...]) -> list[int]:

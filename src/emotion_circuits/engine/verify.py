@@ -2,25 +2,26 @@
 
 ``verify_family`` runs on tiny random models in the tests and on real weights in ``emotion-circuits doctor``. What
 counts as exact: hooks that change nothing are bit-equal to no hooks; across batch shapes logits may differ by rounding
-(``TOLERANCE`` of their standard deviation), and tokens agree until the first step whose two best logits are closer than
-``TIE``.
+(``SHAPE_TOLERANCE`` of their standard deviation), and tokens agree until the first step whose two best logits are
+closer than ``TIE``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from emotion_circuits.engine.batching import pad
 from emotion_circuits.engine.capture import capture
-from emotion_circuits.engine.decode import BASELINE, decode, next_token_logits
+from emotion_circuits.engine.decode import BASELINE, decode, next_token_logits, stop_ids
 from emotion_circuits.engine.hooks import Hooks, count_hooks
 from emotion_circuits.engine.patterns import PatternHooks
 from emotion_circuits.engine.taps import tap
@@ -30,6 +31,10 @@ from emotion_circuits.models.weights import head_weights
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site, SiteKind
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+"""Largest relative error inside one forward pass."""
+SHAPE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 3e-2}
+"""Largest |Δ logit| across batch shapes, in SD of the logits: rounding that grows over all layers (.1 was measured on
+30 layers in bfloat16)."""
 TIE = 1e-3
 SINK_RATIO = 3.0
 NEW_TOKENS = 12
@@ -57,22 +62,26 @@ class Check:
 Clause = Callable[[LM], tuple[bool, str]]
 
 
-def verify_family(lm: LM) -> list[Check]:
-    """Run every clause; a clause that raises is a clause that does not hold."""
+def verify_family(lm: LM, clauses: Mapping[str, Clause] | None = None) -> list[Check]:
+    """Run every clause of the contract, or those given; a clause that raises is a clause that does not hold."""
     checks = []
-    for name, clause in CLAUSES.items():
+    for name, clause in (CLAUSES if clauses is None else clauses).items():
         start = time.perf_counter()
         try:
             ok, detail = clause(lm)
-        except (EmotionCircuitsError, RuntimeError, ValueError, AttributeError, TypeError, KeyError) as error:
-            ok, detail = False, f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        except (EmotionCircuitsError, RuntimeError, ValueError, AttributeError, TypeError, LookupError) as error:
+            ok, detail = False, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         checks.append(Check(name, ok, detail, time.perf_counter() - start))
     return checks
 
 
 def require_family(lm: LM) -> None:
-    """Raise :class:`ModelError` naming the first clause that a model does not keep."""
-    broken = [c for c in verify_family(lm) if not c.ok]
+    """Raise :class:`ModelError` naming the first clause that the model's *layout* does not keep.
+
+    The attention sink is left to `doctor`: it is about trained weights and the choice of prefix, not about the family.
+    """
+    layout = {name: clause for name, clause in CLAUSES.items() if name not in ABOUT_WEIGHTS}
+    broken = [c for c in verify_family(lm, layout) if not c.ok]
     if broken:
         raise ModelError(
             f"{lm.name} does not keep the contract of family {lm.family.name!r}: {broken[0].name} ({broken[0].detail})",
@@ -101,11 +110,74 @@ def _noop_is_exact(lm: LM) -> tuple[bool, str]:
 def _residual_chain(lm: LM) -> tuple[bool, str]:
     """resid_post = next resid_pre; resid_pre + attn_out (+ mlp_out) adds up to resid_post."""
     kinds: list[SiteKind] = ["resid_pre", "resid_post", "attn_out", "mlp_out"]
-    a = capture(lm, PROMPTS, kinds, [ALL])
+    middle: list[SiteKind] = [] if lm.parallel else ["resid_mid"]
+    a = capture(lm, PROMPTS, [*kinds, *middle], [ALL])
     pre, post, attention, mlp = (a.get(k, ALL) for k in kinds)
     joined = bool(np.array_equal(post[:, :-1], pre[:, 1:]))
     error = _relative(pre + attention + mlp, post)
+    if middle:
+        error = max(error, _relative(pre + attention, a.get("resid_mid", ALL)))
     return joined and error <= _tolerance(lm), f"blocks join exactly: {joined}; sum of parts off by {error:.0e}"
+
+
+def _norms(lm: LM) -> tuple[bool, str]:
+    """Attention norm, then per-head weights, give q, k and v; the final norm of the last block gives the output."""
+    rows = PROMPTS[:2]
+    kinds: list[SiteKind] = ["resid_pre", "resid_post", "q", "k", "v"]
+    a = capture(lm, rows, kinds, [LAST])
+    group, worst = lm.n_heads // lm.n_kv_heads, 0.0
+
+    def normed(norm: nn.Module, x: NDArray[Any]) -> Tensor:
+        weight = cast(Tensor, norm.weight)
+        return norm(torch.from_numpy(x.copy()).to(weight.device, weight.dtype)).float().cpu()
+
+    with torch.inference_mode():
+        for row, layer in enumerate(a.layers):
+            x = normed(lm.module(layer, "attention_norm"), a.get("resid_pre", LAST)[:, row])
+            w = head_weights(lm, layer)
+            for kind, weight, bias in (("q", w.w_q, w.b_q), ("k", w.w_k, w.b_k), ("v", w.w_v, w.b_v)):
+                found = torch.einsum("rm,hmd->rhd", x, weight.cpu()) + bias.cpu()
+                wanted = torch.from_numpy(a.get(cast(SiteKind, kind), LAST)[:, row].copy())
+                if kind != "q":
+                    wanted = wanted.repeat_interleave(group, 1)
+                worst = max(worst, float((found - wanted).abs().max() / wanted.abs().max()))
+        last = normed(lm.decoder.get_submodule(lm.family.final_norm), a.get("resid_post", LAST)[:, -1])
+        output = []
+        for e in lm.encode(rows):
+            ids = torch.tensor([e.ids], device=lm.device)
+            output.append(lm.decoder(input_ids=ids, use_cache=False).last_hidden_state[0, -1].float().cpu())
+    final = _relative(last.unsqueeze(1).numpy(), torch.stack(output).unsqueeze(1).numpy())
+    good = max(worst, final) <= _tolerance(lm)
+    return good, f"q, k, v off by {worst:.0e}, the final norm by {final:.0e}"
+
+
+def _queries_and_keys(lm: LM) -> tuple[bool, str]:
+    """A zeroed query or key evens out the scores of its own heads and leaves the patterns of all others alone."""
+    layer, group = lm.n_layers // 2, lm.n_heads // lm.n_kv_heads
+    encoded = lm.encode(PROMPTS[1:2])[0]
+    edits = [(Site("q", layer, h), LAST, [h]) for h in range(min(lm.n_heads, 4))]
+    edits += [(Site("k", layer, h), ALL, list(range(h * group, (h + 1) * group))) for h in range(min(lm.n_kv_heads, 4))]
+    conditions = [Condition(str(site), (Intervention(site, "zero", where),)) for site, where, _ in edits]
+    seen: list[Tensor] = []
+    with lm.eager_attention(), PatternHooks(lm, {layer: lambda p: seen.append(p.float().cpu())}):
+        next_token_logits(lm, [(encoded, c) for c in (BASELINE, *conditions)])
+    untouched, uneven, key_acts = True, 0.0, False
+    for (site, _, heads), pattern in zip(edits, seen[0][1:], strict=True):
+        moved = (pattern - seen[0][0]).abs().flatten(1).amax(1) > 0.1 * _tolerance(lm)  # rows differ by rounding
+        others = torch.ones(lm.n_heads, dtype=torch.bool)
+        others[heads] = False
+        # The keys of prefix tokens stay as they are: only content keys must be equal among themselves.
+        even = pattern[heads, -1] if site.kind == "q" else pattern[heads, -1][:, encoded.content]
+        for row in even:
+            attended = row[row > 0]  # a local layer does not see all
+            if len(attended):
+                uneven = max(uneven, float((attended.max() - attended.min()) / attended.max()))
+        untouched = untouched and not bool(moved[others].any())
+        # A head that gives everything to the prefix keeps doing so without content keys.
+        untouched = untouched and (site.kind == "k" or bool(moved[heads].all()))
+        key_acts = key_acts or (site.kind == "k" and bool(moved[heads].any()))
+    good = untouched and key_acts and uneven <= _tolerance(lm)
+    return good, f"each edit moves its own heads only: {untouched}; what it evens out differs by {uneven:.0e}"
 
 
 def _results_sum(lm: LM) -> tuple[bool, str]:
@@ -155,17 +227,21 @@ def _padding_changes_nothing(lm: LM) -> tuple[bool, str]:
     together = next_token_logits(lm, rows).float()
     alone = torch.cat([next_token_logits(lm, [row]) for row in rows]).float()
     error = float((together - alone).abs().max() / alone.std())
-    return error <= _tolerance(lm), f"max |Δ logit| {error:.0e} of their SD"
+    return error <= SHAPE_TOLERANCE[lm.dtype], f"max |Δ logit| {error:.0e} of their SD"
 
 
 def _decode_is_generate(lm: LM) -> tuple[bool, str]:
     """The decode loop writes what ``model.generate`` writes, token for token."""
     encoded = lm.encode(PROMPTS)
     batch = pad(lm, encoded, range(len(encoded)), "left")
+    # A configuration of its own: published ones sample, penalise repetition or suppress tokens.
+    plain = GenerationConfig(
+        max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0, eos_token_id=sorted(stop_ids(lm)) or None,
+        return_dict_in_generate=True, output_scores=True,
+    )  # fmt: skip
     with torch.inference_mode():
         out = cast(Any, lm.model).generate(
-            batch.ids, attention_mask=batch.mask, max_new_tokens=NEW_TOKENS, do_sample=False, repetition_penalty=1.0,
-            pad_token_id=0, return_dict_in_generate=True, output_scores=True,
+            batch.ids, attention_mask=batch.mask, generation_config=plain,
         )  # fmt: skip
     theirs = out.sequences[:, batch.ids.shape[1] :]
     ours = decode(lm, [(e, BASELINE) for e in encoded], range(len(encoded)), NEW_TOKENS)
@@ -193,7 +269,7 @@ def _packed_is_separate(lm: LM) -> tuple[bool, str]:
     separate = torch.cat([next_token_logits(lm, [(encoded, c)]) for c in (BASELINE, *ablations)]).float()
     error = float((packed - separate).abs().max() / separate.std())
     acts = float((packed[1:] - packed[:1]).abs().max() / separate.std())
-    good = error <= _tolerance(lm) and acts > 10 * error
+    good = error <= SHAPE_TOLERANCE[lm.dtype] and acts > 10 * error
     return good, f"max |Δ logit| {error:.0e} of their SD; ablations move logits by {acts:.2f}"
 
 
@@ -263,6 +339,8 @@ def _nothing_left_behind(lm: LM) -> tuple[bool, str]:
 CLAUSES: dict[str, Clause] = {
     "hooks that change nothing are bit-exact": _noop_is_exact,
     "residual stream adds up": _residual_chain,
+    "norms and per-head weights give q, k, v": _norms,
+    "queries and keys belong to their heads": _queries_and_keys,
     "head results + bias = attn_out": _results_sum,
     "z = pattern × v": _z_is_pattern_times_v,
     "left-padded = unpadded": _padding_changes_nothing,
@@ -273,6 +351,10 @@ CLAUSES: dict[str, Clause] = {
     "prefix holds the attention sink": _prefix_takes_the_sink,
     "no hook left behind": _nothing_left_behind,
 }
+
+
+ABOUT_WEIGHTS = frozenset({"prefix holds the attention sink"})
+"""Clauses that say something about trained weights; random weights need not keep them."""
 
 
 def _tolerance(lm: LM) -> float:

@@ -198,11 +198,13 @@ class LM:
         if previous == "eager":
             yield
             return
-        self.model.set_attn_implementation("eager")
+        # The decoder's own config only: a vision tower beside it may run another implementation and keeps it.
+        decoder = cast(PreTrainedModel, self.decoder)
+        decoder.set_attn_implementation("eager")
         try:
             yield
         finally:
-            self.model.set_attn_implementation(previous)
+            decoder.set_attn_implementation(previous)
 
     # ---- identity ----------------------------------------------------------------------------------------------
     @cached_property
@@ -220,6 +222,13 @@ class LM:
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(_bit_sums(tensor))
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """16 hex digits of the vocabulary and, for a fast tokenizer, its whole pipeline."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        state = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
+        return hashlib.sha256(str(state).encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:
         return (

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from emotion_circuits.errors import ModelError, UsageError
+from emotion_circuits.models.bridge import from_bridge, is_wrapped, unwrap
 from emotion_circuits.models.families import family_of, llama_like
 from emotion_circuits.models.family import Family
 from emotion_circuits.models.lm import LM
@@ -35,7 +39,8 @@ def load_lm(
 
     Args:
         source: a registry alias (``smollm2-135m``), a hub id, a folder, a ``.gguf`` file, a Hugging Face model, or a
-            TransformerLens ``TransformerBridge`` (its unmodified inner model is used).
+            TransformerLens ``TransformerBridge`` with raw weights (its model is unwrapped, the weights are shared). A
+            model object is put into eval mode and its parameters are frozen.
         tokenizer: needed with a model object only.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` takes CUDA, then MPS, then the CPU; ignored with ``device_map``.
@@ -55,13 +60,17 @@ def load_lm(
             source, dtype=dtype, device=device, device_map=device_map, prefix_token=prefix_token,
             revision=revision, cache=cache, offline=offline,
         )  # fmt: skip
-    inner = getattr(source, "original_model", source)  # a TransformerBridge keeps the Hugging Face model there
+    inner = getattr(source, "original_model", source)  # a TransformerBridge keeps its Hugging Face model there
     own_tokenizer = tokenizer if tokenizer is not None else getattr(source, "tokenizer", None)
     if not isinstance(inner, PreTrainedModel) or own_tokenizer is None:
         raise UsageError(
             f"cannot use a {type(source).__name__} as a model",
             "pass an alias, a hub id, a folder, a .gguf file, or load_lm(model, tokenizer)",
         )
+    if inner is not source:
+        inner = from_bridge(source, inner)
+    elif is_wrapped(inner):  # a model that was given to a bridge: its submodules are wrappers now
+        inner = unwrap(inner)
     name = Path(getattr(inner.config, "_name_or_path", "") or inner.config.model_type).name
     return assemble(inner.eval(), own_tokenizer, name=name, source="object in memory", prefix_token=prefix_token)
 
@@ -79,21 +88,27 @@ def _from_source(
 ) -> LM:
     from emotion_circuits.models.sources import resolve_source
 
+    target = resolve_device(device)  # before anything is fetched
     found = resolve_source(source, cache=cache, offline=offline, revision=revision)
-    target = resolve_device(device)
-    # Progress bars and advice of the loader would land between our own lines; errors still raise.
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            found.folder, dtype=DTYPES[dtype], device_map=device_map, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(found.folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        with _quiet_loader():
+            model, info = cast("tuple[PreTrainedModel, dict[str, Any]]", AutoModelForCausalLM.from_pretrained(
+                found.folder, dtype=DTYPES[dtype], device_map=device_map, local_files_only=True,
+                use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            ))  # fmt: skip
+            tokenizer = AutoTokenizer.from_pretrained(found.folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{found.source} could not be loaded: {_first_line(error)}",
             "check that the folder holds a causal language model and its tokenizer",
         ) from error
+    # Transformers fills parameters that the files lack with random numbers and only warns.
+    if absent := [*sorted(info["missing_keys"]), *(str(key[0]) for key in info["mismatched_keys"])]:
+        raise ModelError(
+            f"{found.source} has no usable weights for {absent[0]} ({len(absent)} tensors in all) of "
+            f"{type(model).__name__}",
+            "choose a causal language model whose files are complete (an encoder has no language-model head)",
+        )
     if device_map is None:
         nn.Module.to(model, target)
     return assemble(
@@ -172,6 +187,20 @@ def resolve_device(device: str) -> torch.device:
     if not available[kind]:
         raise UsageError(f"device {device!r} is not available on this machine", "use --device cpu or --device auto")
     return torch.device(device)
+
+
+@contextmanager
+def _quiet_loader() -> Iterator[None]:
+    """No progress bars and no advice of the loader between our own lines; errors still raise. Restored afterwards."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:
