@@ -46,7 +46,7 @@ def list_(*, options: Options = CACHE_OPTIONS) -> int:
         ],
         headings,
     )
-    print_text("wheel: fetched with pip, no model hub needed; gated: accept the licence, set HF_TOKEN")
+    print_text("wheel: comes with pip, needs no hub; gated: accept the licence and set HF_TOKEN")
     return 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +23,7 @@ _BYTES_PER_GGUF_BYTE = 8  # a Q4 weight takes half a byte and four as float32
 
 def resolve_gguf(path: Path, cache: Path | None = None) -> LocalModel:
     """Convert a ``.gguf`` file into the cache, keyed by its SHA-256, and return the folder."""
-    check_gguf(path)
+    quantised = check_gguf(path)
     digest = file_sha256(path)
     name = f"{model_slug(path.stem)}-{digest[:6]}"
     size = path.stat().st_size
@@ -34,7 +36,7 @@ def resolve_gguf(path: Path, cache: Path | None = None) -> LocalModel:
             "source": f"gguf {path.name}",
             "revision": digest,
             "files": {path.name: digest},
-            "dequantised": True,
+            "dequantised": quantised,
             "dtype": dtype,
             "versions": converter_versions(),
         }
@@ -48,15 +50,18 @@ def resolve_gguf(path: Path, cache: Path | None = None) -> LocalModel:
     return LocalModel(
         models_folder(cache) / name,
         name,
-        f"gguf {path.name} (dequantised to {record['dtype']})",
+        f"gguf {path.name} ({'dequantised to ' if quantised else ''}{record['dtype']})",
         revision=digest,
-        dequantised=True,
+        dequantised=quantised,
     )
 
 
-def check_gguf(path: Path) -> None:
-    """Read the header and the place of every tensor; raises :class:`ModelError` for a truncated or foreign file."""
-    from gguf import GGUFReader
+def check_gguf(path: Path) -> bool:
+    """Read the header and the place of every tensor; returns whether any of them is quantised.
+
+    Raises :class:`ModelError` for a truncated or foreign file.
+    """
+    from gguf import GGMLQuantizationType, GGUFReader
 
     size = path.stat().st_size
     fix = f"download {path.name} again, or delete it"
@@ -73,6 +78,8 @@ def check_gguf(path: Path) -> None:
     expected = max((int(tensor.data_offset) + int(tensor.n_bytes) for tensor in reader.tensors), default=0)
     if expected == 0 or size < expected:
         raise ModelError(f"{path} is truncated: {size:,} bytes of at least {expected:,}", fix)
+    plain = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}
+    return any(tensor.tensor_type not in plain for tensor in reader.tensors)
 
 
 def convert_gguf(path: Path, target: Path) -> str:
@@ -85,12 +92,14 @@ def convert_gguf(path: Path, target: Path) -> str:
     from transformers.utils import logging as hf_logging
 
     hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()  # three bars for one conversion would land between our own lines
+    hf_logging.disable_progress_bar()
     dtype = torch.float32 if path.stat().st_size <= FULL_PRECISION_BYTES else torch.bfloat16
     folder, name = str(path.parent), path.name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=dtype)
+        # The progress bars of one conversion would land between our own lines, and one of them has no switch.
+        with contextlib.redirect_stderr(io.StringIO()):
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+            model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=dtype)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise ModelError(
             f"{path.name} cannot be converted: {str(error).splitlines()[0]}",

