@@ -49,9 +49,7 @@ class Check:
         """First paragraph of the run function's docstring."""
         text = (self.run.__doc__ or "").strip()
         if not text:
-            raise UsageError(
-                f"check {self.name!r} gives no reason", "say in the run function's docstring why it matters"
-            )
+            raise UsageError(f"check {self.name!r} gives no reason", "say why in its docstring")
         return " ".join(text.split("\n\n")[0].split())
 
 
@@ -87,8 +85,8 @@ def markdown(outcomes: Sequence[Outcome], command: str) -> str:
     lines = [
         "# Calibration",
         "",
-        "The package's own statistics on simulated data whose truth is known. α = .05 and confidence .95 throughout; seeds",
-        f"are fixed, so `{command}` reproduces this page. {verdict}",
+        "The package's own statistics on simulated data whose truth is known. α = .05 and confidence .95 throughout;",
+        f"seeds are fixed, so `{command}` reproduces this page. {verdict}",
         "",
         "| Test | What | Setting | Simulations | Bound | Observed |",
         "|---:|---|---|---:|---|---:|",

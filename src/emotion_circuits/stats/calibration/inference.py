@@ -44,7 +44,7 @@ def g_z_coverage(simulations: int, seed: int) -> float:
 
 
 def noncentral_nan(simulations: int, seed: int) -> float:
-    """The non-central t distribution in scipy returned NaN on hundreds of grid points: the limits may on none."""
+    """scipy's non-central t distribution gave NaN on hundreds of grid points: the limits may on none."""
     t = np.linspace(-300, 300, 601)
     df = np.array([1, 2, 3, 4, 5, 7, 9, 14, 19, 29, 49, 89, 199, 499, 999])[:, None]
     low, high = noncentral_limits(t, df, 0.95)
@@ -59,7 +59,7 @@ def hedges_coverage(simulations: int, seed: int) -> float:
 
 
 def permutation_uniform(simulations: int, seed: int) -> float:
-    """Under the null p must be uniform on its steps, for heavy tails too: the distance of its distribution from that."""
+    """Under the null p must be uniform on its steps, heavy tails or not: largest distance from that."""
     values = np.random.default_rng(seed).laplace(size=(simulations, 25))
     test = sign_flip_test(values, permutations=199, seed=seed)
     steps = np.arange(1, 201) / 200
@@ -239,19 +239,19 @@ def power_clustered(simulations: int, seed: int) -> float:
 
 CHECKS = [
     Check(18, "g_z bias", "n = 10, δ = .5, normal", g_z_bias, 20_000, high=0.02, spread=0.4, quick=4000),
-    Check(18, "g_z coverage", "n = 10, δ = .5, exact interval", g_z_coverage, 10_000, low=0.935, high=0.965, spread=RATE,
-          quick=2000),
+    Check(18, "g_z coverage", "n = 10, δ = .5, exact interval", g_z_coverage, 10_000, low=0.935, high=0.965,
+          spread=RATE, quick=2000),
     Check(18, "g_z limits that fail", "15 df × 601 t from -300 to 300", noncentral_nan, 1, low=0, high=0, quick=1),
-    Check(18, "Hedges g coverage", "8 against 24, δ = .8", hedges_coverage, 10_000, low=0.935, high=0.965, spread=RATE,
-          quick=2000),
+    Check(18, "Hedges g coverage", "8 against 24, δ = .8", hedges_coverage, 10_000, low=0.935, high=0.965,
+          spread=RATE, quick=2000),
     Check(19, "permutation p uniform (distance)", "Laplace, n = 25, m = 199", permutation_uniform, 4000, high=0.03,
           spread=0.5, quick=1000),
     Check(19, "smallest permutation p × (m + 1)", "n = 60, mean 50 SD, m = 999", permutation_minimum, 1, low=1, high=1,
           quick=1),
     Check(19, "two-group permutation type I", "exponential, 10 against 20", two_group_type_one, 1000, high=LEVEL,
           spread=RATE),
-    Check(19, "max-T family-wise type I", "24 layers, r = .64, n = 20", max_t_type_one, 1000, high=LEVEL, spread=RATE,
-          quick=200),
+    Check(19, "max-T family-wise type I", "24 layers, r = .64, n = 20", max_t_type_one, 1000, high=LEVEL,
+          spread=RATE, quick=200),
     Check(20, "bootstrap-t coverage", "log-normal, n = 20", bootstrap_t_coverage, 2000, low=0.91, spread=0.26),
     Check(21, "cluster-t coverage", "20 clusters × 5, ICC .3", cluster_t_coverage, 4000, low=0.925, spread=RATE),
     Check(21, "naive t coverage (must fail)", "the same, texts as units", naive_coverage, 4000, high=0.85, spread=0.4),
@@ -264,9 +264,10 @@ CHECKS = [
     Check(21, "AUROC coverage", "21 scenarios × 3 per label, AUROC .76", auroc_coverage, 2000, low=0.935, high=0.965,
           spread=RATE, quick=300),
     Check(21, "DeLong coverage", "the same, clustered", delong_coverage, 2000, low=0.915, high=0.97, spread=RATE),
-    Check(21, "AUROC max-T type I", "best of 12 layers, 30 scenarios", auroc_max_type_one, 1000, high=LEVEL, spread=RATE,
-          quick=200),
-    Check(22, "type I, prompts as clusters", "50 prompts × 10 samples, ICC .3", samples_type_one, 1000, high=LEVEL, spread=RATE),
+    Check(21, "AUROC max-T type I", "best of 12 layers, 30 scenarios", auroc_max_type_one, 1000, high=LEVEL,
+          spread=RATE, quick=200),
+    Check(22, "type I, prompts as clusters", "50 prompts × 10 samples, ICC .3", samples_type_one, 1000, high=LEVEL,
+          spread=RATE),
     Check(22, "type I, sign flips of prompts", "the same", samples_flip_type_one, 1000, high=LEVEL, spread=RATE),
     Check(22, "type I, samples as units (must fail)", "the same", samples_naive, 1000, low=0.2, spread=0.46),
     Check(25, "BH false discovery rate", "100 tests, 20 true, independent", fdr_independent, 2000, high=0.06,
