@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,7 +75,7 @@ def show(
         if group:
             shown = [f"{key} {count}" for key, count in list(group.items())[:8]]
             more = f", … ({len(group)} in all)" if len(group) > len(shown) else ""
-            print_text(f"{title}: " + ", ".join(shown) + more)
+            print_text(textwrap.fill(f"{title}: {', '.join(shown)}{more}", 80, subsequent_indent="  "))
     if examples:
         print_text("")
         print_table(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.prompts.schema import end_mark
@@ -48,6 +49,12 @@ def surface_auroc(prompts: Sequence[Prompt]) -> dict[str, float]:
 
     Labels with too few texts, or without others to compare with, are left out. Deterministic.
     """
+    # The set as a tuple is the cache's key: a set's report and its validation ask for the same numbers.
+    return dict(_surface_auroc(tuple(prompts)))
+
+
+@lru_cache(maxsize=16)
+def _surface_auroc(prompts: tuple[Prompt, ...]) -> dict[str, float]:
     import numpy as np
 
     labels = list(dict.fromkeys(prompt.emotion for prompt in prompts))

@@ -128,7 +128,11 @@ def _read_csv(path: Path) -> Iterator[_Draft | Problem]:
     header = text.lstrip("\n").split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    columns = [str(column).strip().lower() for column in reader.fieldnames or ()]
+    try:
+        columns = [str(column).strip().lower() for column in reader.fieldnames or ()]
+    except csv.Error as error:
+        yield Problem(str(path), 1, "-", "error", f"the header is not valid CSV ({error})")
+        return
     reader.fieldnames = columns
     for field in ("text", "emotion"):
         if field not in columns:

@@ -59,7 +59,7 @@ class PromptLine(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     schema_version: Literal[1] = Field(1, alias="schema", description="version of this schema")
-    id: str = Field(min_length=1, description="unique in its file")
+    id: str | None = Field(None, min_length=1, description="unique in its file; made from label and line if absent")
     text: str = Field(min_length=1, description="the text itself, as a model reads it")
     emotion: str = Field(
         pattern=LABEL_PATTERN, description="lower-case label; `neutral` is what emotions are compared with"
@@ -95,10 +95,10 @@ class PromptLine(BaseModel):
             raise ValueError(f"end: {self.end!r} is written here but the text ends with {end_mark(self.text)!r}")
         return self
 
-    def to_prompt(self) -> Prompt:
+    def to_prompt(self, line: int) -> Prompt:
         """The project's noun for this line (``end`` is derived from the text, ``schema`` is the file's business)."""
         return Prompt(
-            self.id, self.text, self.emotion, self.scenario, self.stratum, self.split,
+            self.id or f"{self.emotion}-line{line}", self.text, self.emotion, self.scenario, self.stratum, self.split,
             tuple(sorted(self.spans)), self.domain, self.source, self.language,
         )  # fmt: skip
 
@@ -184,7 +184,7 @@ def json_lines(text: str, file: str) -> Iterator[tuple[int, dict[str, Any] | Pro
 def parse_line(record: dict[str, Any], file: str, line: int) -> Prompt | list[Problem]:
     """The prompt that one JSON object describes, or everything that is wrong with it."""
     try:
-        return PromptLine.model_validate(record).to_prompt()
+        return PromptLine.model_validate(record).to_prompt(line)
     except ValidationError as error:
         return [Problem(file, line, *_reworded(detail)) for detail in error.errors()]
 
@@ -209,6 +209,8 @@ def _reworded(detail: Any) -> tuple[str, Level, str]:
         message = f"{detail['input']!r} is not a lower-case name ({context['pattern']})"
     elif kind == "literal_error":
         message = f"{detail['input']!r} is not one of {context['expected']}"
+    elif kind == "string_unicode":
+        message = "the text holds half of a surrogate pair (U+D800 to U+DFFF)"
     elif kind.endswith("_type"):
         message = f"must be a {kind.removesuffix('_type')}, found {found}"
     else:

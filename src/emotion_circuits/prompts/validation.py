@@ -132,6 +132,9 @@ def splits_are_disjoint(prompts: Sequence[Prompt], forms: Forms) -> Iterator[Fin
                 yield Finding(index, "split", message)
     used = {prompt.split for prompt in prompts} - {None}
     labels = dict.fromkeys(prompt.emotion for prompt in prompts)
+    if len(labels) > 1 and any(prompt.split is None for prompt in prompts):
+        message = "some texts have no split, so that nothing can be held out: `prompts build` gives every text one"
+        yield Finding(None, "split", message, "warning")
     for label in labels if len(labels) > 1 else ():
         have = {prompt.split for prompt in prompts if prompt.emotion == label}
         for split in SPLITS:
