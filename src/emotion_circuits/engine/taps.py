@@ -60,8 +60,7 @@ def tap(lm: LM, kind: SiteKind, layer: int) -> Tap:
         return Tap(lm.module(layer, "out_projection"), "input", lambda x: x.unflatten(-1, (lm.n_heads, lm.d_head)))
     if kind in ("q", "k", "v"):
         projection: Projection = kind
-        module = lm.module(layer, "attention").get_submodule(family.qkv.module[projection])
-        return Tap(module, "output", lambda x: family.qkv.heads(x, projection, lm.d_head))
+        return Tap(lm.module(layer, projection), "output", lambda x: family.qkv.heads(x, projection, lm.d_head))
     raise UsageError(f"{kind} is not tapped directly", "capture() reads `result` and `pattern`")
 
 

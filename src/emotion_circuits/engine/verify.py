@@ -27,7 +27,7 @@ from emotion_circuits.engine.patterns import PatternHooks
 from emotion_circuits.engine.taps import tap
 from emotion_circuits.errors import EmotionCircuitsError, ModelError
 from emotion_circuits.models.lm import LM
-from emotion_circuits.models.weights import head_weights
+from emotion_circuits.models.weights import head_weights, neuron_outputs
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site, SiteKind
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
@@ -121,19 +121,18 @@ def _residual_chain(lm: LM) -> tuple[bool, str]:
 
 
 def _norms(lm: LM) -> tuple[bool, str]:
-    """Attention norm, then per-head weights, give q, k and v; the final norm of the last block gives the output."""
+    """The attention norm is of the family's kind; after it, per-head weights give q, k and v; then the final norm."""
     rows = PROMPTS[:2]
     kinds: list[SiteKind] = ["resid_pre", "resid_post", "q", "k", "v"]
     a = capture(lm, rows, kinds, [LAST])
-    group, worst = lm.n_heads // lm.n_kv_heads, 0.0
-
-    def normed(norm: nn.Module, x: NDArray[Any]) -> Tensor:
-        weight = cast(Tensor, norm.weight)
-        return norm(torch.from_numpy(x.copy()).to(weight.device, weight.dtype)).float().cpu()
+    group, worst, kind_of_norm = lm.n_heads // lm.n_kv_heads, 0.0, 0.0
 
     with torch.inference_mode():
         for row, layer in enumerate(a.layers):
-            x = normed(lm.module(layer, "attention_norm"), a.get("resid_pre", LAST)[:, row])
+            norm, before = lm.module(layer, "attention_norm"), torch.from_numpy(a.get("resid_pre", LAST)[:, row].copy())
+            x = _normed(lm, norm, before)
+            by_formula = _norm_formula(lm, norm, before)
+            kind_of_norm = max(kind_of_norm, float((x - by_formula).abs().max() / x.abs().max()))
             w = head_weights(lm, layer)
             for kind, weight, bias in (("q", w.w_q, w.b_q), ("k", w.w_k, w.b_k), ("v", w.w_v, w.b_v)):
                 found = torch.einsum("rm,hmd->rhd", x, weight.cpu()) + bias.cpu()
@@ -141,14 +140,31 @@ def _norms(lm: LM) -> tuple[bool, str]:
                 if kind != "q":
                     wanted = wanted.repeat_interleave(group, 1)
                 worst = max(worst, float((found - wanted).abs().max() / wanted.abs().max()))
-        last = normed(lm.decoder.get_submodule(lm.family.final_norm), a.get("resid_post", LAST)[:, -1])
+        last = _normed(lm, lm.final_norm, torch.from_numpy(a.get("resid_post", LAST)[:, -1].copy()))
         output = []
         for e in lm.encode(rows):
             ids = torch.tensor([e.ids], device=lm.device)
             output.append(lm.decoder(input_ids=ids, use_cache=False).last_hidden_state[0, -1].float().cpu())
     final = _relative(last.unsqueeze(1).numpy(), torch.stack(output).unsqueeze(1).numpy())
-    good = max(worst, final) <= _tolerance(lm)
-    return good, f"q, k, v off by {worst:.0e}, the final norm by {final:.0e}"
+    good = max(worst, final, kind_of_norm) <= _tolerance(lm)
+    return good, f"{lm.family.norm} norm off by {kind_of_norm:.0e}; q, k, v by {worst:.0e}; final norm by {final:.0e}"
+
+
+def _normed(lm: LM, norm: nn.Module, x: Tensor) -> Tensor:
+    """What the model's own norm makes of ``x`` ``[row, d_model]``, as float32 on the CPU."""
+    device = next((p.device for p in norm.parameters()), lm.device)
+    return cast(Tensor, norm(x.to(device, lm.dtype))).float().cpu()
+
+
+def _norm_formula(lm: LM, norm: nn.Module, x: Tensor) -> Tensor:
+    """What a norm of the family's kind makes of ``x`` ``[row, d_model]`` with this norm's parameters."""
+    weight, bias = (getattr(norm, name, None) for name in ("weight", "bias"))
+    eps = float(cast(float, getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 1e-6)))
+    w = torch.ones(x.shape[-1]) if weight is None else weight.float().cpu()
+    b = torch.zeros(x.shape[-1]) if bias is None else bias.float().cpu()
+    if lm.family.norm == "layer":
+        return nn.functional.layer_norm(x, x.shape[-1:], w, b, eps)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * (w + (lm.family.norm == "rms-plus-one")) + b
 
 
 def _queries_and_keys(lm: LM) -> tuple[bool, str]:
@@ -188,6 +204,21 @@ def _results_sum(lm: LM) -> tuple[bool, str]:
         total[:, row] += head_weights(lm, layer).b_o.cpu().numpy()
     error = _relative(total, a.get("attn_out", LAST))
     return error <= _tolerance(lm), f"largest relative error {error:.0e} over {lm.n_layers} layers"
+
+
+def _neurons_sum(lm: LM) -> tuple[bool, str]:
+    """Neurons times their write vectors plus the bias (then the norm after the MLP, if any) is mlp_out."""
+    a = capture(lm, PROMPTS[:2], ["neuron", "mlp_out"], [LAST])
+    error = 0.0
+    with torch.inference_mode():
+        for row, layer in enumerate(a.layers):
+            weight, bias = neuron_outputs(lm, layer)
+            found = torch.from_numpy(a.get("neuron", LAST)[:, row].copy()) @ weight.cpu() + bias.cpu()
+            if lm.family.post_mlp_norm:
+                found = _normed(lm, lm.module(layer, "post_mlp_norm"), found)
+            wanted = torch.from_numpy(a.get("mlp_out", LAST)[:, row].copy())
+            error = max(error, float((found - wanted).abs().max() / wanted.abs().max()))
+    return error <= _tolerance(lm), f"largest relative error {error:.0e}, {lm.d_mlp} neurons per layer"
 
 
 def _z_is_pattern_times_v(lm: LM) -> tuple[bool, str]:
@@ -342,6 +373,7 @@ CLAUSES: dict[str, Clause] = {
     "norms and per-head weights give q, k, v": _norms,
     "queries and keys belong to their heads": _queries_and_keys,
     "head results + bias = attn_out": _results_sum,
+    "neurons + bias = mlp_out": _neurons_sum,
     "z = pattern × v": _z_is_pattern_times_v,
     "left-padded = unpadded": _padding_changes_nothing,
     "own decode = generate": _decode_is_generate,

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emotion_circuits.errors import ContractError, UsageError
-from emotion_circuits.models.family import Family
+from emotion_circuits.models.family import Family, Projection
 from emotion_circuits.types import Prompt, SiteKind
 
 
@@ -136,11 +136,14 @@ class LM:
 
     # ---- modules -----------------------------------------------------------------------------------------------
     def module(self, layer: int, part: str) -> nn.Module:
-        """The module of block ``layer`` that the family calls ``part`` (a :class:`Family` field, or ``block``)."""
+        """The module that the family calls ``part`` in block ``layer``: a :class:`Family` field, block, q, k or v."""
         block = self.blocks[layer]
         if part == "block":
             return block
-        path = getattr(self.family, part)
+        if part in ("q", "k", "v"):
+            path = f"{self.family.attention}.{self.family.qkv.module[cast(Projection, part)]}"
+        else:
+            path = getattr(self.family, part)
         if part == "out_projection":
             path = f"{self.family.attention}.{path}"
         elif part == "down_projection":
@@ -148,10 +151,24 @@ class LM:
         try:
             return block.get_submodule(path)
         except AttributeError:
-            raise ContractError(
-                f"{self.name}: block {layer} has no {path!r}, where family {self.family.name!r} expects its {part}",
-                "this model's family is not supported; see docs on how to add one (one small file)",
+            raise self.unsupported(
+                f"block {layer} has no {path!r}, where family {self.family.name!r} has its {part}"
             ) from None
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm between the last block and the LM head."""
+        try:
+            return self.decoder.get_submodule(self.family.final_norm)
+        except AttributeError:
+            raise self.unsupported(f"there is no {self.family.final_norm!r}, its family's final norm") from None
+
+    def unsupported(self, reason: str) -> ContractError:
+        """The error that names this model and its type as not supported; raise it."""
+        return ContractError(
+            f"{self.name} (model type {self.model.config.model_type!r}) is not supported: {reason}",
+            "add a family file for it (see docs), or choose a model of a supported family",
+        )
 
     def layers(self, wanted: Sequence[int] | None = None) -> tuple[int, ...]:
         """Checked layer numbers (default: all); negative numbers count from the end."""

@@ -148,15 +148,15 @@ def _check_modules(lm: LM) -> None:
     try:
         n_layers = lm.n_layers
     except AttributeError as error:
-        raise ModelError(
-            f"{lm.name} has no {lm.family.blocks!r}; model type {lm.model.config.model_type!r} is not supported",
-            "add a family file for it (see docs), or choose a supported family",
+        raise lm.unsupported(
+            f"its decoder has no {lm.family.blocks!r}, the blocks of family {lm.family.name!r}"
         ) from error
-    parts = ["attention_norm", "attention", "out_projection", "mlp_norm", "mlp", "down_projection"]
+    parts = ["attention_norm", "attention", "q", "k", "v", "out_projection", "mlp_norm", "mlp", "down_projection"]
     parts += [p for p in ("post_attention_norm", "post_mlp_norm") if getattr(lm.family, p)]
     for layer in range(n_layers):
         for part in parts:
             lm.module(layer, part)
+    _ = lm.final_norm
 
 
 def _prefix(tokenizer: PreTrainedTokenizerBase, family: Family, wanted: str | None) -> tuple[int, ...]:

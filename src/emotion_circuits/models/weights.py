@@ -67,7 +67,6 @@ def matrix(module: nn.Module) -> tuple[Float[Tensor, "in out"], Float[Tensor, " 
 def _heads(
     lm: LM, layer: int, projection: Projection
 ) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head"]]:
-    attention = lm.module(layer, "attention")
-    weight, bias = matrix(attention.get_submodule(lm.family.qkv.module[projection]))
+    weight, bias = matrix(lm.module(layer, projection))
     split = lm.family.qkv.heads
     return split(weight, projection, lm.d_head).transpose(0, 1), split(bias, projection, lm.d_head)
