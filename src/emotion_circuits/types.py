@@ -31,7 +31,8 @@ class Prompt:
     """One text with what is known about it.
 
     ``scenario`` clusters matched texts (same situation, another emotion) and is the unit of every interval;
-    ``spans`` are the character spans ``(start, end)`` of the emotion words in ``text``.
+    ``spans`` are the character spans ``(start, end)`` of the emotion words in ``text``. A neutral text that is read at
+    the position of an emotion's words carries that emotion as ``matched``.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Prompt:
     domain: str | None = None
     source: str = "user"
     language: str = "en"
+    matched: str = ""
 
 
 SiteKind = Literal[
@@ -165,7 +167,7 @@ class Positions:
         if match := re.fullmatch(r"at:(\d+(?:,\d+)*)", text):
             return cls("at", values=tuple(int(v) for v in match[1].split(",")))
         if text in POSITION_KINDS and text not in ("span", "window", "at"):
-            return cls(cast(PositionKind, text))
+            return cls(text)
         raise unknown_name(
             "position", text, ["last", "all", "mean-content", "emotion-word-first", "emotion-word-last",
                                "emotion-word-all", "span:4-9", "prompt", "generated", "onward", "window:3", "at:0,2"],

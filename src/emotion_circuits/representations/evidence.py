@@ -23,9 +23,13 @@ from numpy.typing import NDArray
 from emotion_circuits.representations.directions import DirectionSet, Method
 from emotion_circuits.representations.labelled import FloatArray, Labelled
 from emotion_circuits.representations.layer_choice import auroc_standard_error, plateau_middle
-from emotion_circuits.stats.discrimination import auroc, auroc_interval, auroc_null
+from emotion_circuits.stats.discrimination import auroc, auroc_interval, auroc_null, delong_interval
 from emotion_circuits.stats.interval import Interval
 from emotion_circuits.stats.permutation import max_statistic_p, permutation_p, permuted_within
+
+MINIMUM_CLUSTERS = 5
+MAXIMUM_CLUSTERS = 1000
+"""Above this many single-text clusters DeLong's interval is as good as a bootstrap and takes no time."""
 
 
 @dataclass(frozen=True)
@@ -189,3 +193,44 @@ def _contrast(labels: NDArray[np.bool_]) -> FloatArray:
     up = labels / labels.sum(1, keepdims=True)
     down = ~labels / (~labels).sum(1, keepdims=True)
     return np.asarray(up - down, dtype=np.float64)
+
+
+def layer_auroc(
+    directions: DirectionSet, data: Labelled, emotion: str, row: int, *, resamples: int = 2000, seed: int = 0
+) -> dict[str, Any] | None:
+    """How well directions tell apart any labelled texts at one layer.
+
+    Returns:
+        ``{"auroc", "ci", "own_vs_rest", "n", "n_neutral"}``; ``None`` in place of what the texts do not allow (no
+        neutral text, no other emotion), and ``None`` altogether where the emotion has no text. The interval is a
+        cluster bootstrap over scenarios, DeLong's where every text stands alone and there are too many to resample.
+    """
+    n, n_neutral = int(data.of(emotion).sum()), int(data.neutral_for(emotion).sum())
+    if n == 0:
+        return None
+    out: dict[str, Any] = {"auroc": None, "ci": None, "own_vs_rest": None, "n": n, "n_neutral": n_neutral}
+    if n_neutral:
+        scores, positive = _against_neutral(directions, data, emotion)
+        clusters = data.scenarios[data.of(emotion) | data.neutral_for(emotion)]
+        at = scores[row]
+        out["auroc"] = float(auroc(at[positive], at[~positive]))
+        out["ci"] = _interval(at, positive, clusters, resamples, seed)
+    own = own_vs_rest(directions, data, emotion)
+    if own is not None:
+        scores, positive, _ = own
+        out["own_vs_rest"] = float(auroc(scores[row, positive], scores[row, ~positive]))
+    return out
+
+
+def _interval(
+    scores: FloatArray, positive: NDArray[np.bool_], clusters: NDArray[Any], resamples: int, seed: int
+) -> list[float] | None:
+    count = len(np.unique(clusters))
+    if count < MINIMUM_CLUSTERS or min(int(positive.sum()), int((~positive).sum())) < 2:
+        return None
+    if count == len(scores) and count > MAXIMUM_CLUSTERS:
+        interval = delong_interval(scores, positive)
+    else:
+        interval = auroc_interval(scores, positive, clusters, resamples=resamples, seed=seed)
+    limits = [float(interval.low), float(interval.high)]
+    return limits if np.isfinite(limits).all() else None

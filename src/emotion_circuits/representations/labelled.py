@@ -24,11 +24,13 @@ class Labelled:
 
     Args:
         x: ``[text, layer, d]``. labels, scenarios, splits, strata: ``[text]`` of strings.
-        matched: ``[text]``; for a neutral text read at the position of an emotion's word, that emotion, else ``""``.
+        ids: ``[text]``. matched: ``[text]``; for a neutral text read at the position of an emotion's word, that
+            emotion, else ``""``.
         layers: the layer numbers of axis 1.
     """
 
     x: NDArray[np.floating[Any]]
+    ids: NDArray[np.str_]
     labels: NDArray[np.str_]
     scenarios: NDArray[np.str_]
     splits: NDArray[np.str_]
@@ -44,7 +46,7 @@ class Labelled:
     def select(self, mask: NDArray[np.bool_]) -> Labelled:
         """The texts where ``mask`` is true."""
         return Labelled(
-            self.x[mask], self.labels[mask], self.scenarios[mask], self.splits[mask], self.strata[mask],
+            self.x[mask], self.ids[mask], self.labels[mask], self.scenarios[mask], self.splits[mask], self.strata[mask],
             self.matched[mask], self.layers,
         )  # fmt: skip
 
@@ -77,11 +79,12 @@ def labelled(activations: Activations, kind: SiteKind, position: Positions | str
     prompts = activations.prompts
     return Labelled(
         x=activations.get(kind, position),
+        ids=np.array([p.id for p in prompts]),
         labels=np.array([p.emotion for p in prompts]),
         scenarios=np.array([p.scenario or f"text:{p.id}" for p in prompts]),
         splits=np.array([p.split or "" for p in prompts]),
         strata=np.array([p.stratum for p in prompts]),
-        matched=np.array([p.id.partition("@")[2] for p in prompts]),
+        matched=np.array([p.matched for p in prompts]),
         layers=activations.layers,
     )
 
@@ -92,6 +95,6 @@ def concatenate(parts: Sequence[Labelled]) -> Labelled:
         raise UsageError("captures of different layers cannot be joined", "capture them with the same --layers")
     joined = {
         name: np.concatenate([getattr(p, name) for p in parts])
-        for name in ("x", "labels", "scenarios", "splits", "strata", "matched")
+        for name in ("x", "ids", "labels", "scenarios", "splits", "strata", "matched")
     }
     return Labelled(**joined, layers=parts[0].layers)

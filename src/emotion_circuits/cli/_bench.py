@@ -1,0 +1,36 @@
+"""From the common options to a place where experiments run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from emotion_circuits.cli import _console
+from emotion_circuits.cli._options import ComputeOptions, ModelOptions
+
+if TYPE_CHECKING:
+    from emotion_circuits.models.lm import LM
+
+
+def loader(options: ModelOptions) -> Callable[[str], LM]:
+    """Loads a model by name with the options given, and shows its notices."""
+
+    def load(source: str) -> LM:
+        from emotion_circuits.models import load_lm
+
+        lm = load_lm(source, dtype=options.dtype, device=options.device, cache=options.cache, offline=options.offline)
+        for notice in lm.notices:
+            _console.say(notice, quiet=options.quiet)
+        return lm
+
+    return load
+
+
+def progress_of(options: ComputeOptions) -> Callable[[str, int], AbstractContextManager[_console.Advance]]:
+    """The progress display that experiments open."""
+
+    def opened(description: str, total: int) -> AbstractContextManager[_console.Advance]:
+        return _console.progress(description, total, quiet=options.quiet)
+
+    return opened

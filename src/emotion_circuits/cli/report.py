@@ -1,0 +1,47 @@
+"""``emotion-circuits report``: write the report of a study again, from the runs on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from emotion_circuits.cli._console import print_json, print_text
+from emotion_circuits.cli._options import RESULT_OPTIONS, ResultOptions
+from emotion_circuits.errors import UsageError
+
+app = App(name="report", help="Write the report of a profile.")
+
+
+@app.default
+def report(
+    *,
+    profile: Annotated[str, Parameter(help="Profile whose finished runs are reported.")],
+    lang: Annotated[str, Parameter(help="Language of the report: en or ja.")] = "en",
+    options: Annotated[ResultOptions, Parameter(name="*")] = RESULT_OPTIONS,
+) -> int:
+    """Write report.html, report.md and the figures from the latest finished run of each experiment; no model needed."""
+    from emotion_circuits.experiments import Study, load_profile
+    from emotion_circuits.report.assemble import assemble_report
+    from emotion_circuits.report.write import write_report
+    from emotion_circuits.store import Store
+
+    chosen = load_profile(profile)
+    store = Store(Path(options.results))
+    models = list(dict.fromkeys(run.model for run in store.find(chosen.name)))
+    latest = [store.latest(chosen.name, m, name) for m in models for name, _ in chosen.experiments]
+    runs = [run for run in latest if run is not None]
+    if not runs:
+        raise UsageError(
+            f"no finished run of profile {chosen.name!r} in {options.results}", f"emotion-circuits study {chosen.name}"
+        )
+    sources = {run.model: str(run.read_json("spec.json")["recorded"].get("source", "")) for run in runs}
+    study = Study(chosen, runs, [], sources)
+    command = f"emotion-circuits study {chosen.name} " + " ".join(f"--model {m}" for m in sources)
+    written = write_report(assemble_report(study, command), Path(options.results) / chosen.name, lang)
+    if options.json:
+        print_json({"html": written.html, "markdown": written.markdown, "figures": written.figures})
+    else:
+        print_text(f"report: {written.html.resolve()}")
+    return 0

@@ -1,0 +1,86 @@
+"""``emotion-circuits run EXPERIMENT``: one experiment on one model; options come from its parameter model."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from emotion_circuits.cli._bench import loader, progress_of
+from emotion_circuits.cli._console import print_json, print_table, print_text
+from emotion_circuits.cli._options import COMPUTE_OPTIONS, ComputeOptions
+from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._contract import Experiment
+from emotion_circuits.experiments._registry import experiments
+
+app = App(name="run", help="Run one experiment on one model.")
+
+
+@app.default
+def run(
+    *,
+    list: Annotated[bool, Parameter(help="List the experiments.", show_default=False)] = False,  # noqa: A002 - the flag
+    json: Annotated[bool, Parameter(help="Print one JSON object.", show_default=False)] = False,
+) -> int:
+    """Run one experiment on one model; `run EXPERIMENT --help` shows its parameters."""
+    known = [{"experiment": e.name, "what": e.help} for e in experiments().values()]
+    if json:
+        print_json({"experiments": [{**k, "schema": experiments()[k["experiment"]].Params.model_json_schema()}
+                                    for k in known]})  # fmt: skip
+        return 0
+    print_table(known, {"experiment": "experiment", "what": "what it does"})
+    if not list:
+        raise UsageError("no experiment was named", "emotion-circuits run directions --model smollm2-135m")
+    return 0
+
+
+def _verb(experiment: Experiment) -> Callable[..., int]:
+    """The command of one experiment: its own parameters, then the common options."""
+
+    def verb(
+        *,
+        model: Annotated[str, Parameter(help="Alias, hub id, folder or .gguf file.")] = "smollm2-135m",
+        profile: Annotated[str, Parameter(help="Study profile (name or TOML file) or prompt set.")] = "baseline",
+        params: Any = None,
+        options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
+    ) -> int:
+        return _run(experiment, model, profile, params, options)
+
+    model_type = Annotated[experiment.Params, Parameter(name="*")]  # type: ignore[name-defined]
+    verb.__annotations__ = {**verb.__annotations__, "params": model_type}
+    signature = inspect.signature(verb)
+    replaced = [p.replace(annotation=model_type, default=experiment.Params()) if p.name == "params" else p
+                for p in signature.parameters.values()]  # fmt: skip
+    verb.__signature__ = signature.replace(parameters=replaced)  # type: ignore[attr-defined]
+    verb.__doc__ = experiment.help
+    return verb
+
+
+for _experiment in experiments().values():
+    app.command(_verb(_experiment), name=_experiment.name)
+
+
+def _run(experiment: Experiment, model: str, profile: str, params: Any, options: ComputeOptions) -> int:
+    from emotion_circuits.experiments import Workbench, load_profile, run_experiment
+    from emotion_circuits.store import Store
+
+    study = load_profile(profile)
+    given = params.model_dump(exclude_unset=True)
+    resolved = study.params(experiment.name, given)
+    bench = Workbench(
+        Store(Path(options.results)), study.name, functools.cache(functools.partial(loader(options), model)),
+        options.seed, options.rows, options.force, progress_of(options),
+    )  # fmt: skip
+    finished = run_experiment(experiment.name, resolved, bench)
+    summary = finished.read_summary()
+    if options.json:
+        print_json({k: v for k, v in summary.items() if k != "verdicts"})
+        return 0
+    for line in summary["verdicts"]:
+        print_text(line)
+    print_text(f"results: {finished.folder}")
+    return 0

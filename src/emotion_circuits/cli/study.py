@@ -1,0 +1,127 @@
+"""``emotion-circuits study PROFILE``: the whole thing, resumable, with a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from emotion_circuits.cli._bench import loader, progress_of
+from emotion_circuits.cli._console import duration_text, print_json, print_table, print_text, say
+from emotion_circuits.cli._options import COMPUTE_OPTIONS, ComputeOptions
+from emotion_circuits.errors import UsageError
+
+if TYPE_CHECKING:
+    from emotion_circuits.experiments import Profile, Study
+
+app = App(name="study", help="Run a whole study, step by step, with a report; resumes where it was.")
+
+PARTLY_DONE = 3
+
+
+@app.default
+def study(
+    profile: Annotated[str | None, Parameter(help="smoke, quickstart, baseline, extended, a TOML file …")] = None,
+    *,
+    model: Annotated[tuple[str, ...], Parameter(help="Models (default: the profile's own).")] = (),
+    list: Annotated[bool, Parameter(help="List the profiles.", show_default=False)] = False,  # noqa: A002 - the flag
+    dry_run: Annotated[bool, Parameter(help="Show what would run, and run nothing.", show_default=False)] = False,
+    lang: Annotated[str, Parameter(help="Language of the report: en or ja.")] = "en",
+    options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
+) -> int:
+    """Run every experiment of a profile on every model, then write the report. The same command resumes."""
+    from emotion_circuits.experiments import load_profile
+
+    if list:
+        return _list(options.json)
+    if profile is None:
+        raise UsageError("no profile was named", "emotion-circuits study quickstart (or: study --list)")
+    chosen = load_profile(profile)
+    models = model or chosen.models or ("smollm2-135m",)
+    if dry_run:
+        return _dry_run(chosen, models, options)
+    return _run(chosen, models, lang, options)
+
+
+def _list(as_json: bool) -> int:
+    from emotion_circuits.experiments import list_profiles, load_profile
+
+    profiles = [load_profile(name) for name in list_profiles()]
+    rows = [{"profile": p.name, "title": p.title, "models": list(p.models)} for p in profiles]
+    if as_json:
+        print_json({"profiles": rows})
+    else:
+        shown = [{**r, "models": ", ".join(p.models)} for r, p in zip(rows, profiles, strict=True)]
+        print_table(shown, {"profile": "profile", "title": "what", "models": "models"})
+    return 0
+
+
+def _run(profile: Profile, models: Sequence[str], lang: str, options: ComputeOptions) -> int:
+    from emotion_circuits.experiments import run_study
+    from emotion_circuits.report.assemble import assemble_report
+    from emotion_circuits.report.write import write_report
+    from emotion_circuits.store import Store
+
+    start = time.monotonic()
+    say(f"study {profile.name}: {profile.title}", quiet=options.quiet)
+    finished = run_study(
+        profile, models, Store(Path(options.results)), loader(options), seed=options.seed, rows=options.rows,
+        force=options.force, progress=progress_of(options), report=lambda line: say(f"  {line}", quiet=options.quiet),
+    )  # fmt: skip
+    command = f"emotion-circuits study {profile.name} " + " ".join(f"--model {m}" for m in models)
+    report = assemble_report(finished, command)
+    written = write_report(report, Path(options.results) / profile.name, lang)
+    code = _exit_code(finished)
+    if options.json:
+        print_json({
+            "profile": profile.name, "models": list(models), "verdicts": report.verdicts, "report": written.html,
+            "seconds": time.monotonic() - start, "runs": [run.folder for run in finished.runs],
+            "failures": [{**vars(f), "error": str(f.error)} for f in finished.failures],
+        })  # fmt: skip
+        return code
+    for line in report.verdicts:
+        print_text(line)
+    for failure in finished.failures:
+        say(f"failed: {failure.experiment} on {failure.model}: {failure.error}")
+    print_text(f"report: {written.html.resolve()}  ({duration_text(time.monotonic() - start)})")
+    return code
+
+
+def _exit_code(finished: Study) -> int:
+    if not finished.failures:
+        return 0
+    return PARTLY_DONE if finished.runs else finished.failures[0].error.exit_code
+
+
+def _dry_run(profile: Profile, models: Sequence[str], options: ComputeOptions) -> int:
+    """Every run that is still to be made, and how long it may take on this machine."""
+    import functools
+
+    from emotion_circuits.cli._console import size_text
+    from emotion_circuits.experiments._outline import outline, tokens_per_second
+    from emotion_circuits.experiments._runner import Workbench
+    from emotion_circuits.store import Store
+
+    store = Store(Path(options.results))
+    rows, seconds = [], 0.0
+    for model in models:
+        loaded = functools.cache(functools.partial(loader(options), model))
+        bench = Workbench(store, profile.name, loaded, options.seed, options.rows)
+        cells = outline(profile, bench)
+        tokens = sum(c.tokens for c in cells)
+        if tokens:
+            seconds += tokens / tokens_per_second(bench.lm)
+        rows += [
+            {**vars(c), "state": "done" if c.done else "to do", "disk": size_text(c.captured_bytes)} for c in cells
+        ]
+    if options.json:
+        print_json({"cells": rows, "model_seconds": seconds})
+        return 0
+    headings = {"model": "model", "experiment": "experiment", "state": "state", "texts": "texts", "tokens": "tokens",
+                "forwards": "forwards", "disk": "captured"}  # fmt: skip
+    print_table(rows, headings)
+    print_text(f"model time left: about {duration_text(seconds)}, measured here; analysis and report come on top")
+    return 0

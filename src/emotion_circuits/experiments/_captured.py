@@ -1,0 +1,68 @@
+"""Captured activations on disk: streamed while they are computed, mapped when they are read."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
+
+from emotion_circuits.experiments._contract import CaptureStep
+from emotion_circuits.types import Activations, Prompt
+
+if TYPE_CHECKING:
+    from emotion_circuits.models.lm import LM
+    from emotion_circuits.store import Run
+
+log = logging.getLogger(__name__)
+Advance = Callable[[int, str], None]
+
+
+def capture_to_run(lm: LM, run: Run, step: CaptureStep, max_rows: int | None, advance: Advance) -> Activations:
+    """Run a capture step into the run folder; rows that an earlier attempt finished are not computed again."""
+    from emotion_circuits.engine.capture import MAX_ROWS, plan_capture, run_capture, split_shapes
+    from emotion_circuits.store import TensorFileWriter
+
+    if run.path(f"{step.name}.json").exists():
+        return load_capture(run, step.name)
+    plan = plan_capture(lm, step.prompts, step.kinds, step.positions, step.layers)
+    log.info("capturing %s: %d texts, %.1f MB", step.name, len(plan.encoded), plan.bytes / 1e6)
+    by_prompt, by_token = split_shapes(plan)
+    files = [(f"{step.name}.safetensors", by_prompt), (f"{step.name}-tokens.safetensors", by_token)]
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(TensorFileWriter(run.path(file), {n: (s, "float32") for n, s in shapes.items()}))
+            if shapes
+            else None
+            for file, shapes in files
+        ]
+        for done in run_capture(lm, plan, writers[0], writers[1], max_rows=max_rows or MAX_ROWS):
+            advance(done, step.name)
+    index = {
+        "model": lm.name,
+        "layers": plan.layers,
+        "kinds": plan.kinds,
+        "positions": [str(p) for p in plan.positions],
+        "token_starts": plan.token_starts,
+        "prompts": [asdict(e.prompt) for e in plan.encoded],
+    }
+    # Written last: a capture with an index is complete.
+    run.write_json(f"{step.name}.json", index)
+    return load_capture(run, step.name)
+
+
+def load_capture(run: Run, name: str) -> Activations:
+    """A finished capture of a run, mapped from disk."""
+    from emotion_circuits.store import open_tensors
+
+    index = json.loads(run.path(f"{name}.json").read_text(encoding="utf-8"))
+    files = [Path(run.path(f"{name}{suffix}.safetensors")) for suffix in ("", "-tokens")]
+    arrays = {n: a for file in files if file.exists() for n, a in open_tensors(file).items()}
+    prompts = TypeAdapter(tuple[Prompt, ...]).validate_python(index["prompts"])
+    values = {(k, p): arrays[f"{k}@{p}"] for k in index["kinds"] for p in index["positions"]}
+    return Activations(prompts, tuple(index["layers"]), values, index["model"], tuple(index["token_starts"]))

@@ -1,0 +1,108 @@
+"""What an experiment is: parameters, what it needs, what it runs, and how it reads the result.
+
+An experiment is one file in this folder::
+
+    @experiment("directions", "Fit emotion directions and test them on scenarios they never saw.")
+    class Directions(Experiment):
+        class Params(ExperimentParams): ...                 # declared once: options, TOML keys and schema come from it
+        def requires(self, params): ...                     # other experiments whose results it reads
+        def plan(self, lm, params): ...                     # what the shared runner captures, scores and generates
+        def summarise(self, context, params): ...           # tables, figures, sentences
+
+Modules here import torch, numpy and pandas inside functions only: the command line reads their parameters for
+``--help``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from emotion_circuits.types import Activations, Observation, Positions, Prompt, Section, SiteKind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emotion_circuits.models.lm import LM
+    from emotion_circuits.store import Run
+
+
+class ExperimentParams(BaseModel):
+    """Base of every experiment's parameters: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class CaptureStep:
+    """Activations that the runner captures into the run folder, resumably; ``name`` is the file's."""
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    kinds: tuple[SiteKind, ...]
+    positions: tuple[Positions, ...]
+    layers: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Another experiment, with parameters, whose finished run this one reads."""
+
+    experiment: str
+    params: ExperimentParams
+
+
+@dataclass(frozen=True)
+class Context:
+    """What ``summarise`` gets: the model, the finished runs it required (by experiment), and its own captures."""
+
+    lm: LM
+    profile: str
+    seed: int
+    runs: Mapping[str, Run]
+    captures: Mapping[str, Activations]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment found.
+
+    ``summary`` is JSON; ``verdicts`` are one line per answer; ``section`` is its part of a report; ``tensors`` are
+    saved as ``{file}.safetensors`` by name.
+    """
+
+    summary: Mapping[str, Any]
+    verdicts: Sequence[str] = ()
+    section: Section | None = None
+    observations: Iterable[Observation] = ()
+    tensors: Mapping[str, Mapping[str, NDArray[np.generic]]] = field(default_factory=dict)
+
+
+class Experiment:
+    """Base class of experiments; see the module's docstring."""
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when a change of code changes the numbers: it is part of every key, so that old runs are not reused."""
+    Params: ClassVar[type[ExperimentParams]] = ExperimentParams
+
+    def requires(self, params: Any) -> Sequence[Needed]:
+        """Experiments that have to be finished first."""
+        return ()
+
+    def plan(self, lm: LM, params: Any) -> Sequence[CaptureStep]:
+        """What the runner has to run on the model."""
+        return ()
+
+    def inputs(self, params: Any) -> Mapping[str, Any]:
+        """Anything besides the parameters that can change a number (contents of files that they name)."""
+        return {}
+
+    def summarise(self, context: Context, params: Any) -> Outcome:
+        """Turn what was run into tables, figures and sentences."""
+        raise NotImplementedError

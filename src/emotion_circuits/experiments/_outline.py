@@ -1,0 +1,76 @@
+"""What a study would do, before it does it: runs, texts, forward passes, disk, and a measured estimate of time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.experiments._profiles import Profile
+from emotion_circuits.experiments._runner import Prepared, Workbench, prepare
+
+if TYPE_CHECKING:
+    from emotion_circuits.models.lm import LM
+
+WARM_UP, MEASURED = 1, 3
+"""Batches that are run to estimate tokens per second."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: its key, whether it is done already, and what is left to compute (0 where nothing is)."""
+
+    model: str
+    experiment: str
+    key: str
+    done: bool
+    texts: int
+    tokens: int
+    forwards: int
+    captured_bytes: int
+
+
+def outline(profile: Profile, bench: Workbench, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
+    """Every run of a study on one model, required ones first, each once."""
+    cells: dict[str, Cell] = {}
+    for name, _ in profile.experiments:
+        for prepared in _in_order(prepare(name, profile.params(name, overrides), bench)):
+            cells.setdefault(prepared.run.key, _cell(prepared, bench))
+    return list(cells.values())
+
+
+def tokens_per_second(lm: LM) -> float:
+    """Tokens per second of a forward pass without LM head, measured on a few batches of this machine."""
+    import torch
+
+    ids = torch.full((32, 16), int(lm.prefix_ids[0]) if lm.prefix_ids else 1, device=lm.device)
+    mask = torch.ones_like(ids)
+    with torch.inference_mode():
+        for _ in range(WARM_UP):
+            lm.decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+        start = time.perf_counter()
+        for _ in range(MEASURED):
+            lm.decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+    return MEASURED * ids.numel() / (time.perf_counter() - start)
+
+
+def _in_order(prepared: Prepared) -> Iterator[Prepared]:
+    for needed in prepared.required.values():
+        yield from _in_order(needed)
+    yield prepared
+
+
+def _cell(prepared: Prepared, bench: Workbench) -> Cell:
+    from emotion_circuits.engine.batching import length_buckets
+    from emotion_circuits.engine.capture import MAX_ROWS, plan_capture
+
+    texts = tokens = forwards = size = 0
+    done = prepared.run.done
+    for step in () if done else prepared.steps:
+        plan = plan_capture(bench.lm, step.prompts, step.kinds, step.positions, step.layers)
+        texts += len(plan.encoded)
+        tokens += sum(len(e) for e in plan.encoded)
+        forwards += sum(1 for _ in length_buckets(plan.encoded, bench.rows or MAX_ROWS))
+        size += plan.bytes
+    return Cell(bench.lm.name, prepared.experiment.name, prepared.run.key, done, texts, tokens, forwards, size)

@@ -1,0 +1,104 @@
+"""Study profiles: TOML files that say which models, which experiments, with which parameters.
+
+``[[experiment]]`` tables are run in order; their keys are the experiment's parameters. A profile is a file of the
+package (``quickstart``), a path, or the name of a prompt set (then its directions are studied with default parameters).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from emotion_circuits.errors import UsageError, unknown_name
+from emotion_circuits.experiments._contract import ExperimentParams
+from emotion_circuits.experiments._registry import find_experiment
+
+_KEYS = {"title", "description", "models", "experiment"}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A study: ``experiments`` are (name, parameters as written) in order."""
+
+    name: str
+    title: str
+    description: str
+    models: tuple[str, ...]
+    experiments: tuple[tuple[str, Mapping[str, Any]], ...]
+
+    def params(self, experiment: str, overrides: Mapping[str, Any] | None = None) -> ExperimentParams:
+        """Parameters of an experiment in this study: its own table, then ``overrides``.
+
+        An experiment that the study does not run takes, field by field, what the study says for others (so that ``run
+        check`` uses the study's directions).
+        """
+        model = find_experiment(experiment).Params
+        written = dict(next((p for name, p in self.experiments if name == experiment), {}))
+        for name, values in self.experiments:
+            if name in model.model_fields and name not in written:
+                written[name] = values
+        return _validated(model, {**written, **(overrides or {})}, f"profile {self.name!r}, experiment {experiment!r}")
+
+
+def list_profiles() -> tuple[str, ...]:
+    """Names of the profiles that come with the package."""
+    folder = files("emotion_circuits") / "studies"
+    return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """A profile by name, by path, or made from a prompt set's name; raises when it is none of these, or malformed."""
+    path = Path(name_or_path).expanduser()
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise UsageError(f"there is no profile file {path}", f"built-in profiles: {', '.join(list_profiles())}")
+        return _parse(path.stem, path.read_text(encoding="utf-8"), str(path))
+    if name_or_path in list_profiles():
+        resource = files("emotion_circuits") / "studies" / f"{name_or_path}.toml"
+        return _parse(name_or_path, resource.read_text(encoding="utf-8"), f"{name_or_path}.toml")
+    return _of_prompt_set(name_or_path)
+
+
+def _of_prompt_set(name: str) -> Profile:
+    from emotion_circuits.prompts import list_sets
+
+    path = Path(name).expanduser()
+    if name not in list_sets() and not path.is_file():
+        raise unknown_name("profile", name, [*list_profiles(), *list_sets()])
+    title = path.stem if path.is_file() else name
+    params = {"prompts": name}
+    return Profile(title, title, f"Directions of the prompt set {title}.", (), (("directions", params),))
+
+
+def _parse(name: str, text: str, shown: str) -> Profile:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{shown} is not valid TOML: {error}", "correct the line that it names") from error
+    for key in data:
+        if key not in _KEYS:
+            raise unknown_name(f"key in {shown}", key, sorted(_KEYS))
+    tables = data.get("experiment", [])
+    if not isinstance(tables, list) or not all(isinstance(t, dict) and isinstance(t.get("name"), str) for t in tables):
+        raise UsageError(f"{shown}: every [[experiment]] table needs a name", 'write name = "directions"')
+    experiments = tuple((t["name"], {k: v for k, v in t.items() if k != "name"}) for t in tables)
+    for experiment, params in experiments:
+        _validated(find_experiment(experiment).Params, params, f"{shown}, experiment {experiment!r}")
+    models = data.get("models", [])
+    return Profile(name, str(data.get("title", name)), str(data.get("description", "")), tuple(models), experiments)
+
+
+def _validated(model: type[ExperimentParams], values: Mapping[str, Any], where: str) -> ExperimentParams:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(model.model_fields)
+        raise UsageError(f"{where}: {key}: {first['msg']}", f"known parameters: {known}") from error

@@ -1,0 +1,171 @@
+"""The one runner: keys, dependencies, captures, resume and what lands in a run folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.experiments._captured import capture_to_run
+from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, ExperimentParams, Outcome
+from emotion_circuits.experiments._registry import find_experiment
+
+if TYPE_CHECKING:
+    from emotion_circuits.models.lm import LM
+    from emotion_circuits.store import Run, Store
+
+log = logging.getLogger(__name__)
+
+Advance = Callable[[int, str], None]
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+"""Opens a progress display for ``(description, total)``; the command line gives one, libraries need none."""
+
+
+def no_progress(description: str, total: int) -> AbstractContextManager[Advance]:
+    """Shows nothing."""
+    return nullcontext(lambda steps, note="": None)
+
+
+@dataclass
+class Workbench:
+    """Where experiments run: a model, a store and a profile.
+
+    ``load`` returns the model and is asked often, so it has to remember it (``functools.cache``). ``rows`` and
+    ``progress`` change speed and display only; ``seed`` enters every key. ``force`` computes the experiment that is
+    asked for again; what it requires is reused.
+    """
+
+    store: Store
+    profile: str
+    load: Callable[[], LM]
+    seed: int = 0
+    rows: int | None = None
+    force: bool = False
+    progress: Progress = field(default=no_progress, repr=False)
+    _checked: bool = field(default=False, init=False, repr=False)
+
+    @property
+    def lm(self) -> LM:
+        """The model, loaded when it is first needed."""
+        return self.load()
+
+    def require_known_family(self) -> None:
+        """Check the contract of a model whose family is only guessed; raises when it does not keep it."""
+        from emotion_circuits.engine.verify import require_family
+        from emotion_circuits.models.families import family_of
+
+        model_type = self.lm.model.config.model_type
+        if family_of(model_type) is None and not self._checked:
+            log.info("unknown model type %s: checking it as llama-like", model_type)
+            require_family(self.lm)
+            self._checked = True
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment with its key known and nothing run yet: what ``--dry-run`` shows and what ``run`` executes."""
+
+    experiment: Experiment
+    params: ExperimentParams
+    run: Run
+    required: Mapping[str, Prepared]
+    steps: tuple[CaptureStep, ...]
+
+
+def run_experiment(name: str, params: ExperimentParams | Mapping[str, Any], bench: Workbench) -> Run:
+    """Run an experiment, and first whatever it requires; finished work is reused, interrupted work resumed.
+
+    Args:
+        name: see ``emotion-circuits run --list``. params: its parameter model, or a mapping of its fields.
+
+    Returns:
+        The finished run: ``run.read_summary()``, ``run.read_observations()``, files in ``run.folder``.
+
+    Raises:
+        UsageError: unknown experiment, model, layer, emotion or position. StoreError: results cannot be written.
+    """
+    bench.require_known_family()
+    prepared = prepare(name, params, bench)
+    if bench.force:
+        with prepared.run.lock():
+            prepared.run.discard()
+    return _finish(prepared, bench)
+
+
+def prepare(name: str, params: ExperimentParams | Mapping[str, Any], bench: Workbench) -> Prepared:
+    """Resolve an experiment and everything it requires to run folders; loads the model, runs nothing."""
+    experiment = find_experiment(name)
+    resolved = experiment.Params.model_validate(params) if isinstance(params, Mapping) else params
+    required = {n.experiment: prepare(n.experiment, n.params, bench) for n in experiment.requires(resolved)}
+    steps = tuple(experiment.plan(bench.lm, resolved))
+    inputs = _inputs(experiment, resolved, bench, required, steps)
+    recorded = {"rows": bench.rows, "device": str(bench.lm.device), "source": bench.lm.source}
+    run = bench.store.run(bench.profile, bench.lm.name, name, inputs, recorded)
+    return Prepared(experiment, resolved, run, required, steps)
+
+
+def _finish(prepared: Prepared, bench: Workbench) -> Run:
+    """The finished run; what is done already is not opened for writing."""
+    run = prepared.run
+    if run.done:
+        return run
+    required = {name: _finish(needed, bench) for name, needed in prepared.required.items()}
+    with run.open():
+        if not run.done:
+            _execute(prepared, required, bench)
+    return run
+
+
+def _execute(prepared: Prepared, required: Mapping[str, Run], bench: Workbench) -> None:
+    lm, run, experiment = bench.lm, prepared.run, prepared.experiment
+    log.info("%s on %s (%s), key %s", experiment.name, lm.name, lm.source, run.key)
+    captures = {}
+    total = sum(len(step.prompts) for step in prepared.steps)
+    with bench.progress(f"{experiment.name} {lm.name}", total) as advance:
+        for step in prepared.steps:
+            captures[step.name] = capture_to_run(lm, run, step, bench.rows, advance)
+        context = Context(lm, bench.profile, bench.seed, required, captures)
+        _keep(run, bench, experiment.summarise(context, prepared.params))
+
+
+def _keep(run: Run, bench: Workbench, outcome: Outcome) -> None:
+    """Write everything an experiment found; ``done.json`` comes last."""
+    from emotion_circuits.store import plain, write_tensors
+
+    for file, arrays in outcome.tensors.items():
+        write_tensors(run.path(f"{file}.safetensors"), arrays)
+    rows = list(outcome.observations)
+    if rows:
+        run.write_observations(rows)
+    if outcome.section is not None:
+        run.write_json("section.json", plain(outcome.section))
+    run.finish({
+        "model": bench.lm.name, "profile": bench.profile, **outcome.summary, "verdicts": list(outcome.verdicts),
+    })  # fmt: skip
+
+
+def _inputs(
+    experiment: Experiment,
+    params: ExperimentParams,
+    bench: Workbench,
+    required: Mapping[str, Prepared],
+    steps: Sequence[CaptureStep],
+) -> dict[str, Any]:
+    """Everything that can change a number of this run."""
+    from emotion_circuits.store import fingerprint_texts
+
+    texts = [f"{step.name}|{p.id}|{p.emotion}|{p.scenario}|{p.split}|{p.spans}|{p.text}" for step in steps
+             for p in step.prompts]  # fmt: skip
+    return {
+        "experiment": {"name": experiment.name, "version": experiment.version},
+        "params": params,
+        "seed": bench.seed,
+        "model": {"name": bench.lm.name, "weights": bench.lm.fingerprint, "tokenizer": bench.lm.tokenizer_fingerprint},
+        "prompts": fingerprint_texts(texts),
+        "steps": [{"name": s.name, "kinds": s.kinds, "positions": [str(p) for p in s.positions], "layers": s.layers}
+                  for s in steps],
+        "required": {name: needed.run.key for name, needed in required.items()},
+        **experiment.inputs(params),
+    }  # fmt: skip

@@ -1,0 +1,254 @@
+"""``directions``: where is each emotion, and does its direction hold on scenarios it never saw?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._contract import Context, Experiment, ExperimentParams, Needed, Outcome
+from emotion_circuits.experiments._registry import experiment
+from emotion_circuits.experiments.extract import TEXTS, WORDS, Extract, select_prompts
+from emotion_circuits.types import BASELINE_ARM, NEUTRAL, Observation, Positions, SiteKind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emotion_circuits.representations import DirectionSet, Evidence, Labelled
+    from emotion_circuits.store import Run
+
+ALPHA = 0.05
+
+
+@experiment("directions", "Fit emotion directions and test them on scenarios they never saw.")
+class Directions(Experiment):
+    """Fit on ``fit`` scenarios, choose a layer on ``dev``, report on ``test``; see ``representations.evidence``."""
+
+    class Params(ExperimentParams):
+        """Parameters of ``directions``."""
+
+        prompts: str = Field("baseline", description="Prompt set (name or JSONL file) the directions are fitted on.")
+        emotions: tuple[str, ...] = Field((), description="Only these emotions (default: all of the set).")
+        scenarios: int | None = Field(None, ge=10, description="Only the first N scenarios of every set.")
+        sites: tuple[SiteKind, ...] = Field(
+            ("resid_post",), description="Site kinds: resid_post, resid_pre, mlp_out, …"
+        )
+        positions: tuple[str, ...] = Field(
+            ("mean-content",), description="Positions; the first one carries the verdict (mean-content by default)."
+        )
+        layers: tuple[int, ...] = Field((), description="Layers to look at (default: all).")
+        compare: tuple[str, ...] = Field(
+            (), description="Other sets on which the same directions are tested (implicit, replication, …)."
+        )
+        beside: tuple[str, ...] = Field(
+            (), description="Other sets on which directions are fitted anew, to be shown side by side."
+        )
+        components: int = Field(0, ge=0, description="Also report with N principal components of neutral text removed.")
+        permutations: int = Field(999, ge=99, description="Permutations of labels, and random directions.")
+        resamples: int = Field(2000, ge=200, description="Bootstrap resamples of scenarios.")
+
+    def requires(self, params: Params) -> Sequence[Needed]:
+        sets = tuple(dict.fromkeys((params.prompts, *params.compare, *params.beside)))
+        return [Needed("extract", Extract.Params(
+            sets=sets, emotions=params.emotions, scenarios=params.scenarios, sites=params.sites,
+            positions=params.positions, layers=params.layers,
+        ))]  # fmt: skip
+
+    def summarise(self, context: Context, params: Params) -> Outcome:
+        from emotion_circuits.experiments._direction_report import direction_section, verdict_lines
+
+        cells = [
+            _Cell(context, params, kind, Positions.parse(position))
+            for kind in params.sites
+            for position in params.positions
+        ]
+        results = [row for cell in cells for row in cell.results()]
+        section = direction_section(cells[0], results, params)
+        return Outcome(
+            summary={
+                "results": results,
+                "layers": context.lm.n_layers,
+                "layer_numbers": list(cells[0].data.layers),
+            },
+            verdicts=verdict_lines(cells[0].results(), context.lm.n_layers),
+            section=section,
+            observations=(o for cell in cells for o in cell.observations(context)),
+            tensors={"directions": {k: v for cell in cells for k, v in cell.tensors().items()}},
+        )
+
+
+class _Cell:
+    """Everything about one site kind at one position: data, directions, evidence for every emotion."""
+
+    def __init__(self, context: Context, params: Directions.Params, kind: SiteKind, position: Positions) -> None:
+        from emotion_circuits.representations import extract_directions, gather_evidence
+
+        self.kind, self.position, self.params = kind, position, params
+        self.seed, self.depth = context.seed, context.lm.n_layers
+        self._all = _load(context.runs["extract"], kind, position)
+        self.data = self._of_set(params.prompts)
+        self.emotions = params.emotions or self.data.emotions
+        if not self.emotions or NEUTRAL in self.emotions:
+            raise UsageError("directions need emotional texts and neutral ones", "see `emotion-circuits prompts show`")
+        self.directions = extract_directions(self.data.split("fit"), self.emotions)
+        self.evidence: dict[str, Evidence] = {
+            e: gather_evidence(
+                self.directions, self.data, e, self.depth, permutations=params.permutations,
+                resamples=params.resamples, seed=self.seed,
+            )
+            for e in self.emotions
+        }  # fmt: skip
+
+    def results(self) -> list[dict[str, Any]]:
+        """One row per emotion: the numbers of the run's ``summary.json``."""
+        return [self._result(e) for e in self.emotions]
+
+    def _result(self, emotion: str) -> dict[str, Any]:
+        ev = self.evidence[emotion]
+        neutral, own = ev.against_neutral.interval, ev.own_vs_rest
+        return {
+            "emotion": emotion,
+            "site": self.kind,
+            "position": str(self.position),
+            "layer": ev.layer,
+            "auroc_test": _at(neutral.estimate, ev.row),
+            "ci": [_at(neutral.low, ev.row), _at(neutral.high, ev.row)],
+            "own_vs_rest": None if own is None else _at(own.interval.estimate, ev.row),
+            "own_vs_rest_ci": None if own is None else [_at(own.interval.low, ev.row), _at(own.interval.high, ev.row)],
+            "p_max_layer": ev.p_max_layer,
+            "p_shuffled": ev.p_shuffled,
+            "p_random": ev.p_random,
+            "auroc_dev": _at(ev.dev_auroc, ev.row),
+            "auroc_first_layer": _at(neutral.estimate, 0),
+            "shuffled_q95": ev.shuffled_high,
+            "random_q95": ev.random_high,
+            "n_test": ev.n_test,
+            "established": established(ev),
+            "compare": {name: self._elsewhere(emotion, name) for name in self.params.compare},
+            "beside": {name: self._refitted(emotion, name) for name in self.params.beside},
+            "without_neutral_components": self._projected(emotion) if self.params.components else None,
+        }
+
+    def _elsewhere(self, emotion: str, name: str) -> dict[str, Any] | None:
+        """The same direction and layer on another set's texts of scenarios that were not used to fit or choose."""
+        import numpy as np
+
+        other = self._of_set(name)
+        used = self.data.scenarios[self.data.splits != "test"]
+        unseen = other.select(~np.isin(other.scenarios, used))
+        return _auroc_row(
+            self.directions, unseen, emotion, self.evidence[emotion].row, self.params.resamples, self.seed
+        )
+
+    def _refitted(self, emotion: str, name: str) -> dict[str, Any] | None:
+        """Directions, layer and test anew on another set."""
+        from emotion_circuits.representations import extract_directions
+        from emotion_circuits.representations.evidence import choose_layer
+
+        data = self._of_set(name)
+        if emotion not in data.emotions:
+            return None
+        directions = extract_directions(data.split("fit"), self.emotions)
+        layer, _ = choose_layer(directions, data.split("dev"), emotion, self.depth)
+        row = _auroc_row(
+            directions, data.split("test"), emotion, directions.row(layer), self.params.resamples, self.seed
+        )
+        return None if row is None else {"layer": layer, **row}
+
+    def _projected(self, emotion: str) -> dict[str, Any] | None:
+        from emotion_circuits.representations import extract_directions
+
+        directions = extract_directions(self.data.split("fit"), self.emotions, components=self.params.components)
+        row = _auroc_row(directions, self.data.split("test"), emotion, self.evidence[emotion].row,
+                         self.params.resamples, self.seed)  # fmt: skip
+        return None if row is None else {"components": self.params.components, **row}
+
+    def _of_set(self, name: str) -> Labelled:
+        """The captured texts that belong to a prompt set (twins read at an emotion's words go with their text)."""
+        import numpy as np
+
+        from emotion_circuits.prompts.matching import AT
+
+        ids = {p.id for p in select_prompts((name,), self.params.emotions, self.params.scenarios)}
+        return self._all.select(np.array([i.partition(AT)[0] in ids for i in self._all.ids]))
+
+    def observations(self, context: Context) -> Iterator[Observation]:
+        """Standardised projections of the test texts at every layer: arm ``emotion`` against ``baseline`` (neutral)."""
+        import numpy as np
+
+        scorer = "projection" if self.kind == "resid_post" else f"projection:{self.kind}"
+        test = self.data.split("test")
+        for emotion in self.emotions:
+            used = test.of(emotion) | test.neutral_for(emotion)
+            scores = self.directions.scores(test.x[used], "neutral", emotion)
+            down = ~test.of(emotion)[used]
+            spread = np.maximum(scores[:, down].std(axis=1, ddof=1, keepdims=True), 1e-12)
+            units = (scores - scores[:, down].mean(axis=1, keepdims=True)) / spread
+            for column, scenario in enumerate(test.scenarios[used]):
+                for row, layer in enumerate(test.layers):
+                    yield Observation(
+                        experiment="directions", model=context.lm.name, emotion=emotion, layer=layer,
+                        position=str(self.position), strength=None, arm=BASELINE_ARM if down[column] else "emotion",
+                        unit=str(scenario), cluster=str(scenario), split="test", sample=0, scorer=scorer,
+                        value=float(units[row, column]),
+                    )  # fmt: skip
+
+    def tensors(self) -> Mapping[str, NDArray[np.float64]]:
+        """``{site}/{position}/{method}/{emotion}`` [layer, d], and what is needed to score with them."""
+        prefix = f"{self.kind}/{self.position}"
+        out = {f"{prefix}/{m}/{e}": v for m, by in self.directions.vectors.items() for e, v in by.items()}
+        return out | {
+            f"{prefix}/neutral_mean": self.directions.neutral_mean,
+            f"{prefix}/neutral_sd": self.directions.neutral_sd,
+            f"{prefix}/residual_norm": self.directions.residual_norm,
+        }
+
+
+def established(evidence: Evidence) -> bool:
+    """Whether question 1 is answered for an emotion: both intervals above .5 at the chosen layer, both p ≤ .05."""
+    row, own = evidence.row, evidence.own_vs_rest
+    intervals = [evidence.against_neutral.interval, *([own.interval] if own else [])]
+    above = all(float(i.low[row]) > 0.5 for i in intervals)
+    return above and evidence.p_max_layer <= ALPHA and evidence.p_shuffled <= ALPHA
+
+
+def load_directions(run: Run, kind: SiteKind, position: str) -> DirectionSet:
+    """The directions that a finished ``directions`` run saved for one site kind and position."""
+    import numpy as np
+
+    from emotion_circuits.representations.directions import METHODS, DirectionSet
+    from emotion_circuits.store import open_tensors
+
+    arrays = open_tensors(run.path("directions.safetensors"))
+    prefix = f"{kind}/{position}"
+    if f"{prefix}/neutral_sd" not in arrays:
+        have = sorted({"@".join(k.split("/")[:2]) for k in arrays})
+        raise UsageError(f"run {run.key} has no directions for {kind}@{position}; it has {', '.join(have)}")
+    summary = run.read_summary()
+    emotions = tuple(dict.fromkeys(r["emotion"] for r in summary["results"]))
+    mean, sd, norm = (np.array(arrays[f"{prefix}/{n}"]) for n in ("neutral_mean", "neutral_sd", "residual_norm"))
+    vectors = {m: {e: np.array(arrays[f"{prefix}/{m}/{e}"]) for e in emotions} for m in METHODS}
+    return DirectionSet(emotions, tuple(summary["layer_numbers"]), vectors, mean, sd, norm)
+
+
+def _load(run: Run, kind: SiteKind, position: Positions) -> Labelled:
+    from emotion_circuits.experiments._captured import load_capture
+    from emotion_circuits.representations import labelled
+
+    return labelled(load_capture(run, WORDS if position.kind == "emotion-word" else TEXTS), kind, position)
+
+
+def _auroc_row(
+    directions: DirectionSet, data: Labelled, emotion: str, row: int, resamples: int, seed: int
+) -> dict[str, Any] | None:
+    """AUROC against neutral and own-vs-rest at one layer on ``data``; None where the set lacks the texts."""
+    from emotion_circuits.representations.evidence import layer_auroc
+
+    return layer_auroc(directions, data, emotion, row, resamples=resamples, seed=seed)
+
+
+def _at(values: Any, row: int) -> float:
+    return float(values[row])

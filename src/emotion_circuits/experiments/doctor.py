@@ -1,0 +1,32 @@
+"""``doctor``: does this model keep the contract that every other experiment relies on?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emotion_circuits.experiments._contract import Context, Experiment, ExperimentParams, Outcome
+from emotion_circuits.experiments._registry import experiment
+from emotion_circuits.types import Section, Table
+
+
+@experiment("doctor", "Check the model: exactness, head results, patterns, decoding, prefix token.")
+class Doctor(Experiment):
+    """Runs every clause of the family contract on the model itself."""
+
+    def summarise(self, context: Context, params: ExperimentParams) -> Outcome:
+        from emotion_circuits.engine.verify import verify_family
+
+        lm = context.lm
+        checks = verify_family(lm)
+        rows: list[dict[str, Any]] = [{"check": c.name, "holds": c.ok, "measured": c.detail} for c in checks]
+        broken = [c.name for c in checks if not c.ok]
+        state = f"all {len(checks)} checks hold" if not broken else f"FAILED: {', '.join(broken)}"
+        verdict = f"{lm.name}: {state}"
+        columns = {"check": "check", "holds": "holds", "measured": "measured"}
+        section = Section(
+            "doctor",
+            f"Is {lm.name} measured correctly?",
+            [f"{verdict} ({lm.source}; {lm.family.name} family, {lm.n_layers} layers, {lm.n_heads} heads)."],
+            tables=[Table("contract", "Contract of the model", "Measured on four short texts.", columns, rows)],
+        )
+        return Outcome({"checks": rows, "ok": not broken}, [verdict], section)

@@ -1,0 +1,93 @@
+"""From the finished runs of a study to one report: verdicts by question, then each experiment's section."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from emotion_circuits import __version__
+from emotion_circuits.types import Report, Section
+
+if TYPE_CHECKING:
+    from emotion_circuits.experiments import Study
+    from emotion_circuits.store import Run
+
+QUESTIONS = {
+    1: ("Where is each emotion?", ("directions",)),
+    2: ("Is it shared between models?", ()),
+    3: ("Does it cause what the model writes?", ()),
+    4: ("Which parts carry it?", ()),
+}
+"""Research questions and the experiments that answer them."""
+
+METHODS = (
+    "Texts are matched minimal pairs: one scenario written once per emotion and once neutrally. Splits fit, dev and "
+    "test are disjoint by scenario; layers are chosen on dev (the middle of the plateau within one standard error of "
+    "the best, never the last two) and every figure is measured on test.",
+    "Residual streams are read from the unmodified Hugging Face model at the output of each block (never after the "
+    "final norm). A prefix token stands before every text and takes the attention sink; it is left out of every mean.",
+    "A direction is mean(emotion) − mean(neutral); own-vs-rest uses means centred over the emotions within scenarios. "
+    "Scores weigh each dimension by its variance on neutral fit texts.",
+    "Intervals are 95 % BCa cluster bootstraps over scenarios (DeLong's for thousands of single texts). Permutation p "
+    "values are (b + 1) / (m + 1), with one permutation of labels within scenarios shared by all layers (max-T).",
+)
+
+
+def assemble_report(study: Study, command: str) -> Report:
+    """The report of a study; failures become part of it."""
+    sections = [section for run in study.runs if (section := _section(run)) is not None]
+    profile = study.profile
+    return Report(
+        title=profile.title,
+        profile=profile.name,
+        verdicts=verdicts(study),
+        sections=[*sections, *_failures(study)],
+        methods=METHODS,
+        command=command.strip(),
+        provenance=_provenance(study),
+    )
+
+
+def verdicts(study: Study) -> list[str]:
+    """Lines of the verdict block, one question after the other."""
+    lines = []
+    for number, (question, names) in QUESTIONS.items():
+        answers = [
+            f"{'' if len(study.sources) == 1 else run.model + ': '}{line}"
+            for run in study.runs
+            if run.experiment in names
+            for line in run.read_summary()["verdicts"]
+        ]
+        if answers:
+            lines += [f"Question {number}. {question}", *(f"  {a}" for a in answers)]
+        else:
+            reason = "did not finish" if names else "not part of the study yet"
+            lines.append(f"Question {number}. {question} – {reason}")
+    return lines
+
+
+def _section(run: Run) -> Section | None:
+    path = run.path("section.json")
+    if not path.exists():
+        return None
+    section: Section = TypeAdapter(Section).validate_python(run.read_json("section.json"))
+    return section
+
+
+def _failures(study: Study) -> Sequence[Section]:
+    if not study.failures:
+        return ()
+    answer = [f"{f.experiment} on {f.model}: {f.error}" for f in study.failures]
+    return (Section("failures", "What did not finish", answer),)
+
+
+def _provenance(study: Study) -> dict[str, str]:
+    facts: dict[str, str] = {f"model {name}": source for name, source in study.sources.items()}
+    for run in study.runs:
+        spec: dict[str, Any] = run.read_json("spec.json")
+        facts[f"run {run.experiment} ({run.model})"] = f"key {run.key}, started {spec['started']}"
+        facts["device"] = str(spec["recorded"].get("device", ""))
+    return facts | {"emotion-circuits": __version__, "python": platform.python_version()}
