@@ -21,9 +21,9 @@ from emotion_circuits.types import BASELINE_ARM, OBSERVATION_COLUMNS
 
 def row(arm: str, unit: int, value: float, **changes: object) -> dict[str, object]:
     filled = {
-        "experiment": "steering", "model": "tiny", "emotion": "gratitude", "layer": 3, "position": "all", "strength": 0.3,
-        "arm": arm, "unit": f"u{unit:02d}", "cluster": f"scene{unit:02d}", "split": "test", "sample": 0,
-        "scorer": "logits", "value": float(value),
+        "experiment": "steering", "model": "tiny", "emotion": "gratitude", "layer": 3, "position": "all",
+        "strength": 0.3, "arm": arm, "unit": f"u{unit:02d}", "cluster": f"scene{unit:02d}", "split": "test",
+        "sample": 0, "scorer": "logits", "value": float(value),
     }  # fmt: skip
     return filled | changes
 

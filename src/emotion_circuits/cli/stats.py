@@ -24,7 +24,7 @@ TargetPower = Annotated[
 Seed = Annotated[int, Parameter(help="Seed of permutations and resampling.", group=COMMON, validator=Number(gte=0))]
 Options = Annotated[ResultOptions, Parameter(name="*")]
 
-_MOST_ROWS = 20
+_MOST_ROWS = 15
 
 
 @app.command
@@ -88,7 +88,8 @@ def _run(
     options: ResultOptions,
 ) -> int:
     """Analyse, write and print; 3 when a run had to be skipped, 1 when every one was."""
-    from emotion_circuits.stats.results import profile_statistics, records
+    from emotion_circuits.stats.results import profile_statistics
+    from emotion_circuits.stats.tables import records
 
     found = profile_statistics(
         options.results, profile, questions, experiment=experiment, target_power=target_power, seed=seed
@@ -114,7 +115,7 @@ def _run(
 
 def _print(found: Statistics) -> None:
     """Tables on stdout, then where they were written."""
-    from emotion_circuits.stats.results import records
+    from emotion_circuits.stats.tables import records
 
     for name, table in found.tables.items():
         rows = records(table)
@@ -124,59 +125,90 @@ def _print(found: Statistics) -> None:
             _print_power(rows)
         else:
             _print_k(rows)
+        print_text("")
     for path in found.files:
         print_text(path.as_posix())
 
 
 def _print_effects(rows: list[dict[str, Any]]) -> None:
     shown = sorted(rows, key=lambda row: (row.get("p_holm", 2.0), -abs(row.get("g_z", 0.0))))[:_MOST_ROWS]
-    families = len({row["family"] for row in rows})
+    names, shared = _cells(shown)
     print_table(
-        [row | {"cell": _cell(row), "interval": _interval(row, "g_z")} for row in shown],
-        {"cell": "cell", "arm": "arm", "n": "n", "difference": "difference", "g_z": "g_z", "interval": "95 %",
-         "p_permutation": "p", "p_holm": "p Holm", "p_bh": "p BH"},
-        f"{len(rows)} effects in {families} families, {len(shown)} with the smallest p",
+        [row | {"cell": cell, "effect": _interval(row, "g_z")} for row, cell in zip(shown, names, strict=True)],
+        {"cell": "cell", "arm": "arm", "n": "n", "effect": "g_z with 95 %", "p_permutation": "p", "p_holm": "p Holm",
+         "p_bh": "p BH"},
+        f"Effects, {len(shown)} of {len(rows)}, smallest p first{shared}",
     )  # fmt: skip
-    for row in rows:
-        if row["status"] != "ok":
-            print_text(f"{_cell(row)}, {row['arm']}: {row['status']}")
+    unusual = [row for row in rows if row["status"] != "ok"]
+    for row, cell in zip(unusual[:_MOST_ROWS], _cells(unusual)[0], strict=False):
+        print_text(f"{cell} {row['arm']}: {row['status']}")
+    if len(unusual) > _MOST_ROWS:
+        print_text(f"… and {len(unusual) - _MOST_ROWS} more; column `status` of the table")
 
 
 def _print_power(rows: list[dict[str, Any]]) -> None:
     planned = [row for row in rows if row["question"] == "required n"]
-    print_table(planned, {"design": "design", "effect": "effect", "power": "power", "n_required": "units needed"})
-    finished = sorted(
-        (row for row in rows if row["question"] != "required n"), key=lambda row: -float(row["detectable_g_z"])
+    print_table(
+        planned, {"design": "design", "effect": "effect", "power": "power", "n_required": "units needed"}, "Planning"
     )
-    if finished:
+    families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["question"] != "required n":
+            key = tuple(str(row.get(name, "")) for name in ("experiment", "model", "scorer", "split"))
+            families.setdefault(key, []).append(row)
+    if families:
         print_table(
-            [row | {"cell": _cell(row)} for row in finished[:_MOST_ROWS]],
-            {"cell": "cell", "arm": "arm", "n": "n", "clusters": "clusters", "detectable_g_z": "detectable g_z",
-             "detectable_difference": "in raw units"},
-            f"smallest detectable effects of {len(finished)} finished cells, least sensitive first",
-        )  # fmt: skip
+            [
+                {
+                    "family": " ".join(filter(None, key)),
+                    "cells": len(cells),
+                    "clusters": _range([cell["clusters"] for cell in cells]),
+                    "effect": _range([cell["detectable_g_z"] for cell in cells]),
+                }
+                for key, cells in families.items()
+            ],
+            {"family": "finished cells", "cells": "cells", "clusters": "clusters", "effect": "detectable g_z"},
+            "Smallest effects that the finished cells could detect",
+        )
 
 
 def _print_k(rows: list[dict[str, Any]]) -> None:
     if not rows:
         print_text("no experiment swept k (arms k=1, k=2, …), so there is nothing to choose from")
         return
+    names, shared = _cells(rows)
     print_table(
-        [row | {"cell": _cell(row), "interval": _interval(row, "score")} for row in rows],
-        {"cell": "cell", "k": "k", "score": "held-out score", "interval": "95 %", "behind_best": "behind best",
-         "p_behind": "p", "selected": "selected"},
+        [row | {"cell": cell, "score": _interval(row, "score")} for row, cell in zip(rows, names, strict=True)],
+        {"cell": "cell", "k": "k", "score": "held-out score, 95 %", "behind_best": "behind best", "p_behind": "p",
+         "selected": "selected"},
+        f"Choice of k{shared}",
     )  # fmt: skip
 
 
-def _cell(row: dict[str, Any]) -> str:
-    """What a row is about, in one line."""
-    parts = [str(row[name]) for name in ("experiment", "model", "emotion") if name in row]
-    parts += [f"L{row['layer']}"] if "layer" in row else []
-    parts += [str(row[name]) for name in ("position", "strength", "scorer", "split") if name in row]
-    return " ".join(parts)
+def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], str]:
+    """What each row is about, without what all rows share, and that shared part for the title."""
+    keys = ("experiment", "model", "emotion", "layer", "position", "strength", "scorer", "split")
+    values = {key: [row.get(key) for row in rows] for key in keys}
+    common = {key for key in keys if len(set(values[key])) == 1}
+    names = [
+        " ".join(_part(key, row[key]) for key in keys if key in row and key not in common) or "all" for row in rows
+    ]
+    shared = " ".join(_part(key, rows[0][key]) for key in keys if rows and key in common and key in rows[0])
+    return names, f" ({shared})" if shared else ""
+
+
+def _part(key: str, value: object) -> str:
+    return f"L{value}" if key == "layer" else str(value)
 
 
 def _interval(row: dict[str, Any], name: str) -> str:
+    """Estimate with its limits: ``1.44 [0.95, 1.99]``."""
     if f"{name}_low" not in row:
         return "–"
-    return f"{row[f'{name}_low']:.3g} to {row[f'{name}_high']:.3g}"
+    return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+
+
+def _range(values: list[float]) -> str:
+    """Smallest to largest, or the one value."""
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"

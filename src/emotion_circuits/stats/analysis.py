@@ -17,6 +17,7 @@ from emotion_circuits.stats.multiplicity import adjust_families
 from emotion_circuits.stats.observations import CELL_KEYS, K_ARM, PairedCell, paired_cells, unit_means
 from emotion_circuits.stats.power import DESIGNS, detectable_difference, required_n
 from emotion_circuits.stats.sign_flip import flip_totals
+from emotion_circuits.stats.tables import records, typed_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,8 +67,6 @@ def effect_table(
 
     Raises :class:`~emotion_circuits.errors.UsageError` for unpaired units, repeated samples, NaN, no baseline.
     """
-    import pandas as pd
-
     cells = list(paired_cells(unit_means(observations)))
     rows = [_effect_row(cell, confidence, power, alpha, seed) for cell in cells]
     families: dict[str, list[int]] = {}
@@ -76,7 +75,7 @@ def effect_table(
             families.setdefault(cell.family, []).append(index)
     for family, members in families.items():
         _test_family([cells[i] for i in members], [rows[i] for i in members], family, alpha, permutations, seed)
-    return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+    return typed_frame(rows, EFFECT_COLUMNS)
 
 
 def power_table(
@@ -92,8 +91,6 @@ def power_table(
     ``"detectable effect"``: from ``effects`` (:func:`effect_table`), the effect that the cell's noise and number of
     clusters detect with ``power``. No power of observed effects: that is p in disguise.
     """
-    import pandas as pd
-
     rows: list[dict[str, Any]] = [
         {
             "question": "required n",
@@ -109,9 +106,8 @@ def power_table(
     if effects is not None:
         kept = [*CELL_KEYS, "arm", "n", "clusters", "detectable_g_z", "detectable_difference"]
         common = {"question": "detectable effect", "design": "paired", "power": power, "alpha": alpha}
-        for values in effects.loc[effects["detectable_difference"].notna(), kept].itertuples(index=False):
-            rows.append(common | dict(zip(kept, values, strict=True)))
-    return pd.DataFrame(rows, columns=list(POWER_COLUMNS))
+        rows += [common | row for row in records(effects.loc[effects["detectable_difference"].notna(), kept])]
+    return typed_frame(rows, POWER_COLUMNS)
 
 
 def k_table(
@@ -122,11 +118,9 @@ def k_table(
     Returns one row per cell and k, :data:`K_COLUMNS`; empty when no experiment swept k. Cells on the test split raise:
     choosing there would spend the data that must judge the choice.
     """
-    import pandas as pd
-
     swept = observations[observations["arm"].astype(str).str.fullmatch(K_ARM.pattern)]
     if swept.empty:
-        return pd.DataFrame(columns=list(K_COLUMNS))
+        return typed_frame([], K_COLUMNS)
     if (swept["split"] == "test").any():
         raise UsageError("k was swept on the test split", "sweep k on dev scenarios; test the chosen k on test")
     rows: list[dict[str, Any]] = []
@@ -163,7 +157,7 @@ def k_table(
                     "rule": chosen.selection.rule,
                 }
             )
-    return pd.DataFrame(rows, columns=list(K_COLUMNS))
+    return typed_frame(rows, K_COLUMNS)
 
 
 def _effect_row(cell: PairedCell, confidence: float, power: float, alpha: float, seed: int) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def standardised_mean(
             (
                 cluster_totals(cells, codes, count),
                 cluster_totals(cells**2, codes, count),
-                np.broadcast_to(np.bincount(codes, minlength=count).astype(np.float64), (len(cells), count)),
+                np.bincount(codes, minlength=count).astype(np.float64)[None],
             ),
             lambda total, square, size: _corrected(total, square, size, correction),
             n=n,

@@ -47,6 +47,8 @@ def effect_against_p(effects: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
             axes.scatter([], [], facecolors="none", edgecolors=colour, marker=marker, s=26, label=str(name))
     axes.axhline(alpha, color="0.5", linestyle="--", linewidth=1)
     axes.axvline(0, color="0.8", linewidth=1, zorder=0)
+    floor = 1 / (shown["permutations"].max() + 1) if len(shown) else alpha
+    axes.axhline(floor, color="0.5", linestyle=":", linewidth=1, zorder=0, label="smallest p that permutation can give")
     axes.set_yscale("log")
     axes.invert_yaxis()
     axes.set(xlabel="standardised effect g_z", ylabel="permutation p (uncorrected, log scale)")
@@ -58,6 +60,8 @@ def effect_against_p(effects: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
 
 def write_figures(effects: pd.DataFrame, folder: Path, *, alpha: float = 0.05, suffix: str = "") -> list[Path]:
     """Both figures as PNG and SVG under ``folder``, names ending in ``suffix``; returns the paths."""
+    import matplotlib as mpl
+
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in (
@@ -67,7 +71,8 @@ def write_figures(effects: pd.DataFrame, folder: Path, *, alpha: float = 0.05, s
         for kind in ("png", "svg"):
             path = folder / f"{name}{suffix}.{kind}"
             # No date in the file: the same results give the same picture.
-            figure.savefig(path, dpi=160, metadata={"Date": None} if kind == "svg" else {"Software": None})
+            with mpl.rc_context({"svg.hashsalt": "emotion-circuits"}):
+                figure.savefig(path, dpi=160, metadata={"Date": None} if kind == "svg" else {"Software": None})
             written.append(path)
     return written
 

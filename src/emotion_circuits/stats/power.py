@@ -20,6 +20,7 @@ from emotion_circuits.stats.interval import FloatArray
 
 Design = Literal["paired", "independent"]
 DESIGNS: tuple[Design, ...] = ("paired", "independent")
+_LARGEST_N = 2**30
 
 
 def prospective_power(effect: ArrayLike, n: ArrayLike, *, design: Design = "paired", alpha: float = 0.05) -> FloatArray:
@@ -36,7 +37,9 @@ def prospective_power(effect: ArrayLike, n: ArrayLike, *, design: Design = "pair
     critical = special.stdtrit(df, 1 - alpha / 2)
     nc = wanted * scale
     # Both tails from lower-tail calls with a positive bound: nctdtr is inaccurate far in the negative tail.
-    return np.asarray(1 - special.nctdtr(df, nc, critical) + (1 - special.nctdtr(df, -nc, critical)))
+    power = 1 - special.nctdtr(df, nc, critical) + (1 - special.nctdtr(df, -nc, critical))
+    # Far from the critical value the series gives NaN; there the power is 1 to every digit.
+    return np.asarray(np.where(np.isnan(power) & (nc > critical + 40), 1.0, power))
 
 
 def required_n(
@@ -51,10 +54,8 @@ def required_n(
     """Smallest n (per group for ``independent``) whose power for ``effect`` reaches ``power``.
 
     With ``per_cluster`` units per cluster and intraclass correlation ``icc`` the n is inflated by the design effect
-    1 + (per_cluster - 1)·icc (Kish 1965) and rounded up to whole units. Solved with statsmodels.
+    1 + (per_cluster - 1)·icc (Kish 1965) and rounded up to whole units.
     """
-    from statsmodels.stats.power import TTestIndPower, TTestPower
-
     probability(power, "power")
     probability(alpha, "alpha")
     if not math.isfinite(effect) or effect == 0:
@@ -65,11 +66,21 @@ def required_n(
         )
     if design not in DESIGNS:
         raise unknown_name("design", design, list(DESIGNS))
-    solver = TTestPower() if design == "paired" else TTestIndPower()
-    if float(prospective_power(effect, 2, design=design, alpha=alpha)) >= power:
-        return math.ceil(2 * (1 + (per_cluster - 1) * icc))
-    n = float(np.ravel(solver.solve_power(effect_size=abs(effect), alpha=alpha, power=power))[0])
-    return math.ceil(round(n * (1 + (per_cluster - 1) * icc), 6))
+
+    def reached(n: int) -> bool:
+        return float(prospective_power(effect, n, design=design, alpha=alpha)) >= power
+
+    high = 2
+    while not reached(high):
+        high *= 2
+        if high > _LARGEST_N:
+            raise UsageError(f"an effect of {effect} needs more than {_LARGEST_N:,} units", "declare a larger effect")
+    low = high // 2
+    # Power rises with n, so halving the bracket finds the smallest n (statsmodels' solver meets NaN for some effects).
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return math.ceil(round(high * (1 + (per_cluster - 1) * icc), 6))
 
 
 def minimal_detectable_effect(

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
 from emotion_circuits.stats.analysis import EFFECT_COLUMNS, K_COLUMNS, effect_table, k_table, power_table
+from emotion_circuits.stats.tables import records, typed_frame
 from emotion_circuits.store import Run, Store, replacing, slug, write_json, write_text
 from emotion_circuits.store.runs import LATEST, OBSERVATIONS
 
@@ -122,17 +123,14 @@ def _analyse(
 
 
 def _stacked(tables: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
-    """Tables below each other, by records: empty columns of one table do not decide another's type."""
-    import pandas as pd
-
-    return pd.DataFrame([row for table in tables for row in table.to_dict("records")], columns=list(columns))
+    return typed_frame([row for table in tables for row in records(table)], columns)
 
 
 def _write(table: pd.DataFrame, folder: Path, question: Question, suffix: str) -> list[Path]:
     name = f"{FILE_NAMES[question]}{suffix}"
     paths = [write_text(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))]
     with replacing(folder / f"{name}.parquet") as temporary:
-        _typed(table).to_parquet(temporary, index=False)
+        table.to_parquet(temporary, index=False)
     paths.append(folder / f"{name}.parquet")
     if question == "power":
         rows = records(table)
@@ -140,23 +138,3 @@ def _write(table: pd.DataFrame, folder: Path, question: Question, suffix: str) -
         detected = [row for row in rows if row["question"] != "required n"]
         paths.append(write_json(folder / f"{name}.json", {"required_n": planned, "detectable_effects": detected}))
     return paths
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain mappings; missing and empty entries are left out."""
-    return [
-        {str(name): value for name, value in row.items() if value == value and value is not None and value != ""}
-        for row in table.to_dict("records")
-    ]
-
-
-def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns of one type each: an empty cell entry is missing, not the text ``""`` among numbers."""
-    import pandas as pd
-
-    typed = table.copy()
-    for name in typed.columns:
-        values = [None if value == "" or value != value else value for value in typed[name].tolist()]
-        whole = name in ("layer", "n", "clusters", "df", "permutations", "family_size", "k", "n_required")
-        typed[name] = pd.Series(values, dtype="Int64") if whole else pd.Series(values, dtype=object).infer_objects()
-    return typed
