@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.report.figures.registry import drawing_of
-from emotion_circuits.report.text import format_value, is_missing, is_number, shorten
+from emotion_circuits.report.text import format_value, is_missing, is_number, is_pair, shorten
 from emotion_circuits.report.words import Words
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ LONG_TEXT = 40
 
 @dataclass(frozen=True)
 class CellView:
-    """``style`` is ``n`` (number), ``long`` (running text) or empty."""
+    """``style`` is ``n`` (number), ``pair`` (interval), ``long`` (running text) or empty."""
 
     text: str
     style: str
@@ -42,7 +42,6 @@ class TableView:
 
     id: str
     number: int
-    label: str
     title: str
     caption: str
     columns: Sequence[ColumnView]
@@ -113,8 +112,7 @@ def table_view(
     left_out = ""
     if len(rows) > len(shown):
         left_out = words["rows_left_out"].format(shown=f"{len(shown):,}", total=f"{len(rows):,}")
-    label = words["table"].format(number=number) if number else title
-    return TableView(id, number, label, shorten(title, words), shorten(caption, words), heads, cells, left_out)
+    return TableView(id, number, shorten(title, words), shorten(caption, words), heads, cells, left_out)
 
 
 def _section(section: Section, index: int, figures: int, tables: int, words: Words) -> SectionView:
@@ -158,5 +156,10 @@ def _table(table: Table, number: int, words: Words) -> TableView:
 
 def _cell(value: Any, numeric: bool, words: Words) -> CellView:
     text = format_value(value, words)
-    style = "n" if numeric else "long" if len(text) > LONG_TEXT else ""
+    if numeric:
+        style = "n"
+    elif is_pair(value):
+        style = "pair"
+    else:
+        style = "long" if len(text) > LONG_TEXT else ""
     return CellView(text, style, is_missing(value))

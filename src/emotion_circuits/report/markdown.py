@@ -62,7 +62,7 @@ def escape_markdown(text: str) -> Markup:
     """One line of text that Markdown shows as it is."""
     line = " ".join(str(text).split())
     # Ampersand, angle brackets and quotes become entities first; the rest gets a backslash.
-    return Markup(re.sub(r"([\\`*_\[\]|~$!]|^[#+\-=>](?=\s|$)|^\d+(?=[.)]))", _backslash, str(escape(line))))
+    return Markup(re.sub(r"([\\`*_\[\]|~$!]|^[#+\-=>](?=\s|$)|^\d+(?=[.)](?:\s|$)))", _backslash, _entities(line)))
 
 
 def fenced(text: str) -> Markup:
@@ -70,6 +70,11 @@ def fenced(text: str) -> Markup:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup(f"{fence}\n{text}\n{fence}")
+
+
+def _entities(line: str) -> str:
+    """Markup becomes entities; quotes stay, because no text of the page stands inside an attribute."""
+    return str(escape(line)).replace("&#39;", "'").replace("&#34;", '"')
 
 
 def _backslash(match: re.Match[str]) -> str:

@@ -28,6 +28,7 @@ _REPLACED: dict[int, str] = {
     0x7F: "\u2421",
     **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
     **dict.fromkeys(_BIDI_CONTROLS, "\ufffd"),
+    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),  # lone surrogates cannot be written as UTF-8
     0x2028: "\n",
     0x2029: "\n",
     0xFFFE: "\ufffd",
@@ -37,8 +38,7 @@ _REPLACED: dict[int, str] = {
 
 def clean_text(text: str) -> str:
     """``text`` without characters that cannot be encoded, are invisible controls, or reorder their surroundings."""
-    whole = text.replace("\r\n", "\n").translate(_REPLACED)
-    return whole.encode("utf-8", "replace").decode("utf-8") if not whole.isascii() else whole
+    return text.replace("\r\n", "\n").translate(_REPLACED)
 
 
 def shorten(text: str, words: Words, limit: int = CELL_CHARACTERS) -> str:
@@ -66,6 +66,17 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def is_pair(value: Any) -> bool:
+    """An interval: two numbers, either of which may be missing."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return listed and len(value) == 2 and all(is_missing(item) or is_number(item) for item in value)
+
+
+def format_setting(value: float) -> str:
+    """A number that somebody chose (a reference, a strength): as short as it was written."""
+    return f"{value:.6g}".replace("-", "−")
+
+
 def format_number(value: float) -> str:
     """A number for reading: integers whole, AUROCs with three decimals, large ones grouped, tiny ones as powers."""
     if isinstance(value, Integral):
@@ -83,7 +94,7 @@ def format_number(value: float) -> str:
     elif size >= 0.001:
         shown = f"{number:.3f}" if round(size, 3) >= 0.01 else f"{number:.4f}"
     else:
-        shown = f"{number:.1e}"
+        shown = f"{number:.2g}"
     return shown.replace("-", "−", 1) if shown.startswith("-") else shown
 
 

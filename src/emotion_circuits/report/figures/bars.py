@@ -19,7 +19,7 @@ from emotion_circuits.report.figures.rows import (
     read_rows,
     text_option,
 )
-from emotion_circuits.report.text import format_number
+from emotion_circuits.report.text import format_setting
 from emotion_circuits.report.words import Words
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Bars(Drawing):
         if not has_values(rows):
             return paper.no_data_figure(figure.title, words)
         labels, groups = distinct(rows, "label"), distinct(rows, "series")
-        thick = 0.8 / max(len(groups), 1)
+        thick = 0.72 / max(len(groups), 1)
         page = paper.new_figure(figure.title, 0.8 + (0.2 if len(groups) > 1 else 0.28) * len(labels) * len(groups))
         axes = page.add_subplot()
         for index, group in enumerate(groups):
@@ -96,7 +96,7 @@ class Bars(Drawing):
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlabel(paper.printable(text_option(figure, "x", words["value"])))
         if len(groups) > 1:
-            paper.legend_on_top(page, axes)
+            paper.legend_on_top(axes)
         return page
 
     def key(self, figure: Figure, words: Words) -> list[str]:
@@ -106,7 +106,7 @@ class Bars(Drawing):
             said.append(words["key_error_bar"].format(name=text_option(figure, "interval_label", words["interval"])))
         shared = number_option(figure, "reference")
         if shared is not None:
-            said.append(words["key_reference"].format(name=words["reference"], value=format_number(shared)))
+            said.append(words["key_reference"].format(name=words["reference"], value=format_setting(shared)))
         if missing := missing_count(rows):
             said.append(words["key_missing"].format(count=missing))
         return said

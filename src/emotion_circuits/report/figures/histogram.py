@@ -20,7 +20,7 @@ from emotion_circuits.report.figures.rows import (
     read_rows,
     text_option,
 )
-from emotion_circuits.report.text import format_number
+from emotion_circuits.report.text import format_setting
 from emotion_circuits.report.words import Words
 
 if TYPE_CHECKING:
@@ -51,9 +51,10 @@ class Histogram(Drawing):
             alt.Tooltip("count:Q", title=words["count"]),
         ]
         colour = screen.series_colour(groups, legend=len(groups) > 1)
-        bars = alt.Chart(screen.data(bins)).mark_bar(opacity=0.6, binSpacing=0.5)
+        bars = alt.Chart(screen.data(bins)).mark_rect(opacity=0.6, stroke="white", strokeWidth=0.4)
         y = alt.Y("count:Q", title=words["count"], stack=None)
-        layers: list[alt.Chart | alt.LayerChart] = [bars.encode(x=x, x2="to:Q", y=y, color=colour, tooltip=hover)]
+        bars = bars.encode(x=x, x2="to:Q", y=y, y2=alt.datum(0), color=colour, tooltip=hover)
+        layers: list[alt.Chart | alt.LayerChart] = [bars]
         reference = number_option(figure, "reference")
         if reference is not None:
             layers.append(screen.reference_rule(reference, vertical=True))
@@ -86,7 +87,7 @@ class Histogram(Drawing):
         axes.set_xlabel(paper.printable(text_option(figure, "x", words["value"])))
         axes.set_ylabel(paper.printable(words["count"]))
         if len(groups) > 1:
-            paper.legend_on_top(page, axes)
+            paper.legend_on_top(axes)
         return page
 
     def key(self, figure: Figure, words: Words) -> list[str]:
@@ -94,7 +95,7 @@ class Histogram(Drawing):
         reference = number_option(figure, "reference")
         if reference is not None:
             name = text_option(figure, "reference_label", words["reference"])
-            said.append(words["key_reference"].format(name=name, value=format_number(reference)))
+            said.append(words["key_reference"].format(name=name, value=format_setting(reference)))
         if missing := missing_count(_rows(figure)):
             said.append(words["key_missing"].format(count=missing))
         return said

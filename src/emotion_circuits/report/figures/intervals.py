@@ -19,7 +19,7 @@ from emotion_circuits.report.figures.rows import (
     read_rows,
     text_option,
 )
-from emotion_circuits.report.text import format_number
+from emotion_circuits.report.text import format_setting
 from emotion_circuits.report.words import Words
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class Intervals(Drawing):
         points = base.mark_point(filled=True, size=95, opacity=1)
         layers.append(points.encode(x=x, color=colour, shape=shape, tooltip=hover))
         if missing_count(rows):
-            absent = base.transform_filter("!isValid(datum.value)").mark_text(align="left", dx=6, opacity=0.75)
-            layers.append(absent.encode(x=alt.value(0), text=alt.value(words["missing"]), color=alt.value(GREY)))
+            absent = base.transform_filter("!isValid(datum.value)").mark_text(align="right", dx=-6)
+            layers.append(absent.encode(x=alt.value("width"), text=alt.value(words["missing"]), color=alt.value(GREY)))
         height = max(70, len(labels) * (max(len(groups), 1) * ROW_PIXELS + 8))
         return screen.finish(alt.layer(*layers, data=screen.data(rows)).properties(width="container", height=height))
 
@@ -100,12 +100,20 @@ class Intervals(Drawing):
             for row, height in zip(mine, heights, strict=True):
                 if row["value"] is None:
                     place = axes.get_yaxis_transform()
-                    axes.text(0.01, height, paper.printable(words["missing"]), transform=place, va="center", color=GREY)
+                    axes.text(
+                        0.99,
+                        height,
+                        paper.printable(words["missing"]),
+                        transform=place,
+                        va="center",
+                        ha="right",
+                        color=GREY,
+                    )
         axes.set_yticks(range(len(labels)), labels=[paper.tick(label) for label in labels])
         axes.set_ylim(len(labels) - 0.45, -0.55)
         axes.set_xlabel(paper.printable(text_option(figure, "x", words["value"])))
         if len(groups) > 1:
-            paper.legend_on_top(page, axes)
+            paper.legend_on_top(axes)
         return page
 
     def key(self, figure: Figure, words: Words) -> list[str]:
@@ -118,7 +126,7 @@ class Intervals(Drawing):
             said.append(words["key_reference_rows"].format(name=name))
         shared = number_option(figure, "reference")
         if shared is not None:
-            said.append(words["key_reference"].format(name=name, value=format_number(shared)))
+            said.append(words["key_reference"].format(name=name, value=format_setting(shared)))
         if missing := missing_count(rows):
             said.append(words["key_missing"].format(count=missing))
         return said
@@ -142,5 +150,5 @@ def _lanes(padding: float) -> alt.Scale:
 
 
 def _dodge(index: int, count: int) -> float:
-    """Offset of a group inside its label's lane, centred, within ± 0.35."""
-    return 0.0 if count < 2 else 0.7 * (index / (count - 1) - 0.5)
+    """Offset of a group inside its label's lane, centred, with a gap of two dots to the next label."""
+    return (index - (count - 1) / 2) / (count + 1)

@@ -20,7 +20,7 @@ from emotion_circuits.report.figures.rows import (
     read_rows,
     text_option,
 )
-from emotion_circuits.report.text import format_number
+from emotion_circuits.report.text import format_setting
 from emotion_circuits.report.words import Words
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class LayerCurves(Drawing):
             return screen.no_data(words)
         names = distinct(rows, "series")
         panels = _in_panels(figure, names)
+        _choose_bands(rows, names, repeated=panels)
         reference = number_option(figure, "reference")
         layers = _vega_layers(figure, rows, names, words, legend=not panels)
         if reference is not None:
@@ -57,10 +58,10 @@ class LayerCurves(Drawing):
         chart = alt.layer(*layers, data=screen.data(rows))
         if not panels:
             return screen.finish(chart.properties(width="container", height=300))
-        faceted = chart.properties(width=screen.PANEL_WIDTH, height=150).facet(
-            facet=alt.Facet("series:N", title=None, sort=names), columns=PANEL_COLUMNS
-        )
-        return screen.finish(faceted, panels=PANEL_COLUMNS)
+        facet = alt.Facet("series:N", title=None, sort=names)
+        faceted = chart.properties(width=screen.PANEL_WIDTH, height=150).facet(facet=facet, columns=PANEL_COLUMNS)
+        # Every panel its own layer axis: a shared one would hang below the gaps of an unfinished last line.
+        return screen.finish(faceted.resolve_axis(x="independent"), panels=PANEL_COLUMNS)
 
     def paper(self, figure: Figure, words: Words) -> PaperFigure:
         rows = _rows(figure)
@@ -68,15 +69,18 @@ class LayerCurves(Drawing):
             return paper.no_data_figure(figure.title, words)
         names = distinct(rows, "series")
         panels = _in_panels(figure, names)
+        _choose_bands(rows, names, repeated=panels)
         columns = min(PANEL_COLUMNS, len(names)) if panels else 1
         lines = -(-len(names) // columns) if panels else 1
         page = paper.new_figure(figure.title, 0.5 + 1.5 * lines if panels else 2.9)
         grid = page.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flatten()
         for index, name in enumerate(names):
             axes = grid[index if panels else 0]
-            _paper_series(axes, [row for row in rows if row["series"] == name], name, index, names, words)
+            mine = [row for row in rows if row["series"] == name]
+            label = paper.printable(_with_chosen(name, mine, words))
+            _paper_series(axes, mine, label, index, series_colours(names)[name])
             if panels:
-                axes.set_title(paper.printable(name), loc="left")
+                axes.set_title(label, loc="left")
         for spare in grid[len(names) if panels else 1 :]:
             spare.remove()
         reference = number_option(figure, "reference")
@@ -87,7 +91,7 @@ class LayerCurves(Drawing):
         page.supxlabel(paper.printable(words["layer"]), fontsize=8.5)
         page.supylabel(paper.wrapped(_y_label(figure, words), 40, most_lines=2), fontsize=8.5)
         if not panels:
-            paper.legend_on_top(page, page.axes[0])
+            paper.legend_on_top(page.axes[0])
         return page
 
     def key(self, figure: Figure, words: Words) -> list[str]:
@@ -101,7 +105,7 @@ class LayerCurves(Drawing):
             said.append(words["key_chosen"].format(name=words["chosen_layer"]))
         reference = number_option(figure, "reference")
         if reference is not None:
-            shown = format_number(reference)
+            shown = format_setting(reference)
             said.append(words["key_reference"].format(name=words["reference"], value=shown))
         if missing := missing_count(rows):
             said.append(words["key_missing"].format(count=missing))
@@ -117,6 +121,18 @@ def _rows(figure: Figure) -> list[Row]:
         flags=("chosen",),
     )
     return sorted((row for row in rows if row["layer"] is not None), key=lambda row: row["layer"])
+
+
+def _choose_bands(rows: list[Row], names: list[Any], *, repeated: bool) -> None:
+    """Mark the rows whose null band is drawn: where series lie over each other, equal bands are drawn only once."""
+    seen: set[tuple[Any, ...]] = set()
+    for name in names:
+        mine = [row for row in rows if row["series"] == name]
+        band = tuple((row["layer"], row["null_low"], row["null_high"]) for row in mine)
+        drawn = has_values(mine, "null_low") and (repeated or band not in seen)
+        seen.add(band)
+        for row in mine:
+            row["band_drawn"] = drawn
 
 
 def _in_panels(figure: Figure, names: list[Any]) -> bool:
@@ -140,8 +156,8 @@ def _vega_layers(
     ]
     layers: list[alt.Chart | alt.LayerChart] = []
     if has_values(rows, "null_low"):
-        band = alt.Chart().mark_area(color=GREY, opacity=0.16, clip=True)
-        layers.append(band.encode(x=x, y=y, detail="series:N").encode(y="null_low:Q", y2="null_high:Q"))
+        band = alt.Chart().transform_filter(alt.datum.band_drawn).mark_area(color=GREY, opacity=0.16)
+        layers.append(band.encode(x=x, y="null_low:Q", y2="null_high:Q", detail="series:N"))
     if has_values(rows, "low"):
         hover += [
             alt.Tooltip("low:Q", title=words["low"], format=".3f"),
@@ -159,27 +175,23 @@ def _vega_layers(
     return layers
 
 
-def _paper_series(axes: Axes, rows: list[Row], name: str, index: int, names: list[Any], words: Words) -> None:
-    colour = series_colours(names)[name]
+def _with_chosen(name: str, rows: list[Row], words: Words) -> str:
+    """A series' name with its chosen layers, so that no number has to be squeezed between the curves."""
+    chosen = [words["chosen_short"].format(layer=format_setting(row["layer"])) for row in rows if row["chosen"]]
+    return f"{name} ({', '.join(chosen[:3])})" if chosen else name
+
+
+def _paper_series(axes: Axes, rows: list[Row], label: str, index: int, colour: str) -> None:
     layers = [row["layer"] for row in rows]
 
     def column(key: str) -> list[float]:
         return gaps_as_nan(row[key] for row in rows)
 
-    if has_values(rows, "null_low"):
+    if any(row["band_drawn"] for row in rows):
         axes.fill_between(layers, column("null_low"), column("null_high"), color=GREY, alpha=0.16, linewidth=0)
     if has_values(rows, "low"):
         axes.fill_between(layers, column("low"), column("high"), color=colour, alpha=0.2, linewidth=0)
-    axes.plot(layers, column("value"), color=colour, marker=paper.marker(index), label=paper.printable(name))
+    axes.plot(layers, column("value"), color=colour, marker=paper.marker(index), label=label)
     for row in rows:
         if row["chosen"] and row["value"] is not None:
             axes.plot(row["layer"], row["value"], "o", markersize=9, markerfacecolor="none", markeredgecolor=colour)
-            axes.annotate(
-                paper.printable(words["chosen_short"].format(layer=format_number(int(row["layer"])))),
-                (row["layer"], row["value"]),
-                xytext=(0, 8),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7.5,
-                color=colour,
-            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import altair as alt
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from emotion_circuits.report.figures import paper, screen
 from emotion_circuits.report.figures.palette import GREY, series_colours
@@ -20,7 +20,7 @@ from emotion_circuits.report.figures.rows import (
     read_rows,
     text_option,
 )
-from emotion_circuits.report.text import format_number
+from emotion_circuits.report.text import format_setting
 from emotion_circuits.report.words import Words
 
 if TYPE_CHECKING:
@@ -88,12 +88,16 @@ class Lines(Drawing):
             axes.axhline(reference, color=GREY, linestyle="--", linewidth=1)
         if figure.options.get("log"):
             axes.set_yscale("log")
+            # Plain numbers: powers of ten would need mathematical text, which is off because labels are untrusted.
+            axes.yaxis.set_major_formatter(
+                FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+            )
         if _is_layer(figure):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(paper.printable(_x_label(figure, words)))
         axes.set_ylabel(paper.wrapped(text_option(figure, "y", words["value"]), 40, most_lines=2))
         if len(names) > 1:
-            paper.legend_on_top(page, axes)
+            paper.legend_on_top(axes)
         return page
 
     def key(self, figure: Figure, words: Words) -> list[str]:
@@ -103,7 +107,7 @@ class Lines(Drawing):
             said.append(words["key_interval"].format(name=text_option(figure, "interval_label", words["interval"])))
         reference = number_option(figure, "reference")
         if reference is not None:
-            said.append(words["key_reference"].format(name=words["reference"], value=format_number(reference)))
+            said.append(words["key_reference"].format(name=words["reference"], value=format_setting(reference)))
         if missing := missing_count(rows):
             said.append(words["key_missing"].format(count=missing))
         return said

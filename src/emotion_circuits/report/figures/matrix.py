@@ -56,11 +56,13 @@ class Matrix(Drawing):
             alt.Tooltip("shown:N", title=_title(figure, "value") or words["value"]),
         ]
         tiles = alt.Chart().mark_rect().encode(x=x, y=y, color=_vega_fill(figure, cells), tooltip=hover)
-        layers: list[alt.Chart | alt.LayerChart] = [tiles, *_vega_hatches(cells, across, down)]
+        layers: list[alt.Chart | alt.LayerChart] = [tiles]
+        if missing_count(cells):
+            absent = alt.Chart().transform_filter("!isValid(datum.value)").mark_rect(fill=MISSING_FILL)
+            layers.append(absent.encode(x=x, y=y, tooltip=hover))
+        layers += _vega_hatches(cells, across, down)
         if numbered:
-            # Not the colour channel: a second colour without a scale would clash with the scale of the tiles.
-            ink = alt.Fill("ink:N", scale=None)
-            layers.append(alt.Chart().mark_text(fontSize=12).encode(x=x, y=y, text="shown:N", fill=ink, tooltip=hover))
+            layers += _vega_numbers(cells, x, y, hover)
         height = len(rows) * (36 if numbered else max(9, min(22, 420 // len(rows))))
         chart = alt.layer(*layers, data=screen.data(cells)).properties(width="container", height=height)
         # Few columns need not fill the page; many need to scroll inside the figure on a phone.
@@ -88,7 +90,9 @@ class Matrix(Drawing):
             axes.add_patch(tile)
             if numbered:
                 centre = (corner[0] + 0.5, corner[1] + 0.5)
-                axes.text(*centre, paper.printable(cell["shown"]), ha="center", va="center", color=cell["ink"])
+                halo = {"facecolor": cell["fill"], "edgecolor": "none", "pad": 1.5} if cell["hatched"] else None
+                shown = paper.printable(cell["shown"])
+                axes.text(*centre, shown, ha="center", va="center", color=cell["ink"], bbox=halo)
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(False)
@@ -163,16 +167,26 @@ def _scale(figure: Figure, cells: list[Row]) -> tuple[Normalize, Colormap]:
     return Normalize(midpoint - reach, midpoint + reach, clip=True), matplotlib.colormaps[DIVERGING]
 
 
-def _vega_fill(figure: Figure, cells: list[Row]) -> Any:
+def _vega_fill(figure: Figure, cells: list[Row]) -> alt.Color:
     """The same colours as on paper: sampled from the matplotlib scale, with the same limits."""
     norm, colours = _scale(figure, cells)
     low, high = float(norm.vmin or 0), float(norm.vmax or 0)
     stops = [low + (high - low) * step / 32 for step in range(33)]
     fills = [to_hex(colours(norm(stop))) for stop in stops]
     legend = alt.Legend(title=_title(figure, "value") or alt.Undefined, gradientLength=160, tickCount=3)
-    condition = alt.value(MISSING_FILL)
     scale = alt.Scale(domain=stops, range=fills, clamp=True)
-    return alt.condition("isValid(datum.value)", alt.Color("value:Q", scale=scale, legend=legend), condition)
+    return alt.Color("value:Q", scale=scale, legend=legend)
+
+
+def _vega_numbers(cells: list[Row], x: alt.X, y: alt.Y, hover: list[alt.Tooltip]) -> list[alt.Chart]:
+    """The number of every cell, on a halo of the cell's colour where hatching would cross it."""
+    # Fill and stroke, not colour: a second colour without a scale would clash with the scale of the tiles.
+    text = alt.Chart().encode(x=x, y=y, text="shown:N", tooltip=hover)
+    numbers = text.mark_text(fontSize=12).encode(fill=alt.Fill("ink:N", scale=None))
+    if not any(cell["hatched"] for cell in cells):
+        return [numbers]
+    halo = text.transform_filter(alt.datum.hatched).mark_text(fontSize=12, strokeWidth=6, strokeJoin="round")
+    return [halo.encode(stroke=alt.Stroke("fill:N", scale=None)), numbers]
 
 
 def _vega_hatches(cells: list[Row], across: dict[str, Any], down: dict[str, Any]) -> list[alt.Chart]:

@@ -127,14 +127,25 @@ def no_data_figure(title: str, words: Words) -> PaperFigure:
     return figure
 
 
-def legend_on_top(figure: PaperFigure, axes: Axes, columns: int = 4) -> None:
-    """A legend above the axes, outside of them, so that it never covers data; the figure grows by its height."""
+def legend_on_top(axes: Axes, columns: int = 4) -> None:
+    """A legend above the axes, where it covers neither data nor title; the figure grows by its height."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         widest = max(map(len, labels))
         fitting = max(1, min(columns, int(100 / (widest + 7)), len(handles)))
-        figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(handles) // fitting))
-        figure.legend(handles, labels, loc="outside upper left", ncols=fitting, columnspacing=1.2, handlelength=1.8)
+        figure = axes.get_figure(root=True)
+        if figure is not None:
+            figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(handles) // fitting))
+        axes.legend(
+            handles,
+            labels,
+            loc="lower left",
+            bbox_to_anchor=(0, 1.01),
+            borderaxespad=0,
+            ncols=fitting,
+            columnspacing=1.2,
+            handlelength=1.8,
+        )
 
 
 def marker(index: int) -> str:

@@ -21,7 +21,6 @@ _TEXT: dict[str, Any] = {"labelColor": "currentColor", "titleColor": "currentCol
 _CONFIG: dict[str, Any] = {
     "background": "transparent",
     "font": "system-ui, sans-serif",
-    "aria": False,  # the page gives the whole chart one description and a table
     "view": {"stroke": None},
     "axis": _TEXT
     | {

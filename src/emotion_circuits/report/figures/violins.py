@@ -19,7 +19,7 @@ from emotion_circuits.report.figures.rows import (
     read_rows,
     text_option,
 )
-from emotion_circuits.report.text import format_number
+from emotion_circuits.report.text import format_setting
 from emotion_circuits.report.words import Words
 
 if TYPE_CHECKING:
@@ -58,8 +58,10 @@ class Violins(Drawing):
             alt.Chart()
             .mark_point(filled=True, size=90, opacity=1, color="white", stroke=COLOUR, strokeWidth=2.5)
             .encode(x=alt.X("median:Q"), y=middle, tooltip=hover),
-            alt.Chart().mark_text(align="left", opacity=0.75).encode(x=alt.value(4), y=middle, text="note:N"),
         ]
+        if not all(arms.values()):
+            note = alt.Chart().transform_filter("isValid(datum.note)").mark_text(align="left", opacity=0.75)
+            layers.append(note.encode(x=alt.value(4), y=middle, text="note:N"))
         reference = number_option(figure, "reference")
         if reference is not None:
             layers.append(screen.reference_rule(reference, vertical=True))
@@ -101,7 +103,7 @@ class Violins(Drawing):
         said = [words["key_violin"]] if has_values(rows) else []
         reference = number_option(figure, "reference")
         if reference is not None:
-            said.append(words["key_reference"].format(name=words["reference"], value=format_number(reference)))
+            said.append(words["key_reference"].format(name=words["reference"], value=format_setting(reference)))
         if missing := missing_count(rows):
             said.append(words["key_missing"].format(count=missing))
         return said

@@ -22,8 +22,10 @@ function fitted(spec, width) {
     copy.spec.width = Math.max(120, Math.floor((width - axis - gap * (columns - 1)) / columns));
   }
   const config = copy.config;
+  const panel = fit.panels ? copy.spec.width : width;
+  config.axisXQuantitative = { tickCount: Math.max(3, Math.min(10, Math.floor(panel / 70))) };
   config.legend = { ...config.legend, columns: Math.max(1, Math.floor(width / 150)) };
-  config.axisY = { ...config.axisY, labelLimit: narrow ? 110 : 240 };
+  config.axisY = { ...config.axisY, labelLimit: narrow ? 110 : 240, titleLimit: fit.panels ? 145 : 250 };
   return copy;
 }
 
@@ -42,6 +44,8 @@ function drawIn(frame) {
       const result = await window.vegaEmbed(chart, fitted(spec, width), options);
       if (view) view.finalize();
       view = result.view;
+      // The chart element describes the figure; Vega's own roles inside would describe every mark again.
+      chart.querySelector("svg").setAttribute("aria-hidden", "true");
     } catch (error) {
       chart.textContent = document.getElementById("draw-failed").content.textContent;
       console.error(error);
