@@ -133,18 +133,25 @@ def other_cluster(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without_unit, "not paired"),
         (lambda rows: [*rows, rows[0]], "twice"),
         (lambda rows: [rows[0] | {"value": float("nan")}, *rows[1:]], "NaN"),
         (lambda rows: [r for r in rows if r["arm"] != BASELINE_ARM], "baseline"),
         (lambda rows: [r | {"model": "other"} if r["arm"] == BASELINE_ARM else r for r in rows], "no baseline"),
         (lambda rows: [rows[0] | {"cluster": "x"}, *rows[1:]], "two clusters"),
-        (other_cluster, "another cluster"),
     ],
 )
 def test_misuse_of_the_table_raises_with_an_explanation(spoil, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         effect_table(frame(spoil(list(steering()))))
+
+
+@pytest.mark.parametrize(("spoil", "message"), [(without_unit, "not paired"), (other_cluster, "another cluster")])
+def test_an_unpaired_cell_gets_a_reason_instead_of_numbers_and_loses_no_other(spoil, message: str) -> None:
+    table = effect_table(frame(spoil(list(steering()))), permutations=999).set_index("arm")
+    assert message in table.loc["+v", "status"]
+    assert table.loc["+v"].drop(["status", *[c for c in table.columns if c in row("", 0, 0)]]).isna().all()
+    assert table.loc["random", "status"] == "ok"
+    assert table.loc["random", "family_size"] == 1
 
 
 def test_a_missing_column_is_named() -> None:
@@ -209,12 +216,23 @@ def test_the_same_command_writes_the_same_bytes(tmp_path: Path) -> None:
 
 def test_one_bad_run_does_not_lose_the_others(tmp_path: Path, capsys) -> None:
     finished(tmp_path, "steering", list(steering()))
-    finished(tmp_path, "broken", without_unit(list(steering())))
+    finished(tmp_path, "broken", [r for r in steering() if r["arm"] != BASELINE_ARM])
     assert main(["stats", "effect", "--results", str(tmp_path)]) == 3
     shown = capsys.readouterr()
-    assert "not paired" in shown.err
+    assert "no observations of the arm 'baseline'" in shown.err
     assert "steering" in shown.out
     assert len(pd.read_csv(tmp_path / "quickstart" / "stats" / "effect_sizes.csv")) == 2
+
+
+def test_an_unpaired_cell_is_partly_done_and_explained(tmp_path: Path, capsys) -> None:
+    finished(tmp_path, "steering", without_unit(list(steering())))
+    assert main(["stats", "effect", "--results", str(tmp_path)]) == 3
+    assert "1 cell(s) not tested: not paired with the baseline: 1 of 24 units" in capsys.readouterr().out
+
+
+def test_only_unusable_runs_fail(tmp_path: Path) -> None:
+    finished(tmp_path, "broken", [r for r in steering() if r["arm"] != BASELINE_ARM])
+    assert main(["stats", "effect", "--results", str(tmp_path)]) == 1
 
 
 def test_one_experiment_alone_does_not_replace_the_profile_tables(tmp_path: Path) -> None:

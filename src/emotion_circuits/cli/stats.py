@@ -87,7 +87,7 @@ def _run(
     seed: int,
     options: ResultOptions,
 ) -> int:
-    """Analyse, write and print; 3 when a run had to be skipped, 1 when every one was."""
+    """Analyse, write and print; 3 when a run or cell could not be analysed, 1 when no run could."""
     from emotion_circuits.stats.results import profile_statistics
     from emotion_circuits.stats.tables import records
 
@@ -108,9 +108,9 @@ def _run(
         _print(found)
     for item in found.skipped:
         say(f"skipped {item.run.as_posix()}: {item.error}")
-    if not found.skipped:
-        return 0
-    return 1 if len(found.skipped) == len(found.runs) else 3
+    if len(found.skipped) == len(found.runs):
+        return 1
+    return 3 if found.skipped or found.untested else 0
 
 
 def _print(found: Statistics) -> None:
@@ -131,19 +131,22 @@ def _print(found: Statistics) -> None:
 
 
 def _print_effects(rows: list[dict[str, Any]]) -> None:
-    shown = sorted(rows, key=lambda row: (row.get("p_holm", 2.0), -abs(row.get("g_z", 0.0))))[:_MOST_ROWS]
+    tested = [row for row in rows if "p_permutation" in row]
+    shown = sorted(tested, key=lambda row: (row["p_holm"], -abs(row.get("g_z", 0.0))))[:_MOST_ROWS]
     names, shared = _cells(shown)
     print_table(
         [row | {"cell": cell, "effect": _interval(row, "g_z")} for row, cell in zip(shown, names, strict=True)],
         {"cell": "cell", "arm": "arm", "n": "n", "effect": "g_z with 95 %", "p_permutation": "p", "p_holm": "p Holm",
          "p_bh": "p BH"},
-        f"Effects, {len(shown)} of {len(rows)}, smallest p first{shared}",
+        f"Effects, {len(shown)} of {len(tested)}, smallest p first{shared}",
     )  # fmt: skip
-    unusual = [row for row in rows if row["status"] != "ok"]
-    for row, cell in zip(unusual[:_MOST_ROWS], _cells(unusual)[0], strict=False):
-        print_text(f"{cell} {row['arm']}: {row['status']}")
-    if len(unusual) > _MOST_ROWS:
-        print_text(f"… and {len(unusual) - _MOST_ROWS} more; column `status` of the table")
+    reasons: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["status"] != "ok":
+            reasons.setdefault(row["status"], []).append(row)
+    for reason, affected in reasons.items():
+        which = f"{_cells(affected[:1])[1].strip(' ()')} {affected[0]['arm']}"
+        print_text(f"{len(affected)} cell(s) {reason} (first: {which})")
 
 
 def _print_power(rows: list[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from emotion_circuits.stats.checks import cluster_codes
 from emotion_circuits.stats.effects import paired_effect, share_positive
 from emotion_circuits.stats.k_selection import select_k
 from emotion_circuits.stats.multiplicity import adjust_families
-from emotion_circuits.stats.observations import CELL_KEYS, K_ARM, PairedCell, paired_cells, unit_means
+from emotion_circuits.stats.observations import CELL_KEYS, K_ARM, PairedCell, UnpairedCell, paired_cells, unit_means
 from emotion_circuits.stats.power import DESIGNS, detectable_difference, required_n
 from emotion_circuits.stats.sign_flip import flip_totals
 from emotion_circuits.stats.tables import records, typed_frame
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 TARGET_EFFECTS = (0.2, 0.3, 0.5)
 """Standardised effects for which sample sizes are planned: small, and the two usual in this field."""
+
+NOT_TESTED = "not tested"
+"""How the status of a cell without any test begins."""
 
 EFFECT_COLUMNS = (
     *CELL_KEYS, "arm", "n", "clusters", "mean_arm", "mean_baseline", "difference", "difference_low", "difference_high",
@@ -65,17 +68,19 @@ def effect_table(
         ``status`` is ``ok`` or says why something is empty: a cell without variance has no g_z and no t, a single
         unit or cluster no test at all (it is then not in the family).
 
-    Raises :class:`~emotion_circuits.errors.UsageError` for unpaired units, repeated samples, NaN, no baseline.
+    Raises :class:`~emotion_circuits.errors.UsageError` for repeated samples, NaN, units in two clusters, no baseline.
     """
-    cells = list(paired_cells(unit_means(observations)))
+    found = list(paired_cells(unit_means(observations)))
+    cells = [cell for cell in found if isinstance(cell, PairedCell)]
     rows = [_effect_row(cell, confidence, power, alpha, seed) for cell in cells]
+    unpaired = [_untested_row(cell) for cell in found if isinstance(cell, UnpairedCell)]
     families: dict[str, list[int]] = {}
     for index, cell in enumerate(cells):
         if len(set(cell.clusters)) > 1:
             families.setdefault(cell.family, []).append(index)
     for family, members in families.items():
         _test_family([cells[i] for i in members], [rows[i] for i in members], family, alpha, permutations, seed)
-    return typed_frame(rows, EFFECT_COLUMNS)
+    return typed_frame([*rows, *unpaired], EFFECT_COLUMNS)
 
 
 def power_table(
@@ -176,7 +181,7 @@ def _effect_row(cell: PairedCell, confidence: float, power: float, alpha: float,
         "status": "ok",
     }
     if len(difference) < 2 or count < 2:
-        return row | {"status": f"not tested: {len(difference)} unit(s) in {count} cluster(s)"}
+        return row | {"status": f"{NOT_TESTED}: {len(difference)} unit(s) in {count} cluster(s)"}
     positive = share_positive(difference, cell.clusters, confidence=confidence)
     row |= {
         "p_positive": float(positive.estimate),
@@ -201,6 +206,14 @@ def _effect_row(cell: PairedCell, confidence: float, power: float, alpha: float,
         "p_t": float(test.p),
         "detectable_difference": detectable,
         "detectable_g_z": detectable / float(difference.std(ddof=1)),
+    }
+
+
+def _untested_row(cell: UnpairedCell) -> dict[str, Any]:
+    return {
+        **dict(zip(CELL_KEYS, cell.key, strict=True)),
+        "arm": cell.arm,
+        "status": f"{NOT_TESTED}: {cell.reason.what}; {cell.reason.fix}",
     }
 
 

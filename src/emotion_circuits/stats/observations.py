@@ -33,6 +33,15 @@ K_ARM = re.compile(r"k=(\d+)")
 
 
 @dataclass(frozen=True)
+class UnpairedCell:
+    """A cell without an effect: arm and baseline are not measured on the same units; ``reason`` says how."""
+
+    key: tuple[Any, ...]
+    arm: str
+    reason: UsageError
+
+
+@dataclass(frozen=True)
 class PairedCell:
     """One cell: per unit (sorted by id) the arm's and the baseline's mean over samples, and the unit's cluster."""
 
@@ -97,12 +106,13 @@ def unit_means(observations: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(value=("value", "mean"), cluster=("cluster", "first")).reset_index()
 
 
-def paired_cells(units: pd.DataFrame) -> Iterator[PairedCell]:
+def paired_cells(units: pd.DataFrame) -> Iterator[PairedCell | UnpairedCell]:
     """Every arm of every cell beside its baseline, from :func:`unit_means`.
 
     The baseline is the ``baseline`` arm with the same cell; where there is none, the baseline rows of the same
     experiment, model, scorer and split whose other cell columns are equal or empty (an unedited run has no layer and no
-    strength). Raises when a unit stands in one of the two only.
+    strength). A unit that stands in one of the two only makes the cell an :class:`UnpairedCell`: dropping units is the
+    experiment's decision, and one such cell must not lose the others. Raises when a cell or experiment has no baseline.
     """
     rows = units[~units["arm"].astype(str).str.fullmatch(K_ARM.pattern)]
     arms = rows[rows["arm"] != BASELINE_ARM]
@@ -120,7 +130,10 @@ def paired_cells(units: pd.DataFrame) -> Iterator[PairedCell]:
     for key, part in arms.groupby([*CELL_KEYS, "arm"], sort=True):
         *cell, arm = key
         control = _control(tuple(cell), controls)
-        yield _pair(tuple(cell), str(arm), part, control)
+        try:
+            yield _pair(tuple(cell), str(arm), part, control)
+        except UsageError as error:
+            yield UnpairedCell(tuple(cell), str(arm), error)
 
 
 def _control(cell: tuple[Any, ...], controls: dict[tuple[Any, ...], pd.DataFrame]) -> pd.DataFrame:
@@ -144,14 +157,15 @@ def _pair(cell: tuple[Any, ...], arm: str, part: pd.DataFrame, control: pd.DataF
     treated, baseline = part.set_index("unit"), control.set_index("unit")
     odd = sorted(map(str, treated.index.symmetric_difference(baseline.index)))
     if odd:
+        named = ", ".join(odd[:5]) + (", …" if len(odd) > 5 else "")
+        total = len(treated.index.union(baseline.index))
         raise UsageError(
-            f"arm {arm!r} of cell {_shown(cell)} is not paired with its baseline: {len(odd)} unit(s) stand in one only "
-            f"({', '.join(odd[:5])})",
+            f"not paired with the baseline: {len(odd)} of {total} units stand in one arm only ({named})",
             "measure every unit in both arms, or drop it from both",
         )
     baseline = baseline.loc[treated.index]
     if (treated["cluster"] != baseline["cluster"]).any():
-        raise UsageError(f"arm {arm!r} of cell {_shown(cell)}: a unit has another cluster than in the baseline", "")
+        raise UsageError("a unit has another cluster than in its baseline", "give each unit one scenario")
     return PairedCell(
         cell,
         arm,

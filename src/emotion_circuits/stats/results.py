@@ -6,12 +6,12 @@ Any experiment is picked up by its observation table alone: nothing here knows t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
-from emotion_circuits.stats.analysis import EFFECT_COLUMNS, K_COLUMNS, effect_table, k_table, power_table
+from emotion_circuits.stats.analysis import EFFECT_COLUMNS, K_COLUMNS, NOT_TESTED, effect_table, k_table, power_table
 from emotion_circuits.stats.tables import records, typed_frame
 from emotion_circuits.store import Run, Store, replacing, slug, write_json, write_text
 from emotion_circuits.store.runs import LATEST, OBSERVATIONS
@@ -39,7 +39,13 @@ class Statistics:
     tables: Mapping[Question, pd.DataFrame]
     runs: tuple[Path, ...]
     skipped: tuple[Skipped, ...] = ()
-    files: tuple[Path, ...] = field(default=())
+    files: tuple[Path, ...] = ()
+
+    @property
+    def untested(self) -> int:
+        """Number of cells whose arms could not be compared (see the table's ``status``)."""
+        effects = self.tables.get("effect")
+        return 0 if effects is None else int(effects["status"].str.startswith(NOT_TESTED).sum())
 
 
 def finished_runs(results: Path, profile: str, experiment: str | None = None) -> list[Run]:

@@ -189,7 +189,7 @@ CHECKS = [
     Check(23, "trend test on no effect", "15 prompts × 5 doses", flat_trend, 1000, quick=200, high=LEVEL, spread=RATE),
     Check(24, "type I after selection on dev", "12 × 7 null cells, 30 + 30 prompts", split_type_one, 2000, high=LEVEL,
           spread=RATE),
-    Check(24, "|mean g_z| after selection on dev", "the same", split_bias, 2000, high=0.02, spread=0.18),
+    Check(24, "bias of g_z after selection on dev", "the same", split_bias, 2000, high=0.02, spread=0.18),
     Check(24, "type I on the selecting data (must fail)", "the same, no split", naive_grid, 1000, low=0.6, spread=0.4),
     Check(24, "g_z on the selecting data (must fail)", "the same, no split", effect_after_selection_naive, 1000,
           low=0.3,
