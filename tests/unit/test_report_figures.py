@@ -155,6 +155,15 @@ def test_broken_cells_are_hatched_and_explained() -> None:
     assert "Hatched cell: text is broken." in drawing_of(figure).key(figure, WORDS)
 
 
+def test_a_row_reference_that_equals_the_shared_line_is_drawn_once() -> None:
+    figure = FIGURES["sets"]
+    assert "tick" in marks_of(figure)
+    rows = [row | {"reference": 0.5} for row in figure.data]
+    shared = dataclasses.replace(figure, data=rows, options={"reference": 0.5})
+    assert "tick" not in marks_of(shared)
+    assert drawing_of(shared).key(shared, WORDS)[-2] == "Dashed line: reference (0.5)."
+
+
 def test_large_matrices_have_no_numbers_in_cells() -> None:
     assert "text" not in marks_of(FIGURES["layer-pairs"])
     assert "text" in marks_of(FIGURES["cosines-atlas"])

@@ -140,8 +140,11 @@ def _rows(figure: Figure) -> list[Row]:
         optional_labels=("group",),
         optional_numbers=("low", "high", "reference"),
     )
+    shared = number_option(figure, "reference")
     for row in rows:
         row["series"] = row.pop("group") or ""
+        if row["reference"] == shared:
+            row["reference"] = None  # the line for all rows shows it already
     return rows
 
 
