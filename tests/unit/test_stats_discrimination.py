@@ -121,6 +121,14 @@ def test_misuse_raises_with_an_explanation(scores, labels, clusters, message: st
         auroc_interval(scores, labels, clusters)
 
 
+def test_a_text_that_stands_in_two_clusters_is_not_two_samples() -> None:
+    texts = ["thank you", "THANK  you", *map(str, range(10))]
+    with pytest.raises(UsageError, match="independent samples"):
+        auroc_interval(np.arange(12.0), np.arange(12) < 6, np.arange(12), texts=texts)
+    together = auroc_interval(np.arange(12.0), np.arange(12) < 6, [0, 0, *range(1, 11)], texts=texts)
+    assert together.clusters == 11
+
+
 def test_null_of_another_shape_is_refused() -> None:
     with pytest.raises(UsageError, match="permutations, cells"):
         max_statistic_p([1.0, 2.0], np.zeros((10, 3)))

@@ -92,13 +92,12 @@ def ratio_interval(
     parts = cluster_totals(top, codes, count), cluster_totals(bottom, codes, count)
 
     def ratio(over: FloatArray, under: FloatArray) -> FloatArray:
-        if np.any(under.min(axis=-1) <= 0) and np.any(under.max(axis=-1) >= 0):
-            mixed = (under.min(axis=-1) <= 0) & (under.max(axis=-1) >= 0)
-            if np.any(mixed):
-                raise UsageError(
-                    f"the denominator of {int(np.count_nonzero(mixed))} cell(s) is not separated from 0",
-                    "report the difference instead of the ratio, or choose pairs with a larger clean-corrupt gap",
-                )
+        mixed = (under.min(axis=-1) <= 0) & (under.max(axis=-1) >= 0)
+        if np.any(mixed):
+            raise UsageError(
+                f"the denominator of {int(np.count_nonzero(mixed))} cell(s) is not separated from 0",
+                "report the difference instead of the ratio, or choose pairs with a larger clean-corrupt gap",
+            )
         return np.asarray(over / under)
 
     result = bootstrap_totals(
@@ -225,7 +224,7 @@ def bootstrap_t_interval(
         spread = part**2 @ weights.T - 2 * mean * ((part * sizes) @ weights.T) + mean**2 * size_squares
         floor = 1e-12 * (part**2).sum(axis=-1, keepdims=True)
         pivots = mean * drawn / np.sqrt(factor * np.maximum(spread, floor))
-        upper, lower = np.quantile(pivots, [1 - tail, tail], axis=1)
+        lower, upper = _tails(pivots, tail)
         low[rows], high[rows] = centre[rows] - upper * error[rows], centre[rows] - lower * error[rows]
     result = Interval(centre, low, high, confidence, f"bootstrap-t ({resamples} resamples)", cells.shape[-1], count)
     return _reshaped(result, np.shape(values)[:-1])
@@ -269,7 +268,7 @@ def two_way_interval(
     low, high = np.empty((2, len(cells)))
     for rows in chunks(len(cells), resamples * vectors):
         replicates = np.einsum("crv,rv->cr", by_prompt @ cells[rows], by_vector)
-        low[rows], high[rows] = np.quantile(replicates, [tail, 1 - tail], axis=1)
+        low[rows], high[rows] = _tails(np.asarray(replicates), tail)
     result = Interval(
         cells.mean(axis=(1, 2)),
         low,
@@ -296,6 +295,16 @@ def expanded_quantile(confidence: float, clusters: int) -> float:
     """
     widened = np.sqrt(clusters / (clusters - 1)) * special.stdtrit(clusters - 1, 0.5 + confidence / 2)
     return float(widened)
+
+
+def _tails(draws: FloatArray, tail: float) -> tuple[FloatArray, FloatArray]:
+    """Quantiles ``tail`` and 1 - ``tail`` of each row, interpolated; sorts in place (faster than selecting)."""
+    draws.sort(axis=1)
+    last = draws.shape[1] - 1
+    floor = min(int(tail * last), last - 1)
+    share = tail * last - floor
+    low = draws[:, floor] * (1 - share) + draws[:, floor + 1] * share
+    return low, draws[:, last - floor] * (1 - share) + draws[:, last - floor - 1] * share
 
 
 def cluster_totals(cells: FloatArray, codes: NDArray[np.intp], count: int) -> FloatArray:

@@ -32,7 +32,10 @@ __all__ = [
 
 
 def auroc(positive: ArrayLike, negative: ArrayLike) -> FloatArray:
-    """AUROC per cell, ties counted one half, through mid-ranks.
+    """AUROC per cell: (Σ mid-ranks of the positives - n₊(n₊+1)/2) / (n₊ n₋), ties one half (Hanley & McNeil 1982).
+
+    A description of these texts; for a claim about other texts take :func:`auroc_interval`. Not comparable between
+    sets of different difficulty.
 
     Args:
         positive: scores of the positive texts, ``[..., n_positive]``.

@@ -55,6 +55,9 @@ def required_n(
 
     With ``per_cluster`` units per cluster and intraclass correlation ``icc`` the n is inflated by the design effect
     1 + (per_cluster - 1)·icc (Kish 1965) and rounded up to whole units.
+
+    For planning only: ``effect`` is the smallest one worth knowing. An effect that was observed in the same run, put in
+    here, gives a number that follows from its p.
     """
     probability(power, "power")
     probability(alpha, "alpha")

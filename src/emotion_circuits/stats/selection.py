@@ -92,7 +92,10 @@ def select_best(
     *,
     cells: Sequence[Hashable] | None = None,
 ) -> Selection:
-    """The cell with the largest mean over clusters on the dev split.
+    """The cell with the largest mean over clusters on the dev split (sample splitting, Cox 1975).
+
+    For unordered cells. Among neighbouring layers take :func:`select_plateau_middle`, which is less driven by noise;
+    for a claim over all cells at once, without a split, use max-T instead.
 
     Args:
         values: ``[cell, n]`` dev differences or scores, larger is better.
