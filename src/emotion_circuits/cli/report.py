@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from emotion_circuits.cli._console import print_json, print_text
 from emotion_circuits.cli._options import RESULT_OPTIONS, ResultOptions
+from emotion_circuits.cli.study import study_command
 from emotion_circuits.errors import UsageError
 
 app = App(name="report", help="Write the report of a profile.")
@@ -25,7 +26,7 @@ def report(
     from emotion_circuits.experiments import Study, load_profile
     from emotion_circuits.report.assemble import assemble_report
     from emotion_circuits.report.write import write_report
-    from emotion_circuits.store import Store
+    from emotion_circuits.store import Store, slug
 
     chosen = load_profile(profile)
     store = Store(Path(options.results))
@@ -38,8 +39,8 @@ def report(
         )
     sources = {run.model: str(run.read_json("spec.json")["recorded"].get("source", "")) for run in runs}
     study = Study(chosen, runs, [], sources)
-    command = f"emotion-circuits study {chosen.name} " + " ".join(f"--model {m}" for m in sources)
-    written = write_report(assemble_report(study, command), Path(options.results) / chosen.name, lang)
+    command = study_command(profile, tuple(sources), options.results)
+    written = write_report(assemble_report(study, command), Path(options.results) / slug(chosen.name), lang)
     if options.json:
         print_json({"html": written.html, "markdown": written.markdown, "figures": written.figures})
     else:

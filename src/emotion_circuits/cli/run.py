@@ -69,7 +69,8 @@ def _run(experiment: Experiment, model: str, profile: str, params: Any, options:
     from emotion_circuits.store import Store
 
     study = load_profile(profile)
-    given = params.model_dump(exclude_unset=True)
+    # Without any of its options the experiment's parameters are not built at all.
+    given = {} if params is None else params.model_dump(exclude_unset=True)
     resolved = study.params(experiment.name, given)
     bench = Workbench(
         Store(Path(options.results)), study.name, functools.cache(functools.partial(loader(options), model)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,16 +35,18 @@ def study(
 ) -> int:
     """Run every experiment of a profile on every model, then write the report. The same command resumes."""
     from emotion_circuits.experiments import load_profile
+    from emotion_circuits.report.words import load_words
 
     if list:
         return _list(options.json)
+    load_words(lang)  # a language that does not exist is refused now, not after an hour of work
     if profile is None:
         raise UsageError("no profile was named", "emotion-circuits study quickstart (or: study --list)")
     chosen = load_profile(profile)
-    models = model or chosen.models or ("smollm2-135m",)
+    models = tuple(dict.fromkeys(model or chosen.models or ("smollm2-135m",)))
     if dry_run:
         return _dry_run(chosen, models, options)
-    return _run(chosen, models, lang, options)
+    return _run(profile, chosen, models, lang, options)
 
 
 def _list(as_json: bool) -> int:
@@ -59,11 +62,11 @@ def _list(as_json: bool) -> int:
     return 0
 
 
-def _run(profile: Profile, models: Sequence[str], lang: str, options: ComputeOptions) -> int:
+def _run(typed: str, profile: Profile, models: Sequence[str], lang: str, options: ComputeOptions) -> int:
     from emotion_circuits.experiments import run_study
     from emotion_circuits.report.assemble import assemble_report
     from emotion_circuits.report.write import write_report
-    from emotion_circuits.store import Store
+    from emotion_circuits.store import Store, slug
 
     start = time.monotonic()
     say(f"study {profile.name}: {profile.title}", quiet=options.quiet)
@@ -71,23 +74,32 @@ def _run(profile: Profile, models: Sequence[str], lang: str, options: ComputeOpt
         profile, models, Store(Path(options.results)), loader(options), seed=options.seed, rows=options.rows,
         force=options.force, progress=progress_of(options), report=lambda line: say(f"  {line}", quiet=options.quiet),
     )  # fmt: skip
-    command = f"emotion-circuits study {profile.name} " + " ".join(f"--model {m}" for m in models)
-    report = assemble_report(finished, command)
-    written = write_report(report, Path(options.results) / profile.name, lang)
-    code = _exit_code(finished)
+    for failure in finished.failures:
+        say(f"failed: {failure.experiment} on {failure.model}: {failure.error}")
+    verdicts, page = [], None
+    # Where nothing finished there is nothing new to tell, and a report that an earlier run left is kept.
+    if finished.runs:
+        report = assemble_report(finished, study_command(typed, models, options.results))
+        verdicts = list(report.verdicts)
+        page = write_report(report, Path(options.results) / slug(profile.name), lang).html.resolve()
     if options.json:
         print_json({
-            "profile": profile.name, "models": list(models), "verdicts": report.verdicts, "report": written.html,
+            "profile": profile.name, "models": models, "verdicts": verdicts, "report": page,
             "seconds": time.monotonic() - start, "runs": [run.folder for run in finished.runs],
             "failures": [{**vars(f), "error": str(f.error)} for f in finished.failures],
         })  # fmt: skip
-        return code
-    for line in report.verdicts:
+        return _exit_code(finished)
+    for line in verdicts:
         print_text(line)
-    for failure in finished.failures:
-        say(f"failed: {failure.experiment} on {failure.model}: {failure.error}")
-    print_text(f"report: {written.html.resolve()}  ({duration_text(time.monotonic() - start)})")
-    return code
+    if page is not None:
+        print_text(f"report: {page}  ({duration_text(time.monotonic() - start)})")
+    return _exit_code(finished)
+
+
+def study_command(profile: str, models: Sequence[str], results: Path) -> str:
+    """What to type to run the study again."""
+    words = ["emotion-circuits", "study", profile, *(["--model", *models] if models else [])]
+    return shlex.join([*words, *([] if results == Path("results") else ["--results", str(results)])])
 
 
 def _exit_code(finished: Study) -> int:

@@ -156,12 +156,14 @@ def run_capture(
 ) -> Iterator[int]:
     """Capture what the sinks still miss, yielding the number of prompts finished after each batch.
 
-    The LM head is skipped. Batches are bucketed by length, so rows arrive out of order; a sink that was interrupted
-    gets only its missing rows.
+    The LM head is skipped. Batches are bucketed by length, so rows arrive out of order. A sink that was interrupted
+    gets its missing rows in the batches of an uninterrupted capture (rounding depends on a batch's shape), so that
+    resuming gives the same bytes.
     """
-    todo = sorted(_unfinished(plan, by_prompt, by_token))
-    for bucket in length_buckets([plan.encoded[i] for i in todo], max_rows):
-        rows = [todo[i] for i in bucket]
+    missing = _unfinished(plan, by_prompt, by_token)
+    for rows in length_buckets(plan.encoded, max_rows):
+        if missing.isdisjoint(rows):
+            continue
         tokens = np.concatenate([np.arange(*plan.token_starts[r : r + 2]) for r in rows])
         for name, values in _forward(lm, plan, rows).items():
             if name.endswith("@all"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
+from emotion_circuits.errors import StoreError
 from emotion_circuits.experiments._contract import CaptureStep
 from emotion_circuits.types import Activations, Prompt
 
@@ -60,9 +60,15 @@ def load_capture(run: Run, name: str) -> Activations:
     """A finished capture of a run, mapped from disk."""
     from emotion_circuits.store import open_tensors
 
-    index = json.loads(run.path(f"{name}.json").read_text(encoding="utf-8"))
+    index = run.read_json(f"{name}.json")
     files = [Path(run.path(f"{name}{suffix}.safetensors")) for suffix in ("", "-tokens")]
     arrays = {n: a for file in files if file.exists() for n, a in open_tensors(file).items()}
+    names = [f"{k}@{p}" for k in index["kinds"] for p in index["positions"]]
+    if lost := [n for n in names if n not in arrays]:
+        raise StoreError(
+            f"the capture {name!r} of {run.folder} has lost {lost[0]} (a file was moved or removed)",
+            f"remove the folder {run.folder} and run the same command again",
+        )
     prompts = TypeAdapter(tuple[Prompt, ...]).validate_python(index["prompts"])
     values = {(k, p): arrays[f"{k}@{p}"] for k in index["kinds"] for p in index["positions"]}
     return Activations(prompts, tuple(index["layers"]), values, index["model"], tuple(index["token_starts"]))

@@ -13,9 +13,17 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 
-def verdict_lines(results: Sequence[Row], depth: int) -> list[str]:
+UNPAIRED = (
+    "No scenario of this set is written under two labels, so the analysis is unpaired: texts count as independent, "
+    "labels are permuted over all of them, and a difference in topic or length between the labels would look like "
+    "emotion."
+)
+
+
+def verdict_lines(results: Sequence[Row], depth: int, paired: bool) -> list[str]:
     """One line per emotion: layer, test AUROC with interval, own-vs-rest, and what shuffled labels reach."""
-    return [_line(row, depth) for row in results]
+    note = [] if paired else ["unpaired texts: topic or length may differ with the label (see the report)"]
+    return [*(_line(row, depth) for row in results), *note]
 
 
 def _line(row: Row, depth: int) -> str:
@@ -29,7 +37,7 @@ def _line(row: Row, depth: int) -> str:
 
 def direction_section(cell: _Cell, results: Sequence[Row], params: Directions.Params) -> Section:
     """The report's section on question 1; figures show the first site and position, tables show all."""
-    first = cell.results()
+    first = cell.results
     curves = [
         _curves(cell, "against_neutral", "layer-auroc", "Emotion against neutral, by layer"),
         _curves(cell, "own_vs_rest", "layer-own-vs-rest", "Emotion against the other emotions, by layer"),
@@ -66,6 +74,8 @@ def _answer(cell: _Cell, results: Sequence[Row], params: Directions.Params) -> l
         f"({cell.kind}, {cell.position}); the layer was chosen on dev scenarios, and what follows was measured on "
         f"{count} test texts of scenarios that neither saw."
     ]
+    if not cell.paired:
+        sentences.append(UNPAIRED)
     if found:
         sentences.append(f"Established on test scenarios: {', '.join(found)}.")
     if lost:

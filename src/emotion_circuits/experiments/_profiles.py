@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from emotion_circuits.errors import UsageError, unknown_name
+from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
 from emotion_circuits.experiments._contract import ExperimentParams
 from emotion_circuits.experiments._registry import find_experiment
 
@@ -43,7 +43,7 @@ class Profile:
         for name, values in self.experiments:
             if name in model.model_fields and name not in written:
                 written[name] = values
-        return _validated(model, {**written, **(overrides or {})}, f"profile {self.name!r}, experiment {experiment!r}")
+        return _validated(model, _merged(written, overrides or {}), f"profile {self.name!r}, experiment {experiment!r}")
 
 
 def list_profiles() -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def load_profile(name_or_path: str) -> Profile:
     if path.suffix == ".toml":
         if not path.is_file():
             raise UsageError(f"there is no profile file {path}", f"built-in profiles: {', '.join(list_profiles())}")
-        return _parse(path.stem, path.read_text(encoding="utf-8"), str(path))
+        return _parse(path.stem, _read(path), str(path))
     if name_or_path in list_profiles():
         resource = files("emotion_circuits") / "studies" / f"{name_or_path}.toml"
         return _parse(name_or_path, resource.read_text(encoding="utf-8"), f"{name_or_path}.toml")
@@ -84,14 +84,50 @@ def _parse(name: str, text: str, shown: str) -> Profile:
     for key in data:
         if key not in _KEYS:
             raise unknown_name(f"key in {shown}", key, sorted(_KEYS))
-    tables = data.get("experiment", [])
+    for key in ("title", "description"):
+        if not isinstance(data.get(key, ""), str):
+            raise UsageError(f"{shown}: {key} must be a text, not {data[key]!r}", f'write {key} = "…"')
+    models = data.get("models", [])
+    if not isinstance(models, list) or not all(isinstance(m, str) and m for m in models):
+        raise UsageError(f"{shown}: models must be a list of texts, not {models!r}", 'write models = ["smollm2-135m"]')
+    experiments = _experiments(data.get("experiment", []), shown)
+    return Profile(name, data.get("title", name), data.get("description", ""), tuple(models), experiments)
+
+
+def _experiments(tables: object, shown: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """The ``[[experiment]]`` tables as (name, parameters), all of them checked."""
     if not isinstance(tables, list) or not all(isinstance(t, dict) and isinstance(t.get("name"), str) for t in tables):
         raise UsageError(f"{shown}: every [[experiment]] table needs a name", 'write name = "directions"')
-    experiments = tuple((t["name"], {k: v for k, v in t.items() if k != "name"}) for t in tables)
-    for experiment, params in experiments:
-        _validated(find_experiment(experiment).Params, params, f"{shown}, experiment {experiment!r}")
-    models = data.get("models", [])
-    return Profile(name, str(data.get("title", name)), str(data.get("description", "")), tuple(models), experiments)
+    if not tables:
+        raise UsageError(f"{shown} has no experiment", 'add a table [[experiment]] with name = "directions"')
+    experiments = {}
+    for table in tables:
+        name, params = table["name"], {k: v for k, v in table.items() if k != "name"}
+        if name in experiments:
+            raise UsageError(f"{shown} has the experiment {name!r} twice", "write a profile for each of them")
+        try:
+            _validated(find_experiment(name).Params, params, f"{shown}, experiment {name!r}")
+        except EmotionCircuitsError as error:
+            where = "" if shown in error.what else f"{shown}: "
+            raise UsageError(f"{where}{error.what}", error.fix) from error
+        experiments[name] = params
+    return tuple(experiments.items())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the profile file {path}: {error}", "give a UTF-8 text file") from error
+
+
+def _merged(written: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``overrides`` on top of ``written``, field by field in nested parameters too."""
+    merged = dict(written)
+    for key, value in overrides.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _validated(model: type[ExperimentParams], values: Mapping[str, Any], where: str) -> ExperimentParams:

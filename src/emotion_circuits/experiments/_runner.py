@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from emotion_circuits.errors import StoreError
 from emotion_circuits.experiments._captured import capture_to_run
 from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, ExperimentParams, Outcome
 from emotion_circuits.experiments._registry import find_experiment
@@ -89,8 +90,7 @@ def run_experiment(name: str, params: ExperimentParams | Mapping[str, Any], benc
     bench.require_known_family()
     prepared = prepare(name, params, bench)
     if bench.force:
-        with prepared.run.lock():
-            prepared.run.discard()
+        _discard(prepared)
     return _finish(prepared, bench)
 
 
@@ -104,6 +104,27 @@ def prepare(name: str, params: ExperimentParams | Mapping[str, Any], bench: Work
     recorded = {"rows": bench.rows, "device": str(bench.lm.device), "source": bench.lm.source}
     run = bench.store.run(bench.profile, bench.lm.name, name, inputs, recorded)
     return Prepared(experiment, resolved, run, required, steps)
+
+
+def _discard(prepared: Prepared) -> None:
+    """Remove the run, and those it requires that another version of the package wrote (nothing here can read them)."""
+    with prepared.run.lock():
+        prepared.run.discard()
+    for needed in prepared.required.values():
+        if not _readable(needed.run):
+            _discard(needed)
+
+
+def _readable(run: Run) -> bool:
+    from emotion_circuits.store.runs import DONE, SPEC, check_schema
+
+    try:
+        for name in (SPEC, DONE):
+            if (run.folder / name).exists():
+                check_schema(run.folder / name)
+    except StoreError:
+        return False
+    return True
 
 
 def _finish(prepared: Prepared, bench: Workbench) -> Run:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.errors import EmotionCircuitsError
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from emotion_circuits.store import Run, Store
 
 log = logging.getLogger(__name__)
+
+FAILED, FAILURES = "failed.json", "failures.jsonl"
+"""In a model's folder: why it did not finish the last time, and every such time with its traceback."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +65,65 @@ def run_study(
     study = Study(profile)
     for model in models:
         loaded = functools.cache(functools.partial(load, model))
-        loaded = functools.cache(functools.partial(load, model))
         bench = Workbench(store, profile.name, loaded, seed, rows, force, progress)
         for experiment, _ in profile.experiments:
+            failure: Failure | None = None
             try:
                 run = run_experiment(experiment, profile.params(experiment, overrides), bench)
             except EmotionCircuitsError as error:
-                log.error("%s on %s failed: %s", experiment, model, error)
-                study.failures.append(Failure(model, experiment, error))
+                failure = Failure(model, experiment, error)
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                failure = Failure(model, experiment, _memory_ran_out(model, error))
+            if failure is not None:
+                log.error("%s on %s failed: %s", experiment, model, failure.error)
+                study.failures.append(failure)
+                _leave_log(store, profile.name, failure)
                 break
             study.runs.append(run)
             study.sources[bench.lm.name] = bench.lm.source
             for verdict in run.read_summary()["verdicts"]:
                 report(verdict)
+        else:
+            _clear_log(store, profile.name, model)
     return study
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def _memory_ran_out(model: str, error: BaseException) -> EmotionCircuitsError:
+    detail = (str(error).splitlines() or [type(error).__name__])[0]
+    fix = "use a smaller batch with --rows, --dtype bfloat16, or a smaller model; what was finished is kept"
+    failure = EmotionCircuitsError(f"memory ran out on {model} ({detail})", fix)
+    failure.__cause__ = error
+    return failure
+
+
+def _leave_log(store: Store, profile: str, failure: Failure) -> None:
+    """What went wrong, beside the model's runs: a model that could not even be loaded has no run folder."""
+    from emotion_circuits.errors import StoreError
+    from emotion_circuits.store import append_jsonl, write_json
+    from emotion_circuits.store.provenance import now
+
+    error = failure.error
+    record = {"time": now(), "model": failure.model, "experiment": failure.experiment, "type": type(error).__name__,
+              "message": error.what, "fix": error.fix}  # fmt: skip
+    with suppress(StoreError):  # results that cannot be written are the failure itself
+        folder = _model_folder(store, profile, failure.model)
+        write_json(folder / FAILED, record)
+        append_jsonl(folder / FAILURES, [{**record, "traceback": "".join(traceback.format_exception(error))}])
+
+
+def _clear_log(store: Store, profile: str, model: str) -> None:
+    """A model that went through has not failed; what happened before stays in its log."""
+    with suppress(OSError):
+        (_model_folder(store, profile, model) / FAILED).unlink(missing_ok=True)
+
+
+def _model_folder(store: Store, profile: str, model: str) -> Path:
+    from emotion_circuits.store import model_folder, slug
+
+    return store.root / slug(profile) / model_folder(model)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from emotion_circuits.errors import UsageError
+from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import (
     CaptureStep,
     Context,
@@ -18,14 +19,21 @@ from emotion_circuits.experiments._contract import (
     Outcome,
 )
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments.directions import Directions
-from emotion_circuits.types import NEUTRAL, Positions, Prompt, Section, Table
+from emotion_circuits.experiments.directions import Directions, one_vector_a_text
+from emotion_circuits.experiments.extract import at_emotion_words, select_sets
+from emotion_circuits.types import NEUTRAL, Positions, Prompt, Section, SiteKind, Table
 
 if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
 
 SYNONYMS = {"remorse": "apology", "thanks": "gratitude"}
 """Labels of well-known corpora for emotions of ours (GoEmotions: Demszky et al. 2020)."""
+
+SITE: SiteKind = "resid_post"
+
+
+def _position(written: str) -> str:
+    return one_vector_a_text((str(Positions.parse(written)),))[0]
 
 
 @experiment("check", "Test the fitted directions on labelled text of your own (JSONL, JSON or CSV: text, emotion).")
@@ -36,16 +44,20 @@ class Check(Experiment):
         """Parameters of ``check``."""
 
         on: Path | None = Field(None, description="File with the fields text and emotion (JSONL, JSON or CSV).")
-        position: str = Field("mean-content", description="Token position at which texts are read.")
+        position: Annotated[str, AfterValidator(_position)] = Field(
+            "mean-content", description="Token position at which texts are read."
+        )
         alias: tuple[str, ...] = Field((), description="Labels of the file for our emotions: remorse=apology.")
         directions: Directions.Params = Field(default_factory=Directions.Params, description="What to fit.")
         resamples: int = Field(2000, ge=200, description="Bootstrap resamples.")
 
     def requires(self, params: Params) -> Sequence[Needed]:
-        positions = params.directions.positions
-        if params.position not in positions:
-            positions = (*positions, params.position)
-        return [Needed("directions", params.directions.model_copy(update={"positions": positions}))]
+        wanted = params.directions
+        update = {
+            "positions": tuple(dict.fromkeys((*wanted.positions, params.position))),
+            "sites": tuple(dict.fromkeys((*wanted.sites, SITE))),
+        }
+        return [Needed("directions", wanted.model_copy(update=update))]
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         from emotion_circuits.store import fingerprint_file
@@ -53,8 +65,24 @@ class Check(Experiment):
         return {"file": fingerprint_file(_file(params))}
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
-        position = Positions.parse(params.position)
-        return [CaptureStep("texts", _read(params), ("resid_post",), (position,))]
+        position, texts, known = Positions.parse(params.position), _read(params), _emotions(params)
+        used = tuple(p for p in texts if p.emotion == NEUTRAL or p.emotion in known)
+        if all(p.emotion == NEUTRAL for p in used):
+            found = ", ".join(dict.fromkeys(p.emotion for p in texts))
+            raise UsageError(
+                f"{params.on} has no text of an emotion that has a direction ({', '.join(known)}); its labels: {found}",
+                "label texts with the field `emotion`, or translate labels with --alias THEIRS=OURS",
+            )
+        if position.kind == "emotion-word":
+            used = at_emotion_words(tuple(p for p in used if p.spans or p.emotion == NEUTRAL))
+            if not used:
+                raise UsageError(
+                    f"no emotional text of {params.on} has an emotion word, but position {position} asks for one",
+                    "use --position mean-content, or give character spans in the file",
+                )
+        # A text that stands alone is its own cluster; copies of one text are one.
+        clustered = tuple(replace(p, scenario=p.scenario or f"text:{p.text}") for p in used)
+        return [CaptureStep("texts", clustered, (SITE,), (position,))]
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.experiments.directions import load_directions
@@ -62,13 +90,13 @@ class Check(Experiment):
         from emotion_circuits.representations.evidence import layer_auroc
 
         run = context.runs["directions"]
-        directions = load_directions(run, "resid_post", params.position)
+        directions = load_directions(run, SITE, params.position)
         chosen = {
             r["emotion"]: r["layer"]
             for r in run.read_summary()["results"]
-            if r["position"] == params.position and r["site"] == "resid_post"
+            if r["position"] == params.position and r["site"] == SITE
         }
-        data = labelled(context.captures["texts"], "resid_post", params.position)
+        data = labelled(context.captures["texts"], SITE, params.position)
         rows = []
         for emotion in directions.emotions:
             found = layer_auroc(
@@ -77,11 +105,11 @@ class Check(Experiment):
             )  # fmt: skip
             if found is not None:
                 rows.append({"emotion": emotion, "layer": chosen[emotion], **found})
-        unknown = sorted(set(data.emotions) - set(directions.emotions))
+        unknown = sorted({p.emotion for p in _read(params)} - {*directions.emotions, NEUTRAL})
         return Outcome(
             {"position": params.position, "results": rows, "labels_without_direction": unknown},
             verdicts=[_line(r) for r in rows],
-            section=_section(rows, params),
+            section=_section(rows, unknown, params),
         )
 
 
@@ -92,25 +120,40 @@ def _file(params: Check.Params) -> Path:
 
 
 def _read(params: Check.Params) -> tuple[Prompt, ...]:
-    """The file's texts, labels translated; raises when no label is one of ours."""
-    from dataclasses import replace
-
+    """The file's texts with their labels translated, and the spans of emotion words where the lexicons have some."""
+    from emotion_circuits.prompts import find_emotion_words
     from emotion_circuits.prompts.importing import import_rows
 
-    aliases = dict(SYNONYMS)
+    aliases = _aliases(params)
+    translated = []
+    for prompt in (row.prompt for row in import_rows(_file(params))):
+        ours = aliases.get(prompt.emotion, prompt.emotion)
+        if ours != prompt.emotion:
+            spans = prompt.spans or (() if ours == NEUTRAL else find_emotion_words(prompt.text, ours))
+            prompt = replace(prompt, emotion=ours, spans=spans)
+        translated.append(prompt)
+    return tuple(translated)
+
+
+def _aliases(params: Check.Params) -> dict[str, str]:
+    """Labels of the file → labels of ours: well-known ones that the directions lack, then what the user says."""
+    known = _emotions(params)
+    aliases = {theirs: ours for theirs, ours in SYNONYMS.items() if theirs not in known and ours in known}
     for pair in params.alias:
         theirs, equals, ours = pair.partition("=")
         if not (theirs and equals and ours):
             raise UsageError(f"cannot read alias {pair!r}", "write it as --alias remorse=apology")
+        if ours not in (*known, NEUTRAL):
+            raise unknown_name("emotion", ours, [*known, NEUTRAL])
         aliases[theirs] = ours
-    # A text that stands alone is its own cluster; copies of one text are one.
-    prompts = tuple(
-        replace(p, emotion=aliases.get(p.emotion, p.emotion), scenario=p.scenario or f"text:{p.text}")
-        for p in (row.prompt for row in import_rows(_file(params)))
-    )
-    if not any(p.emotion != NEUTRAL for p in prompts):
-        raise UsageError(f"{params.on} has no emotional text", "label texts with the field `emotion`")
-    return prompts
+    return aliases
+
+
+def _emotions(params: Check.Params) -> tuple[str, ...]:
+    """The emotions that the fitted set has directions for."""
+    chosen = params.directions
+    texts = select_sets((chosen.prompts,), chosen.emotions, chosen.scenarios)[chosen.prompts]
+    return tuple(dict.fromkeys(p.emotion for p in texts if p.emotion != NEUTRAL))
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -128,10 +171,13 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _section(rows: Sequence[Mapping[str, Any]], params: Check.Params) -> Section:
+def _section(rows: Sequence[Mapping[str, Any]], unknown: Sequence[str], params: Check.Params) -> Section:
     columns = {"emotion": "emotion", "layer": "layer", "auroc": "AUROC", "own_vs_rest": "own-vs-rest", "n": "texts"}
     name = _file(params).name
     table = Table(
         "check", f"Directions on {name}", "Layers were chosen on the dev scenarios of the fit.", columns, rows
     )
-    return Section("check", f"On your own texts: {name}", [_line(r) + "." for r in rows], tables=[table])
+    answer = [_line(r) + "." for r in rows]
+    if unknown:
+        answer.append(f"Left out, because no direction was fitted for these labels: {', '.join(unknown)}.")
+    return Section("check", f"On your own texts: {name}", answer, tables=[table])

@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._contract import Context, Experiment, ExperimentParams, Needed, Outcome
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    ExperimentParams,
+    Needed,
+    Outcome,
+)
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments.extract import TEXTS, WORDS, Extract, select_prompts
-from emotion_circuits.types import BASELINE_ARM, NEUTRAL, Observation, Positions, SiteKind
+from emotion_circuits.experiments.extract import (
+    TEXTS,
+    WORDS,
+    EmotionNames,
+    Extract,
+    PositionNames,
+    SetNames,
+    SiteKinds,
+    at_emotion_words,
+    select_sets,
+)
+from emotion_circuits.types import BASELINE_ARM, INDEXED_KINDS, NEUTRAL, Observation, Positions, Prompt, SiteKind
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emotion_circuits.models.lm import LM
     from emotion_circuits.representations import DirectionSet, Evidence, Labelled
     from emotion_circuits.store import Run
 
 ALPHA = 0.05
+
+MINIMUM_TEXTS, MINIMUM_TEST_SCENARIOS = 2, 5
+"""Texts per label in each split, and test scenarios, below which no interval can be computed."""
+
+
+def one_vector_a_text(positions: tuple[str, ...]) -> tuple[str, ...]:
+    """The positions, if each gives one vector a text; raises otherwise."""
+    for position in positions:
+        if position in ("all", "generated"):
+            raise UsageError(
+                f"a direction needs one vector a text, and position {position!r} gives none or many",
+                "use mean-content, last or emotion-word-last",
+            )
+    return positions
+
+
+def _residual_wide(sites: tuple[SiteKind, ...]) -> tuple[SiteKind, ...]:
+    for kind in sites:
+        if kind in INDEXED_KINDS:
+            raise UsageError(
+                f"directions are vectors of the residual stream, and site {kind!r} is not one",
+                "use resid_pre, resid_mid, resid_post, attn_out or mlp_out",
+            )
+    return sites
 
 
 @experiment("directions", "Fit emotion directions and test them on scenarios they never saw.")
@@ -31,19 +75,19 @@ class Directions(Experiment):
         """Parameters of ``directions``."""
 
         prompts: str = Field("baseline", description="Prompt set (name or JSONL file) the directions are fitted on.")
-        emotions: tuple[str, ...] = Field((), description="Only these emotions (default: all of the set).")
+        emotions: EmotionNames = Field((), description="Only these emotions (default: all of the set).")
         scenarios: int | None = Field(None, ge=10, description="Only the first N scenarios of every set.")
-        sites: tuple[SiteKind, ...] = Field(
+        sites: Annotated[SiteKinds, AfterValidator(_residual_wide)] = Field(
             ("resid_post",), description="Site kinds: resid_post, resid_pre, mlp_out, …"
         )
-        positions: tuple[str, ...] = Field(
+        positions: Annotated[PositionNames, AfterValidator(one_vector_a_text)] = Field(
             ("mean-content",), description="Positions; the first one carries the verdict (mean-content by default)."
         )
         layers: tuple[int, ...] = Field((), description="Layers to look at (default: all).")
-        compare: tuple[str, ...] = Field(
+        compare: SetNames = Field(
             (), description="Other sets on which the same directions are tested (implicit, replication, …)."
         )
-        beside: tuple[str, ...] = Field(
+        beside: SetNames = Field(
             (), description="Other sets on which directions are fitted anew, to be shown side by side."
         )
         components: int = Field(0, ge=0, description="Also report with N principal components of neutral text removed.")
@@ -51,11 +95,20 @@ class Directions(Experiment):
         resamples: int = Field(2000, ge=200, description="Bootstrap resamples of scenarios.")
 
     def requires(self, params: Params) -> Sequence[Needed]:
-        sets = tuple(dict.fromkeys((params.prompts, *params.compare, *params.beside)))
         return [Needed("extract", Extract.Params(
-            sets=sets, emotions=params.emotions, scenarios=params.scenarios, sites=params.sites,
+            sets=_sets(params), emotions=params.emotions, scenarios=params.scenarios, sites=params.sites,
             positions=params.positions, layers=params.layers,
         ))]  # fmt: skip
+
+    def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
+        """Nothing of its own; refuses sets that are too small before anything is captured."""
+        sets = select_sets(_sets(params), params.emotions, params.scenarios)
+        at_words = any(Positions.parse(p).kind == "emotion-word" for p in params.positions)
+        for name in (params.prompts, *params.beside):
+            _require_enough(name, sets[name])
+            if at_words:
+                _require_enough(f"{name} (texts with an emotion word)", at_emotion_words(sets[name]))
+        return ()
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.experiments._direction_report import direction_section, verdict_lines
@@ -65,15 +118,17 @@ class Directions(Experiment):
             for kind in params.sites
             for position in params.positions
         ]
-        results = [row for cell in cells for row in cell.results()]
+        first = cells[0].results
+        results = [*first, *(row for cell in cells[1:] for row in cell.results)]
         section = direction_section(cells[0], results, params)
         return Outcome(
             summary={
                 "results": results,
+                "paired": cells[0].paired,
                 "layers": context.lm.n_layers,
                 "layer_numbers": list(cells[0].data.layers),
             },
-            verdicts=verdict_lines(cells[0].results(), context.lm.n_layers),
+            verdicts=verdict_lines(first, context.lm.n_layers, cells[0].paired),
             section=section,
             observations=(o for cell in cells for o in cell.observations(context)),
             tensors={"directions": {k: v for cell in cells for k, v in cell.tensors().items()}},
@@ -91,8 +146,6 @@ class _Cell:
         self._all = _load(context.runs["extract"], kind, position)
         self.data = self._of_set(params.prompts)
         self.emotions = params.emotions or self.data.emotions
-        if not self.emotions or NEUTRAL in self.emotions:
-            raise UsageError("directions need emotional texts and neutral ones", "see `emotion-circuits prompts show`")
         self.directions = extract_directions(self.data.split("fit"), self.emotions)
         self.evidence: dict[str, Evidence] = {
             e: gather_evidence(
@@ -102,6 +155,7 @@ class _Cell:
             for e in self.emotions
         }  # fmt: skip
 
+    @cached_property
     def results(self) -> list[dict[str, Any]]:
         """One row per emotion: the numbers of the run's ``summary.json``."""
         return [self._result(e) for e in self.emotions]
@@ -151,7 +205,8 @@ class _Cell:
         data = self._of_set(name)
         if emotion not in data.emotions:
             return None
-        directions = extract_directions(data.split("fit"), self.emotions)
+        shared = tuple(e for e in self.emotions if e in data.emotions)
+        directions = extract_directions(data.split("fit"), shared)
         layer, _ = choose_layer(directions, data.split("dev"), emotion, self.depth)
         row = _auroc_row(
             directions, data.split("test"), emotion, directions.row(layer), self.params.resamples, self.seed
@@ -166,14 +221,25 @@ class _Cell:
                          self.params.resamples, self.seed)  # fmt: skip
         return None if row is None else {"components": self.params.components, **row}
 
+    @cached_property
+    def _texts(self) -> dict[str, tuple[Prompt, ...]]:
+        return select_sets(_sets(self.params), self.params.emotions, self.params.scenarios)
+
+    @property
+    def paired(self) -> bool:
+        """Whether a scenario is written under two labels at least."""
+        from emotion_circuits.prompts.statistics import is_paired
+
+        return is_paired(self._texts[self.params.prompts])
+
     def _of_set(self, name: str) -> Labelled:
         """The captured texts that belong to a prompt set (twins read at an emotion's words go with their text)."""
         import numpy as np
 
         from emotion_circuits.prompts.matching import AT
 
-        ids = {p.id for p in select_prompts((name,), self.params.emotions, self.params.scenarios)}
-        return self._all.select(np.array([i.partition(AT)[0] in ids for i in self._all.ids]))
+        ids = {p.id for p in self._texts[name]}
+        return self._all.select(np.array([all(part in ids for part in i.split(AT)) for i in self._all.ids]))
 
     def observations(self, context: Context) -> Iterator[Observation]:
         """Standardised projections of the test texts at every layer: arm ``emotion`` against ``baseline`` (neutral)."""
@@ -187,12 +253,15 @@ class _Cell:
             down = ~test.of(emotion)[used]
             spread = np.maximum(scores[:, down].std(axis=1, ddof=1, keepdims=True), 1e-12)
             units = (scores - scores[:, down].mean(axis=1, keepdims=True)) / spread
+            samples: Counter[tuple[str, bool]] = Counter()
             for column, scenario in enumerate(test.scenarios[used]):
+                sample = samples[str(scenario), bool(down[column])]
+                samples[str(scenario), bool(down[column])] += 1
                 for row, layer in enumerate(test.layers):
                     yield Observation(
                         experiment="directions", model=context.lm.name, emotion=emotion, layer=layer,
                         position=str(self.position), strength=None, arm=BASELINE_ARM if down[column] else "emotion",
-                        unit=str(scenario), cluster=str(scenario), split="test", sample=0, scorer=scorer,
+                        unit=str(scenario), cluster=str(scenario), split="test", sample=sample, scorer=scorer,
                         value=float(units[row, column]),
                     )  # fmt: skip
 
@@ -213,6 +282,33 @@ def established(evidence: Evidence) -> bool:
     intervals = [evidence.against_neutral.interval, *([own.interval] if own else [])]
     above = all(float(i.low[row]) > 0.5 for i in intervals)
     return above and evidence.p_max_layer <= ALPHA and evidence.p_shuffled <= ALPHA
+
+
+def _sets(params: Directions.Params) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((params.prompts, *params.compare, *params.beside)))
+
+
+def _require_enough(name: str, texts: Sequence[Prompt]) -> None:
+    """Raise unless every emotion and neutral have texts in every split, and test scenarios enough for an interval."""
+    labels = tuple(dict.fromkeys(p.emotion for p in texts if p.emotion != NEUTRAL))
+    if not labels:
+        raise UsageError(f"prompt set {name} has no emotional text", "see `emotion-circuits prompts list`")
+    counts = Counter((p.emotion, p.split) for p in texts)
+    for label in (NEUTRAL, *labels):
+        for split in ("fit", "dev", "test"):
+            if (n := counts[label, split]) < MINIMUM_TEXTS:
+                raise UsageError(
+                    f"prompt set {name} has {n} texts of {label!r} in its {split} split; directions need "
+                    f"{MINIMUM_TEXTS} at least",
+                    "give more texts or scenarios (`emotion-circuits prompts build` assigns splits), or choose others "
+                    "with --emotions",
+                )
+    clusters = {p.scenario or p.id for p in texts if p.split == "test"}
+    if len(clusters) < MINIMUM_TEST_SCENARIOS:
+        raise UsageError(
+            f"prompt set {name} has {len(clusters)} test scenarios; an interval needs {MINIMUM_TEST_SCENARIOS}",
+            "give more scenarios (with --scenarios, 20 or more)",
+        )
 
 
 def load_directions(run: Run, kind: SiteKind, position: str) -> DirectionSet:

@@ -64,7 +64,8 @@ def verdicts(study: Study) -> list[str]:
         if answers:
             lines += [f"Question {number}. {question}", *(f"  {a}" for a in answers)]
         else:
-            reason = "did not finish" if names else "not part of the study yet"
+            planned = {name for name, _ in study.profile.experiments} & {*names}
+            reason = "did not finish" if planned else "not part of this study" if names else "not part of the study yet"
             lines.append(f"Question {number}. {question} – {reason}")
     return lines
 
