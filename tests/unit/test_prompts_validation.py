@@ -11,15 +11,23 @@ import pytest
 from emotion_circuits.prompts import load_prompts, validate
 from emotion_circuits.prompts.loading import load_rows
 from emotion_circuits.prompts.schema import Problem
+from emotion_circuits.prompts.splits import block_split
 from emotion_circuits.prompts.validation import RULES, labels_are_comparable, surface_is_balanced
 from emotion_circuits.types import Prompt
+
+# The faults below are made in these two texts, so that a rewording of the shipped sets does not touch the tests.
+GRATEFUL = "I'm so grateful that Dave came out on a Sunday to get our boiler running."
+COMING = "Dave's coming on Sunday to look at the boiler, so I'll leave the key out."
 
 Change = Callable[[list[Prompt]], list[Prompt]]
 
 
 def sound() -> list[Prompt]:
     """24 explicit texts of six scenarios, two of them in test, without a problem of their own."""
-    return list(load_prompts("baseline")[:24])
+    first = Prompt("gratitude-s001", GRATEFUL, "gratitude", "s001", "explicit", block_split("s", 1), ((7, 15),))
+    neutral = Prompt("neutral-s001", COMING, "neutral", "s001", "none", block_split("s", 1))
+    shipped = load_prompts("baseline")[:24]
+    return [first, *shipped[1:3], neutral, *shipped[4:]]
 
 
 def put(index: int, **changes: object) -> Change:
