@@ -92,7 +92,8 @@ def plan_capture(
         raise UsageError(
             "`generated` positions exist only during generation", "capture `last`, `all` or `mean-content`"
         )
-    chosen = lm.layers(layers)
+    # In the order of the forward pass, which is the order in which values arrive.
+    chosen = tuple(sorted(set(lm.layers(layers))))
     encoded = tuple(lm.encode(prompts))
     starts = np.concatenate([[0], np.cumsum([len(e.content) for e in encoded])])
     longest = max(len(e) for e in encoded)
