@@ -1,0 +1,112 @@
+"""A tiny random model in a folder, a small profile, and the command line as a function."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers.utils import logging as transformers_logging
+
+from emotion_circuits.cli import main
+from tiny_models import byte_level_tokenizer, tiny_model
+
+PROFILE = """
+title = "Small"
+models = ["{model}"]
+
+[[experiment]]
+name = "directions"
+prompts = "baseline"
+scenarios = 20
+permutations = 99
+resamples = 200
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code in (0, 3), self.err
+        return json.loads(self.out)
+
+    def refused(self, code: int, *parts: str) -> None:
+        """Assert one paragraph on stderr that names ``parts`` and says what to type, and nothing on stdout."""
+        assert self.code == code, self
+        error = self.err[self.err.index("error: ") :]
+        assert "\n  → " in error and "Traceback" not in error and "defect" not in error, error
+        assert len(error.strip().splitlines()) == 2, error
+        for part in parts:
+            assert part in error, error
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture(autouse=True)
+def _excepthook_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command line in this process."""
+
+    def run(*words: object) -> Answer:
+        capsys.readouterr()
+        code = main([str(w) for w in words])
+        captured = capsys.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of three layers with random weights, as a Hugging Face folder."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tokenizer = byte_level_tokenizer()
+    transformers_logging.disable_progress_bar()
+    tiny_model("llama", tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    transformers_logging.enable_progress_bar()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A study of the first twenty baseline scenarios on the tiny model."""
+    path = tmp_path_factory.mktemp("profiles") / "small.toml"
+    path.write_text(PROFILE.format(model=model), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, model: Path, profile: Path) -> Path:
+    """Results of ``run directions`` on the tiny model; tests must not change this folder."""
+    results = tmp_path_factory.mktemp("finished")
+    words = ["run", "directions", "--model", model, "--profile", profile, "--results", results, "--quiet"]
+    assert main([str(w) for w in words]) == 0
+    return results
+
+
+def run_folders(results: Path, experiment: str) -> list[Path]:
+    """Folders of an experiment's runs."""
+    return sorted(p.parent for p in results.glob(f"*/*/{experiment}/*/spec.json"))
+
+
+def summary(results: Path, experiment: str = "directions") -> Any:
+    """The summary of the only run of an experiment."""
+    (folder,) = run_folders(results, experiment)
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
