@@ -60,10 +60,10 @@ def measure_time(prompts: int, repeats: int) -> dict[str, float]:
     lm = load_lm(MODEL, device="cpu")
     rows = [Prompt(f"p{i}", text) for i, text in enumerate(sentences(prompts))]
 
-    def ours() -> None:
+    def ours(rows: list[Prompt]) -> None:
         capture(lm, rows, ["resid_post"], [Positions("last")])
 
-    def bare() -> None:
+    def bare(rows: list[Prompt]) -> None:
         encoded = lm.encode(rows)
         with torch.inference_mode():
             for bucket in length_buckets(encoded, MAX_ROWS):
@@ -72,21 +72,21 @@ def measure_time(prompts: int, repeats: int) -> dict[str, float]:
                     input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
                 )
 
-    def single() -> None:
+    def single(rows: list[Prompt]) -> None:
         with torch.inference_mode():
             for e in lm.encode(rows):
                 lm.decoder(input_ids=torch.tensor([e.ids]), use_cache=False)
 
-    ways: dict[str, Callable[[], None]] = {"capture": ours, "bare": bare, "one at a time": single}
+    ways: dict[str, Callable[[list[Prompt]], None]] = {"capture": ours, "bare": bare, "one at a time": single}
     for way in ways.values():
-        way()  # warm up
+        way(rows[:64])  # warm up
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
             if name == "one at a time" and len(seconds[name]) >= 2:
                 continue  # the slowest by far; two runs suffice
             start = time.perf_counter()
-            way()
+            way(rows)
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
@@ -149,8 +149,12 @@ def main() -> int:
         ("capture / bare bucketed forward", seconds["capture"] / seconds["bare"], TIME_GOAL_BARE),
         ("capture / one prompt at a time", seconds["capture"] / seconds["one at a time"], TIME_GOAL_SINGLE),
     ]
+    print(f"{options.repeats} interleaved repeats, medians", flush=True)
     for name, value in seconds.items():
-        print(f"{name:34} {value:8.2f} s for {options.prompts} prompts ({1000 * value / options.prompts:.1f} ms each)")
+        print(
+            f"{name:34} {value:8.2f} s for {options.prompts} prompts ({1000 * value / options.prompts:.1f} ms each)",
+            flush=True,
+        )
     if Path("/proc/self/status").exists():
         few, many = measure_memory(options.prompts), measure_memory(10 * options.prompts)
         print(f"{'peak RssAnon':34} {few:8.0f} MB for {options.prompts} prompts, {many:.0f} MB for ten times as many")

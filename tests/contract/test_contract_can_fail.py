@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from emotion_circuits.engine import hooks as hooks_module
-from emotion_circuits.engine.verify import CLAUSES, verify_family
+from emotion_circuits.engine.clauses import CLAUSES, PROMPTS
+from emotion_circuits.engine.verify import verify_family
 from emotion_circuits.models.family import QKV, concatenated, interleaved, separate
 from tiny_models import tiny_lm
 
@@ -164,7 +165,7 @@ def test_attention_without_softmax_calls_is_caught(own, monkeypatch):
 
 def test_a_first_word_that_holds_the_sink_is_caught(own):
     lm = own("llama")
-    first = {e.ids[1] for e in lm.encode(_contract_prompts())}
+    first = {e.ids[1] for e in lm.encode(PROMPTS)}
     with torch.no_grad():
         lm.model.get_input_embeddings().weight[list(first)] *= 1000
     assert SINK in failing(lm)
@@ -179,9 +180,3 @@ def test_every_clause_has_a_test_that_makes_it_fail():
     covered = {EXACT, RESIDUAL, NORMS, QUERIES, RESULTS, NEURONS, VALUES, PADDING, GENERATE}
     covered |= {PACKED, STRENGTH, PATTERNS, SINK, HOOKS}
     assert covered == set(CLAUSES)
-
-
-def _contract_prompts():
-    from emotion_circuits.engine.verify import PROMPTS
-
-    return PROMPTS

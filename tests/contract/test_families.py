@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 
 import pytest
 import torch
@@ -16,10 +17,17 @@ from transformers import (
     StableLmConfig,
 )
 
-from emotion_circuits.engine.verify import ABOUT_WEIGHTS, CLAUSES, require_family, verify_family
+from emotion_circuits.engine.clauses import ABOUT_WEIGHTS, CLAUSES
+from emotion_circuits.engine.verify import require_family, verify_family
 from emotion_circuits.errors import ModelError
 from emotion_circuits.models import load_lm
 from tiny_models import ARCHITECTURES, from_config, tiny_lm, tiny_model
+
+
+@pytest.fixture(scope="module")
+def embedded_tokenizer(embedded):
+    return cache(lambda alias: AutoTokenizer.from_pretrained(embedded(alias).folder))
+
 
 LAYOUT = {name: clause for name, clause in CLAUSES.items() if name not in ABOUT_WEIGHTS}
 
@@ -99,8 +107,8 @@ def _unknown(config, tokenizers, **sizes):
     [(a, "gemma-3-270m" if a.startswith("gemma") else "smollm2-135m") for a in ARCHITECTURES]
     + [("llama", "gemma-3-270m"), ("gpt2", "gemma-3-270m"), ("gemma3_text", "smollm2-135m")],
 )
-def test_every_family_with_the_embedded_models_tokenizers(embedded, architecture, source):
-    tokenizer = AutoTokenizer.from_pretrained(embedded(source).folder)
+def test_every_family_with_the_embedded_models_tokenizers(embedded_tokenizer, architecture, source):
+    tokenizer = embedded_tokenizer(source)
     assert broken(tiny_lm(architecture, tokenizer)) == []
 
 

@@ -13,8 +13,9 @@ import torch
 from transformers import AutoTokenizer
 
 from emotion_circuits.engine import capture
+from emotion_circuits.engine.clauses import ABOUT_WEIGHTS, CLAUSES
 from emotion_circuits.engine.decode import BASELINE, next_token_logits
-from emotion_circuits.engine.verify import ABOUT_WEIGHTS, CLAUSES, verify_family
+from emotion_circuits.engine.verify import verify_family
 from emotion_circuits.errors import ModelError
 from emotion_circuits.models import load_lm
 from emotion_circuits.models.weights import head_weights
