@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from emotion_circuits.cli._bench import loader, progress_of
 from emotion_circuits.cli._console import print_json, print_table, print_text
 from emotion_circuits.cli._options import COMPUTE_OPTIONS, ComputeOptions
-from emotion_circuits.errors import UsageError
+from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import Experiment
 from emotion_circuits.experiments._registry import experiments
 
@@ -22,11 +22,13 @@ app = App(name="run", help="Run one experiment on one model.")
 
 @app.default
 def run(
-    *,
+    *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     list: Annotated[bool, Parameter(help="List the experiments.", show_default=False)] = False,  # noqa: A002 - the flag
     json: Annotated[bool, Parameter(help="Print one JSON object.", show_default=False)] = False,
 ) -> int:
     """Run one experiment on one model; `run EXPERIMENT --help` shows its parameters."""
+    if words:  # the name of an experiment would have found its own command
+        raise unknown_name("experiment", words[0], [*experiments()])
     known = [{"experiment": e.name, "what": e.help} for e in experiments().values()]
     if json:
         print_json({"experiments": [{**k, "schema": experiments()[k["experiment"]].Params.model_json_schema()}

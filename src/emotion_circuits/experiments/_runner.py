@@ -91,6 +91,7 @@ def run_experiment(name: str, params: ExperimentParams | Mapping[str, Any], benc
     prepared = prepare(name, params, bench)
     if bench.force:
         _discard(prepared)
+    _check_texts(prepared, bench)
     return _finish(prepared, bench)
 
 
@@ -104,6 +105,15 @@ def prepare(name: str, params: ExperimentParams | Mapping[str, Any], bench: Work
     recorded = {"rows": bench.rows, "device": str(bench.lm.device), "source": bench.lm.source}
     run = bench.store.run(bench.profile, bench.lm.name, name, inputs, recorded)
     return Prepared(experiment, resolved, run, required, steps)
+
+
+def _check_texts(prepared: Prepared, bench: Workbench) -> None:
+    """Refuse texts that cannot be captured (too long, no such site) before the required experiments spend any time."""
+    from emotion_circuits.engine.capture import plan_capture
+
+    if prepared.required and not prepared.run.done:
+        for step in prepared.steps:
+            plan_capture(bench.lm, step.prompts, step.kinds, step.positions, step.layers)
 
 
 def _discard(prepared: Prepared) -> None:
