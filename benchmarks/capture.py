@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -48,7 +47,7 @@ def sentences(n: int) -> list[str]:
 
 
 def measure_time(prompts: int, repeats: int) -> dict[str, float]:
-    """Median seconds of each way, interleaved so that a busy machine slows all of them alike."""
+    """Seconds of each way: the least disturbed of its repeats, which are interleaved with those of the others."""
     import torch
 
     from emotion_circuits.engine import capture
@@ -83,12 +82,10 @@ def measure_time(prompts: int, repeats: int) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
-            if name == "one at a time" and len(seconds[name]) >= 2:
-                continue  # the slowest by far; two runs suffice
             start = time.perf_counter()
             way(rows)
             seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: min(values) for name, values in seconds.items()}
 
 
 def measure_memory(prompts: int) -> float:
@@ -138,7 +135,7 @@ def anonymous_mb() -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=400)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--stream", type=int, help="internal: stream this many prompts and print the peak as JSON")
     options = parser.parse_args()
     if options.stream:
@@ -149,7 +146,7 @@ def main() -> int:
         ("capture / bare bucketed forward", seconds["capture"] / seconds["bare"], TIME_GOAL_BARE),
         ("capture / one prompt at a time", seconds["capture"] / seconds["one at a time"], TIME_GOAL_SINGLE),
     ]
-    print(f"{options.repeats} interleaved repeats, medians", flush=True)
+    print(f"{options.repeats} interleaved repeats, the fastest of each", flush=True)
     for name, value in seconds.items():
         print(
             f"{name:34} {value:8.2f} s for {options.prompts} prompts ({1000 * value / options.prompts:.1f} ms each)",

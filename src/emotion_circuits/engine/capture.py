@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emotion_circuits.engine.batching import length_buckets, pad
+from emotion_circuits.engine.batching import capture_tokens, length_buckets, pad
 from emotion_circuits.engine.hooks import Hooks
 from emotion_circuits.engine.patterns import PatternHooks
 from emotion_circuits.engine.reduction import Reduction, reduction
@@ -162,7 +162,7 @@ def run_capture(
     resuming gives the same bytes.
     """
     missing = _unfinished(plan, by_prompt, by_token)
-    for rows in length_buckets(plan.encoded, max_rows):
+    for rows in length_buckets(plan.encoded, max_rows, capture_tokens(lm.device)):
         if missing.isdisjoint(rows):
             continue
         tokens = np.concatenate([np.arange(*plan.token_starts[r : r + 2]) for r in rows])
