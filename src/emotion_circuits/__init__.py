@@ -30,9 +30,23 @@ _HOME = {
 }
 __all__ = sorted(_HOME)
 
-if TYPE_CHECKING:
-    from emotion_circuits.errors import EmotionCircuitsError
-    from emotion_circuits.types import Activations, Condition, Direction, Intervention, Positions, Prompt, Site
+if TYPE_CHECKING:  # the same names for type checkers; `as` marks a re-export
+    from emotion_circuits.engine import capture as capture
+    from emotion_circuits.engine import generate as generate
+    from emotion_circuits.engine import verify_family as verify_family
+    from emotion_circuits.errors import EmotionCircuitsError as EmotionCircuitsError
+    from emotion_circuits.experiments import run_experiment as run_experiment
+    from emotion_circuits.models import LM as LM
+    from emotion_circuits.models import load_lm as load_lm
+    from emotion_circuits.prompts import load_prompts as load_prompts
+    from emotion_circuits.representations import extract_directions as extract_directions
+    from emotion_circuits.types import Activations as Activations
+    from emotion_circuits.types import Condition as Condition
+    from emotion_circuits.types import Direction as Direction
+    from emotion_circuits.types import Intervention as Intervention
+    from emotion_circuits.types import Positions as Positions
+    from emotion_circuits.types import Prompt as Prompt
+    from emotion_circuits.types import Site as Site
 
 
 def __getattr__(name: str) -> Any:

@@ -312,12 +312,27 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """A research question and its answers, a line each; without answers, ``reason`` says why there are none."""
+
+    question: str
+    answers: Sequence[str] = ()
+    reason: str = ""
+
+    def lines(self) -> list[str]:
+        """The verdict as lines of a terminal."""
+        if not self.answers:
+            return [f"{self.question} – {self.reason}"]
+        return [self.question, *(f"  {a}" for a in self.answers)]
+
+
+@dataclass(frozen=True)
 class Report:
-    """Everything a report shows; ``verdicts`` are one line per research question, in order."""
+    """Everything a report shows; ``verdicts`` are the research questions in order."""
 
     title: str
     profile: str
-    verdicts: Sequence[str]
+    verdicts: Sequence[Verdict]
     sections: Sequence[Section]
     methods: Sequence[str]
     command: str

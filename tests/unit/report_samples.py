@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emotion_circuits.types import Figure, Report, Section, Table
+from emotion_circuits.types import Figure, Report, Section, Table, Verdict
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror='window.pwned=2'>"
 EMOTIONS = ("gratitude", "anger", "apology")
@@ -142,8 +142,11 @@ def study_report() -> Report:
         title="Where SmolLM2-135M holds gratitude, anger and apology",
         profile="quickstart",
         verdicts=(
-            "Question 1, where: gratitude at layer 14 (test AUROC 0.971 [0.94, 0.99], shuffled-label p = 0.001).",
-            "Question 2, shared: not asked: add --model gemma-3-270m.",
+            Verdict(
+                "Question 1, where?",
+                ("gratitude at layer 14 (test AUROC 0.971 [0.94, 0.99], shuffled-label p = 0.001).",),
+            ),
+            Verdict("Question 2, shared?", reason="not asked: add --model gemma-3-270m."),
         ),
         sections=(
             Section(
@@ -183,7 +186,8 @@ def hostile_report() -> Report:
         ],
     )
     section = Section(HOSTILE, HOSTILE, (HOSTILE,), (curves, cells, dots), (table,), (HOSTILE,))
-    return Report(HOSTILE, HOSTILE, (HOSTILE,), (section,), (HOSTILE,), f"echo '{HOSTILE}' ``` ", {HOSTILE: HOSTILE})
+    verdicts = (Verdict(HOSTILE, (HOSTILE,)), Verdict(HOSTILE, reason=HOSTILE))
+    return Report(HOSTILE, HOSTILE, verdicts, (section,), (HOSTILE,), f"echo '{HOSTILE}' ``` ", {HOSTILE: HOSTILE})
 
 
 def _figure(name: str, kind: str, rows: list[dict[str, Any]], **options: Any) -> Figure:

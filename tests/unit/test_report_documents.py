@@ -72,7 +72,7 @@ def test_markdown_has_verdicts_first_then_figures_tables_limits_and_command(tmp_
     text = render_markdown(report, tmp_path / "report" / "r.md", plots=tmp_path / "plots").read_text("utf-8")
     order = [
         "# Where",
-        "1. Question 1",
+        "- **Question 1",
         "## Where is",
         "](../plots/where/own-vs-rest.png)",
         "| gratitude | 14 | 0.971 |",

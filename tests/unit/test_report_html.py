@@ -75,7 +75,7 @@ def test_verdicts_come_before_sections_and_sections_before_methods_and_command(s
     report, shown = study_report(), study_page[1].shown
     wanted = [
         report.title,
-        *report.verdicts,
+        *(text for v in report.verdicts for text in (v.question, *v.answers, v.reason) if text),
         report.sections[0].answer[0],
         *report.methods,
         report.command,

@@ -17,6 +17,7 @@ from emotion_circuits.errors import UsageError
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Profile, Study
+    from emotion_circuits.types import Verdict
 
 app = App(name="study", help="Run a whole study, step by step, with a report; resumes where it was.")
 
@@ -76,7 +77,8 @@ def _run(typed: str, profile: Profile, models: Sequence[str], lang: str, options
     )  # fmt: skip
     for failure in finished.failures:
         say(f"failed: {failure.experiment} on {failure.model}: {failure.error}")
-    verdicts, page = [], None
+    verdicts: list[Verdict] = []
+    page = None
     # Where nothing finished there is nothing new to tell, and a report that an earlier run left is kept.
     if finished.runs:
         report = assemble_report(finished, study_command(typed, models, options.results))
@@ -89,8 +91,8 @@ def _run(typed: str, profile: Profile, models: Sequence[str], lang: str, options
             "failures": [{**vars(f), "error": str(f.error)} for f in finished.failures],
         })  # fmt: skip
         return _exit_code(finished)
-    for line in verdicts:
-        print_text(line)
+    for verdict in verdicts:
+        print_text("\n".join(verdict.lines()))
     if page is not None:
         print_text(f"report: {page}  ({duration_text(time.monotonic() - start)})")
     return _exit_code(finished)

@@ -84,16 +84,27 @@ def _answer(cell: _Cell, results: Sequence[Row], params: Directions.Params) -> l
             "evidence of absence)."
         )
     sentences += [_line(r, cell.depth) + "." for r in results]
-    for r in results:
-        implicit = r["compare"].get("implicit")
-        if implicit and implicit["auroc"] is not None and implicit["ci"]:
-            low, high = implicit["ci"]
-            verdict = "" if low > 0.5 else ", which is not above chance: this direction may be a word detector"
-            sentences.append(
-                f"Without emotion words (implicit texts of unseen scenarios) the {r['emotion']} direction reaches "
-                f"{implicit['auroc']:.2f} [{low:.2f}, {high:.2f}]{verdict}."
-            )
+    first = cell.data.layers[0]
+    words = ", ".join(f"{r['emotion']} {r['auroc_first_layer']:.2f}" for r in results)
+    sentences.append(f"Layer {first}, which sees words but hardly any context, already reaches: {words}.")
+    sentences += [
+        _implicit(r, r["compare"]["implicit"], first) for r in results if _testable(r["compare"].get("implicit"))
+    ]
     return sentences
+
+
+def _testable(row: Row | None) -> bool:
+    return row is not None and row["auroc"] is not None and row["ci"] is not None
+
+
+def _implicit(result: Row, row: Row, first: int) -> str:
+    low, high = row["ci"]
+    verdict = "" if low > 0.5 else ", which is not above chance: this direction may be a word detector"
+    own = "" if row["own_vs_rest"] is None else f", own-vs-rest {row['own_vs_rest']:.2f}"
+    return (
+        f"Without any emotion word (implicit texts of unseen scenarios) the {result['emotion']} direction reaches "
+        f"{row['auroc']:.2f} [{low:.2f}, {high:.2f}]{own}; at layer {first} {row['auroc_first_layer']:.2f}{verdict}."
+    )
 
 
 def _curves(cell: _Cell, which: str, name: str, title: str) -> Figure:
@@ -150,7 +161,7 @@ def _cosines(cell: _Cell) -> Figure:
     cosine = emotion_cosines(cell.directions)[row]
     names = cell.emotions
     rows = [
-        {"row": a, "column": b, "value": float(1 - cosine[i, j])}
+        {"row": a, "column": b, "value": max(0.0, float(1 - cosine[i, j]))}
         for i, a in enumerate(names)
         for j, b in enumerate(names)
     ]

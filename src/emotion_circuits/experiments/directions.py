@@ -193,9 +193,9 @@ class _Cell:
         other = self._of_set(name)
         used = self.data.scenarios[self.data.splits != "test"]
         unseen = other.select(~np.isin(other.scenarios, used))
-        return _auroc_row(
-            self.directions, unseen, emotion, self.evidence[emotion].row, self.params.resamples, self.seed
-        )
+        row = _auroc_row(self.directions, unseen, emotion, self.evidence[emotion].row, self.params.resamples, self.seed)
+        first = _auroc_row(self.directions, unseen, emotion, 0, self.params.resamples, self.seed)
+        return None if row is None or first is None else {**row, "auroc_first_layer": first["auroc"]}
 
     def _refitted(self, emotion: str, name: str) -> dict[str, Any] | None:
         """Directions, layer and test anew on another set."""

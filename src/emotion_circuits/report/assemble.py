@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from emotion_circuits import __version__
-from emotion_circuits.types import Report, Section
+from emotion_circuits.types import Report, Section, Verdict
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Study
@@ -38,7 +38,10 @@ METHODS = (
 
 def assemble_report(study: Study, command: str) -> Report:
     """The report of a study; failures become part of it."""
-    sections = [section for run in study.runs if (section := _section(run)) is not None]
+    answering = [name for _, names in QUESTIONS.values() for name in names]
+    # The questions first, in order; checks of the model after them.
+    runs = sorted(study.runs, key=lambda run: run.experiment not in answering)
+    sections = [section for run in runs if (section := _section(run)) is not None]
     profile = study.profile
     return Report(
         title=profile.title,
@@ -51,9 +54,9 @@ def assemble_report(study: Study, command: str) -> Report:
     )
 
 
-def verdicts(study: Study) -> list[str]:
-    """Lines of the verdict block, one question after the other."""
-    lines = []
+def verdicts(study: Study) -> list[Verdict]:
+    """The research questions in order, each answered or with the reason why not."""
+    found = []
     for number, (question, names) in QUESTIONS.items():
         answers = [
             f"{'' if len(study.sources) == 1 else run.model + ': '}{line}"
@@ -61,13 +64,10 @@ def verdicts(study: Study) -> list[str]:
             if run.experiment in names
             for line in run.read_summary()["verdicts"]
         ]
-        if answers:
-            lines += [f"Question {number}. {question}", *(f"  {a}" for a in answers)]
-        else:
-            planned = {name for name, _ in study.profile.experiments} & {*names}
-            reason = "did not finish" if planned else "not part of this study" if names else "not part of the study yet"
-            lines.append(f"Question {number}. {question} – {reason}")
-    return lines
+        planned = {name for name, _ in study.profile.experiments} & {*names}
+        reason = "did not finish" if planned else "not part of this study" if names else "not part of the study yet"
+        found.append(Verdict(f"Question {number}. {question}", answers, "" if answers else reason))
+    return found
 
 
 def _section(run: Run) -> Section | None:

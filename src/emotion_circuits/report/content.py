@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from emotion_circuits.report.figures.registry import drawing_of
 from emotion_circuits.report.text import format_value, is_missing, is_number, is_pair, shorten
 from emotion_circuits.report.words import Words
+from emotion_circuits.types import Verdict
 
 if TYPE_CHECKING:
     from emotion_circuits.types import Figure, Report, Section, Table
@@ -83,6 +84,14 @@ def sections_of(report: Report, words: Words) -> list[SectionView]:
         figures += len(section.figures)
         tables += len(section.tables)
     return sections
+
+
+def verdicts_of(report: Report, words: Words) -> list[Verdict]:
+    """The verdicts with their texts cleaned and cut to a readable length."""
+    return [
+        Verdict(shorten(v.question, words), sentences(v.answers, words), shorten(v.reason, words))
+        for v in report.verdicts
+    ]
 
 
 def sentences(texts: Iterable[str], words: Words) -> list[str]:

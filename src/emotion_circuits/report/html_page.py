@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from emotion_circuits import __version__
-from emotion_circuits.report.content import FigureView, sections_of, sentences
+from emotion_circuits.report.content import FigureView, sections_of, sentences, verdicts_of
 from emotion_circuits.report.figures.registry import drawing_of
 from emotion_circuits.report.files import write_text
 from emotion_circuits.report.text import clean_text, shorten
@@ -52,7 +52,7 @@ def render_html(report: Report, path: Path, language: str = DEFAULT_LANGUAGE) ->
     page = {
         "title": shorten(report.title, words),
         "profile": shorten(report.profile, words),
-        "verdicts": sentences(report.verdicts, words),
+        "verdicts": verdicts_of(report, words),
         "sections": sections,
         "closing": [(name, words[name]) for name in ("methods", "reproduce", "provenance", "citation")],
         "methods": sentences(report.methods, words),

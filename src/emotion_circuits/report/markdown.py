@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from emotion_circuits.report.content import FigureView, SectionView, sections_of, sentences
+from emotion_circuits.report.content import FigureView, SectionView, sections_of, sentences, verdicts_of
 from emotion_circuits.report.figures.saving import figure_stems
 from emotion_circuits.report.files import write_text
 from emotion_circuits.report.html_page import citation, environment
@@ -45,7 +45,7 @@ def render_markdown(report: Report, path: Path, *, plots: Path | None = None, la
     page = {
         "title": shorten(report.title, words),
         "profile": shorten(report.profile, words),
-        "verdicts": sentences(report.verdicts, words),
+        "verdicts": verdicts_of(report, words),
         "sections": [_illustrated(section, stems, path, plots) for section in sections_of(report, words)],
         "methods": sentences(report.methods, words),
         "command": clean_text(report.command),

@@ -75,7 +75,7 @@ def _with_tuples(report: Report) -> Report:
     """JSON only knows lists; sequences of a frozen report are tuples."""
     return dataclasses.replace(
         report,
-        verdicts=tuple(report.verdicts),
+        verdicts=tuple(dataclasses.replace(v, answers=tuple(v.answers)) for v in report.verdicts),
         sections=tuple(_section_with_tuples(section) for section in report.sections),
         methods=tuple(report.methods),
     )
