@@ -28,6 +28,7 @@ from emotion_circuits.experiments.extract import (
     SetNames,
     SiteKinds,
     at_emotion_words,
+    emotions_of,
     select_sets,
 )
 from emotion_circuits.types import BASELINE_ARM, INDEXED_KINDS, NEUTRAL, Observation, Positions, Prompt, SiteKind
@@ -96,13 +97,13 @@ class Directions(Experiment):
 
     def requires(self, params: Params) -> Sequence[Needed]:
         return [Needed("extract", Extract.Params(
-            sets=_sets(params), emotions=params.emotions, scenarios=params.scenarios, sites=params.sites,
+            sets=_sets(params), emotions=_emotions(params), scenarios=params.scenarios, sites=params.sites,
             positions=params.positions, layers=params.layers,
         ))]  # fmt: skip
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         """Nothing of its own; refuses sets that are too small before anything is captured."""
-        sets = select_sets(_sets(params), params.emotions, params.scenarios)
+        sets = select_sets(_sets(params), _emotions(params), params.scenarios)
         at_words = any(Positions.parse(p).kind == "emotion-word" for p in params.positions)
         for name in (params.prompts, *params.beside):
             _require_enough(name, sets[name])
@@ -223,7 +224,7 @@ class _Cell:
 
     @cached_property
     def _texts(self) -> dict[str, tuple[Prompt, ...]]:
-        return select_sets(_sets(self.params), self.params.emotions, self.params.scenarios)
+        return select_sets(_sets(self.params), _emotions(self.params), self.params.scenarios)
 
     @property
     def paired(self) -> bool:
@@ -288,9 +289,16 @@ def _sets(params: Directions.Params) -> tuple[str, ...]:
     return tuple(dict.fromkeys((params.prompts, *params.compare, *params.beside)))
 
 
+def _emotions(params: Directions.Params) -> tuple[str, ...]:
+    """The emotions asked for, else those of the main set: texts of others would be captured for nothing."""
+    if params.emotions:
+        return params.emotions
+    return emotions_of(select_sets((params.prompts,), (), params.scenarios)[params.prompts])
+
+
 def _require_enough(name: str, texts: Sequence[Prompt]) -> None:
     """Raise unless every emotion and neutral have texts in every split, and test scenarios enough for an interval."""
-    labels = tuple(dict.fromkeys(p.emotion for p in texts if p.emotion != NEUTRAL))
+    labels = emotions_of(texts)
     if not labels:
         raise UsageError(f"prompt set {name} has no emotional text", "see `emotion-circuits prompts list`")
     counts = Counter((p.emotion, p.split) for p in texts)

@@ -103,6 +103,11 @@ class Extract(Experiment):
         return Outcome({"captures": rows}, section=section)
 
 
+def emotions_of(prompts: Sequence[Prompt]) -> tuple[str, ...]:
+    """Every label but neutral, in order of first appearance."""
+    return _once(p.emotion for p in prompts if p.emotion != NEUTRAL)
+
+
 def select_sets(
     sets: Sequence[str], emotions: Sequence[str] = (), scenarios: int | None = None
 ) -> dict[str, tuple[Prompt, ...]]:
