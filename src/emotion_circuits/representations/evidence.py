@@ -25,7 +25,7 @@ from emotion_circuits.representations.labelled import FloatArray, Labelled
 from emotion_circuits.representations.layer_choice import auroc_standard_error, plateau_middle
 from emotion_circuits.stats.discrimination import auroc, auroc_interval, auroc_null, delong_interval
 from emotion_circuits.stats.interval import Interval
-from emotion_circuits.stats.permutation import max_statistic_p, permutation_p, permuted_within
+from emotion_circuits.stats.permutation import MaxTest, max_statistic_p, permutation_p, permuted_within
 
 MINIMUM_CLUSTERS = 5
 MAXIMUM_CLUSTERS = 1000
@@ -46,7 +46,8 @@ class Curves:
 class Evidence:
     """What is known about one emotion's direction; ``row`` indexes the chosen ``layer``. ``None`` = cannot be computed.
 
-    ``controls`` are the AUROC quantile (.95) and p of label-shuffled and random directions at the chosen layer.
+    ``p_layer`` is the max-T p of the chosen layer, ``p_max_layer`` that of the best of all layers (the smaller one).
+    ``shuffled_high`` and ``random_high`` are the .95 quantiles of AUROC of label-shuffled and random directions there.
     """
 
     emotion: str
@@ -56,6 +57,7 @@ class Evidence:
     against_neutral: Curves
     own_vs_rest: Curves | None
     p_max_layer: float
+    p_layer: float
     p_shuffled: float
     p_random: float
     shuffled_high: float
@@ -96,7 +98,7 @@ def gather_evidence(
     row = directions.row(layer)
     scores, positive = _against_neutral(directions, test, emotion)
     clusters = test.scenarios[test.of(emotion) | test.neutral_for(emotion)]
-    neutral, p_max = _curves(scores, positive, clusters, permutations, resamples, seed)
+    neutral, tested = _curves(scores, positive, clusters, permutations, resamples, seed)
     own = own_vs_rest(directions, test, emotion)
     rest = None
     if own is not None:
@@ -105,7 +107,7 @@ def gather_evidence(
     random = _random(test, directions, emotion, row, permutations, seed)
     observed = float(neutral.interval.estimate[row])
     return Evidence(
-        emotion, layer, row, dev_auroc, neutral, rest, p_max, p_shuffled,
+        emotion, layer, row, dev_auroc, neutral, rest, tested.overall, float(tested.p[row]), p_shuffled,
         p_random=float(permutation_p(observed, random, alternative="greater")),
         shuffled_high=float(np.quantile(shuffled, 0.95)), random_high=float(np.quantile(random, 0.95)),
         n_test=int(positive.sum()),
@@ -140,13 +142,13 @@ def _curves(
     permutations: int,
     resamples: int,
     seed: int,
-) -> tuple[Curves, float]:
+) -> tuple[Curves, MaxTest]:
     interval = auroc_interval(scores, positive, clusters, resamples=resamples, seed=seed)
     codes = _exchangeable(positive, clusters)
     null = auroc_null(scores, positive, codes, permutations=permutations, seed=seed)
     low, high = np.quantile(null, (0.025, 0.975), axis=0)
     threshold = float(np.quantile(null.max(axis=1), 0.95))
-    return Curves(interval, low, high, threshold), max_statistic_p(interval.estimate, null).overall
+    return Curves(interval, low, high, threshold), max_statistic_p(interval.estimate, null)
 
 
 def _shuffled(
