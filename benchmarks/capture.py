@@ -152,6 +152,8 @@ def main() -> int:
             f"{name:34} {value:8.2f} s for {options.prompts} prompts ({1000 * value / options.prompts:.1f} ms each)",
             flush=True,
         )
+    floor = seconds["bare"] / seconds["one at a time"]
+    print(f"bare / one at a time is {floor:.3f} here: what batching alone gains on this processor", flush=True)
     if Path("/proc/self/status").exists():
         few, many = measure_memory(options.prompts), measure_memory(10 * options.prompts)
         print(f"{'peak RssAnon':34} {few:8.0f} MB for {options.prompts} prompts, {many:.0f} MB for ten times as many")
