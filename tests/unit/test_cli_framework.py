@@ -75,7 +75,8 @@ def parsed(with_verb: Callable[[Verb], None]) -> Iterator[dict[str, Any]]:
 
 def test_help_lists_the_verbs_and_imports_none_of_them() -> None:
     script = "import sys; from emotion_circuits.cli import main; code = main(['--help']); print(code, *sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    wide = {**os.environ, "COLUMNS": "200"}
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=wide)
     for verb in _app.available_verbs():
         assert _app.VERBS[verb] in " ".join(answer.stdout.split("\n")), verb
     code, *modules = answer.stdout.splitlines()[-1].split()

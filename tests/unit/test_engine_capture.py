@@ -113,11 +113,13 @@ def test_an_interrupted_capture_writes_only_the_missing_rows(tiny):
 def test_nothing_stays_open_between_two_batches(tiny):
     lm = tiny("llama")
     plan = plan_capture(lm, PROMPTS, ["pattern"], [LAST])
+    # The library itself leaves hooks behind where attentions were asked for: only ours are counted.
+    before = count_hooks(lm.model)
     steps = run_capture(lm, plan, MemorySink(plan.shapes), None, max_rows=1)
     next(steps)
     assert not torch.is_inference_mode_enabled()
     assert lm.config._attn_implementation == "sdpa"
-    assert count_hooks(lm.model) == 0
+    assert count_hooks(lm.model) == before
 
 
 @pytest.mark.parametrize("position", [LAST, ALL])

@@ -23,7 +23,7 @@ VERBS: dict[str, str] = {
     "doctor": "What works here, and what to type when it does not.",
     "models": "List, fetch and show models.",
     "prompts": "List, show, validate and build prompt sets.",
-    "study": "Run a whole study, step by step, with a report; resumes where it was.",
+    "study": "Run a whole study, with a report; resumes where it was.",
     "run": "Run one experiment on one model.",
     "stats": "Effects, power and multiplicity from the results of a profile.",
     "report": "Write the report of a profile.",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from emotion_circuits.experiments import Profile, Study
     from emotion_circuits.types import Verdict
 
-app = App(name="study", help="Run a whole study, step by step, with a report; resumes where it was.")
+app = App(name="study", help="Run a whole study, with a report; resumes where it was.")
 
 PARTLY_DONE = 3
 
