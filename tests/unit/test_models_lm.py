@@ -7,8 +7,9 @@ import dataclasses
 
 import pytest
 import torch
+from accelerate import cpu_offload, disk_offload
 
-from emotion_circuits.errors import UsageError
+from emotion_circuits.errors import ModelError, UsageError
 from emotion_circuits.types import Prompt
 from tiny_models import ARCHITECTURES, tiny_lm
 
@@ -46,6 +47,44 @@ def test_the_prefix_stands_in_front_once_with_either_tokenizer(tiny):
         assert encoded.offsets[0] == (0, 0)
         assert encoded.offsets[-1][1] == len(text)
     assert tiny("gpt2").encode([]) == []
+
+
+def test_rows_that_change_places_change_the_fingerprint(tokenizers):
+    """Sums over bits must see an exchange at any distance, also at the length of a row of sums (64 KiB)."""
+    lm = tiny_lm("gpt2", tokenizers["byte-level"])
+    seen = set()
+    for swapped in ((), (0, 1), (0, 2), (257, 3)):
+        weight = torch.randn(300, 16384, generator=torch.Generator().manual_seed(0))  # one row is 64 KiB
+        if swapped:
+            weight[list(swapped)] = weight[list(swapped)[::-1]].clone()
+        model = copy.deepcopy(lm.model)
+        model.register_buffer("large", weight)
+        seen.add(dataclasses.replace(lm, model=model).fingerprint)
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize("place", ["cpu", "disk"])
+def test_offloaded_weights_are_part_of_the_fingerprint(tokenizers, tmp_path, place):
+    lm = tiny_lm("llama", tokenizers["byte-level"])
+    offloaded, changed = copy.deepcopy(lm.model), copy.deepcopy(lm.model)
+    with torch.no_grad():
+        changed.model.layers[1].mlp.up_proj.weight[0, 0] += 1e-3
+    prints = []
+    for number, model in enumerate((offloaded, changed)):
+        if place == "cpu":
+            cpu_offload(model, execution_device=torch.device("cpu"))
+        else:
+            disk_offload(model, str(tmp_path / str(number)), execution_device=torch.device("cpu"))
+        assert model.model.layers[1].mlp.up_proj.weight.is_meta
+        prints.append(dataclasses.replace(lm, model=model).fingerprint)
+    assert prints[0] == lm.fingerprint
+    assert prints[1] != lm.fingerprint
+
+
+def test_weights_that_are_nowhere_are_refused(tokenizers):
+    lm = tiny_lm("llama", tokenizers["byte-level"])
+    with pytest.raises(ModelError, match="not in memory"):
+        _ = dataclasses.replace(lm, model=copy.deepcopy(lm.model).to("meta")).fingerprint
 
 
 def test_any_change_of_weights_prefix_or_dtype_changes_the_fingerprint(tokenizers):

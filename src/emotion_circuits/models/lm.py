@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emotion_circuits.errors import ContractError, UsageError
+from emotion_circuits.errors import ContractError, ModelError, UsageError
 from emotion_circuits.models.family import Family, Projection
 from emotion_circuits.types import Prompt, SiteKind
 
@@ -228,8 +228,10 @@ class LM:
     def fingerprint(self) -> str:
         """16 hex digits that change when any weight, the config, the prefix or the dtype changes.
 
-        Weights enter through integer sums over their bits, which need no copy to the CPU, do not depend on the order
-        of addition, and take well under a second for a small model.
+        Weights enter through weighted integer sums over their bits, which need no copy to the CPU, do not depend on
+        the order of addition, and take well under a second for a small model. Weights that accelerate keeps on the
+        CPU or on disk are read from there, so that the fingerprint does not depend on where they lie. Raises
+        :class:`ModelError` for weights that are nowhere.
         """
         digest = hashlib.sha256()
         digest.update(_stable_config(self.model))
@@ -237,7 +239,7 @@ class LM:
         weights = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}  # tied ones once
         for name, tensor in sorted(weights.items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(_bit_sums(tensor))
+            digest.update(_bit_sums(_offloaded(self.model, name) if tensor.is_meta else tensor))
         return digest.hexdigest()[:16]
 
     @cached_property
@@ -262,14 +264,36 @@ def _stable_config(model: PreTrainedModel) -> bytes:
     return repr(sorted((k, repr(v)) for k, v in config.items())).encode()
 
 
+def _offloaded(model: PreTrainedModel, name: str) -> torch.Tensor:
+    """The values of a weight that accelerate has taken out of the model (it fetches them before each forward)."""
+    module, _, leaf = name.rpartition(".")
+    hook = getattr(model.get_submodule(module), "_hf_hook", None)
+    for one in getattr(hook, "hooks", (hook,)):
+        weights = getattr(one, "weights_map", None)
+        if weights is not None and leaf in weights:
+            return cast(torch.Tensor, weights[leaf])
+    raise ModelError(
+        f"the weight {name} is not in memory, and accelerate does not know where it is",
+        "load the model with load_lm(name or folder)",
+    )
+
+
 _COLUMNS = 8192
+_ROWS = 256
 
 
 def _bit_sums(tensor: torch.Tensor) -> bytes:
-    """64-bit integer sums of a tensor's bits, one for each position modulo 8192: exact in any order of addition."""
-    if tensor.is_meta:
-        return b""  # offloaded weights are identified by the files they are read from
+    """64-bit integer sums of a tensor's bits, one for each position modulo 8192: exact in any order of addition.
+
+    The r-th run of 8192 integers is multiplied by 2r + 1, so that runs that change places change the sums; an odd
+    factor loses no bit.
+    """
     raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
     whole = raw.numel() // (8 * _COLUMNS) * (8 * _COLUMNS)
-    sums = raw[:whole].view(torch.int64).view(-1, _COLUMNS).sum(0)
+    rows = raw[:whole].view(torch.int64).view(-1, _COLUMNS)
+    sums = torch.zeros(_COLUMNS, dtype=torch.int64, device=raw.device)
+    for start in range(0, len(rows), _ROWS):  # in pieces: the products are new memory
+        piece = rows[start : start + _ROWS]
+        factors = 2 * torch.arange(start, start + len(piece), device=raw.device) + 1
+        sums += (piece * factors.unsqueeze(1)).sum(0)
     return bytes(sums.cpu().numpy().tobytes()) + bytes(raw[whole:].cpu().numpy().tobytes())
