@@ -108,6 +108,32 @@ def test_killed_while_capturing_then_while_analysing(
     assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize("moved", [False, True], ids=["same device", "another device"])
+def test_a_capture_goes_on_in_the_batches_it_was_begun_with(
+    cli: Any, interrupt: Any, model: Path, profile: Path, reference: dict[str, bytes], tmp_path: Path, moved: bool
+) -> None:
+    line = words(model, profile, tmp_path)
+    with interrupt(signal.SIGINT) as batches:
+        assert cli(*line).code == 130
+    assert len(batches) == 3
+    (record,) = tmp_path.glob("*/*/extract/*/texts-batches.json")
+    begun = json.loads(record.read_text())
+    assert begun["rows"] == 9
+    if moved:
+        record.write_text(json.dumps({**begun, "device": "another"}))
+        with interrupt(None) as batches:
+            assert cli(*line).code == 0
+        assert sum(batches) == len(
+            tensors.open_tensors(record.with_name("texts.safetensors"))["resid_post@mean-content"]
+        )
+    else:
+        line[line.index("--rows") + 1] = "2"
+        with interrupt(None) as batches:
+            assert cli(*line).code == 0
+        assert max(batches) > 2
+    assert numbers(tmp_path) == reference
+
+
 def test_ctrl_c_keeps_what_was_captured(
     cli: Any, interrupt: Any, model: Path, profile: Path, reference: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -158,8 +158,8 @@ def run_capture(
     """Capture what the sinks still miss, yielding the number of prompts finished after each batch.
 
     The LM head is skipped. Batches are bucketed by length, so rows arrive out of order. A sink that was interrupted
-    gets its missing rows in the batches of an uninterrupted capture (rounding depends on a batch's shape), so that
-    resuming gives the same bytes.
+    gets its missing rows in the batches of an uninterrupted capture, so that resuming gives the same bytes on the same
+    device with the same ``max_rows`` (rounding depends on both; the caller keeps them the same).
     """
     missing = _unfinished(plan, by_prompt, by_token)
     for rows in length_buckets(plan.encoded, max_rows, capture_tokens(lm.device)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from emotion_circuits.errors import StoreError
+from emotion_circuits.experiments._batches import rows_of_capture
 from emotion_circuits.experiments._contract import CaptureStep
 from emotion_circuits.types import Activations, Prompt
 
@@ -34,6 +36,7 @@ def capture_to_run(lm: LM, run: Run, step: CaptureStep, max_rows: int | None, ad
     log.info("capturing %s: %d texts, %.1f MB", step.name, len(plan.encoded), plan.bytes / 1e6)
     by_prompt, by_token = split_shapes(plan)
     files = [(f"{step.name}.safetensors", by_prompt), (f"{step.name}-tokens.safetensors", by_token)]
+    rows = rows_of_capture(lm, run, step.name, max_rows or MAX_ROWS, [run.path(file) for file, _ in files])
     with ExitStack() as stack:
         writers = [
             stack.enter_context(TensorFileWriter(run.path(file), {n: (s, "float32") for n, s in shapes.items()}))
@@ -41,7 +44,7 @@ def capture_to_run(lm: LM, run: Run, step: CaptureStep, max_rows: int | None, ad
             else None
             for file, shapes in files
         ]
-        for done in run_capture(lm, plan, writers[0], writers[1], max_rows=max_rows or MAX_ROWS):
+        for done in run_capture(lm, plan, writers[0], writers[1], max_rows=rows):
             advance(done, step.name)
     index = {
         "model": lm.name,
@@ -54,6 +57,13 @@ def capture_to_run(lm: LM, run: Run, step: CaptureStep, max_rows: int | None, ad
     # Written last: a capture with an index is complete.
     run.write_json(f"{step.name}.json", index)
     return load_capture(run, step.name)
+
+
+def fingerprint_prompts(prompts: Iterable[Prompt]) -> str:
+    """SHA-256 of prompts in their order, every field of theirs."""
+    from emotion_circuits.store import fingerprint_texts
+
+    return fingerprint_texts(json.dumps(asdict(p), sort_keys=True) for p in prompts)
 
 
 def load_capture(run: Run, name: str) -> Activations:

@@ -1,0 +1,48 @@
+"""The batches of a capture that was interrupted: its rest is computed in those of the first attempt, or all anew.
+
+Rounding depends on a batch's shape and on the device, so that rows of two kinds of batches in one file would be numbers
+that no uninterrupted capture gives.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emotion_circuits.models.lm import LM
+    from emotion_circuits.store import Run
+
+log = logging.getLogger(__name__)
+
+
+def rows_of_capture(lm: LM, run: Run, name: str, wanted: int, files: Sequence[Path]) -> int:
+    """Rows per batch for the capture ``name``: ``wanted`` when it begins, the first attempt's when it goes on.
+
+    What an attempt on another device (or with other batches of tokens) left of ``files`` is removed.
+    """
+    from emotion_circuits.engine.batching import capture_tokens
+
+    record = f"{name}-batches.json"
+    place = {"device": _device_name(lm), "tokens": capture_tokens(lm.device)}
+    if run.path(record).exists():
+        first = run.read_json(record)
+        if {key: first.get(key) for key in place} == place:
+            if first["rows"] != wanted:
+                log.info("capturing %s goes on with %d rows a batch, as it was begun", name, first["rows"])
+            return int(first["rows"])
+        log.warning("capturing %s starts anew: it was begun on %s", name, first.get("device"))
+        for file in files:
+            for suffix in ("", ".partial", ".rows"):
+                file.with_name(file.name + suffix).unlink(missing_ok=True)
+    run.write_json(record, {**place, "rows": wanted})
+    return wanted
+
+
+def _device_name(lm: LM) -> str:
+    """Kind and model of the device: two kinds of GPU round differently."""
+    import torch
+
+    return torch.cuda.get_device_name(lm.device) if lm.device.type == "cuda" else lm.device.type
