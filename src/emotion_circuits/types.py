@@ -131,7 +131,9 @@ class Positions:
     Content positions are the text's own tokens: the prefix token (which holds the attention sink), padding and
     zero-width tokens never count. Position 0 is the first content token.
 
-    - ``last``: the last prompt token · ``all``: every content token · ``mean-content``: their mean (read) or all (edit)
+    - ``last``: the last prompt token · ``all``: every content token
+    - ``mean-content``: content tokens, their mean (read),
+      or all of the prompt's (edit; tokens generated later are not edited: name ``onward`` or ``generated`` for them)
     - ``emotion-word`` (``which`` = first, last, all occurrence of tokens): tokens that overlap the emotion-word spans
     - ``span`` (``values`` = start, end): tokens that overlap a character range of the text
     - ``prompt``, ``generated``, ``onward`` (the prompt's last token and everything generated)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from emotion_circuits.errors import ModelError, StoreError, UsageError
-from emotion_circuits.store import Run, Store, iter_observations, model_folder, slug
+from emotion_circuits.store import Run, Store, model_folder, slug
 from emotion_circuits.types import OBSERVATION_COLUMNS, Observation
 
 ROW = Observation(
@@ -185,7 +185,7 @@ def test_observations_come_back_as_they_were(store: Store) -> None:
     run = a_run(store)
     rows = [replace(ROW, sample=i, layer=None if i % 2 else i) for i in range(25)]
     assert run.write_observations(iter(rows)) == 25
-    assert list(iter_observations(run.folder / "observations.parquet")) == rows
+    assert [Observation(**row) for row in run.read_observations().to_pylist()] == rows
     table = run.read_observations(["layer", "value"])
     assert table.schema.field("layer").type == "int32" and table.schema.field("value").type == "double"
     frame = run.read_observations().to_pandas()

@@ -77,7 +77,7 @@ class ModelOptions(CacheOptions):
     rows: Annotated[
         int | None,
         Parameter(
-            help="Most (prompt, condition) rows in one batch; changes speed and memory, not results.",
+            help="Most (prompt, condition) rows in one batch: for speed and memory; results change by rounding only.",
             group=COMMON,
             validator=Number(gte=1),
         ),

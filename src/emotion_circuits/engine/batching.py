@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from emotion_circuits.models.lm import LM, Encoded
@@ -64,8 +64,3 @@ def length_buckets(encoded: Sequence[Encoded], max_rows: int, max_tokens: int = 
         batch.append(i)
     if batch:
         yield batch
-
-
-def real_tokens(batch: Batch) -> Bool[Tensor, "row token"]:
-    """True where a token is text or prefix, not padding."""
-    return batch.mask.bool()

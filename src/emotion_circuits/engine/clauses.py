@@ -24,11 +24,10 @@ from emotion_circuits.engine.patterns import PatternHooks
 from emotion_circuits.engine.taps import tap
 from emotion_circuits.errors import ModelError
 from emotion_circuits.models.lm import LM
+from emotion_circuits.models.rounding import TOLERANCE
 from emotion_circuits.models.weights import head_weights, neuron_outputs
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site, SiteKind
 
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
-"""Largest relative error inside one forward pass."""
 SHAPE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 3e-2}
 """Largest |Δ logit| across batch shapes, in SD of the logits: rounding that grows over all layers (.1 was measured on
 30 layers in bfloat16)."""

@@ -13,7 +13,6 @@ from emotion_circuits.engine.hooks import Side
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.family import Projection
 from emotion_circuits.models.lm import LM
-from emotion_circuits.models.weights import output_heads
 from emotion_circuits.types import Site, SiteKind
 
 
@@ -76,28 +75,6 @@ def check_site(lm: LM, site: Site) -> Site:
                 f"choose a {noun} from 0 to {size - 1}",
             )
     return Site(site.kind, layer, site.index)
-
-
-def head_results(lm: LM, layer: int, z: Tensor, attention_output: Tensor | None = None) -> Tensor:
-    """What each head adds to the residual stream: ``z_h · W_O[h]``, bias left out.
-
-    Args:
-        z: ``[row, token, head, d_head]``.
-        attention_output: the attention module's own output ``[row, token, d_model]``, needed by families with a norm
-            after attention (Gemma 3): each head is scaled by the frozen RMS of the *total* and by the norm's weight,
-            so that heads sum to what enters the residual (up to the scaled bias).
-
-    Returns: ``[row, token, head, d_model]`` float32.
-    """
-    w_o, _ = output_heads(lm, layer)
-    results = torch.einsum("bshd,hdm->bshm", z.float(), w_o.to(z.device))
-    if lm.family.post_attention_norm is None:
-        return results
-    if attention_output is None:
-        raise UsageError(f"{lm.name} has a norm after attention: head results need the attention output as well")
-    return results * (post_norm_rms(lm, layer, attention_output) * post_norm_weight(lm, layer).to(z.device)).unsqueeze(
-        2
-    )
 
 
 def post_norm_rms(lm: LM, layer: int, attention_output: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from emotion_circuits.errors import ModelError
+from emotion_circuits.models.rounding import TOLERANCE
 
 _WRAPPED = "_original_component"
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
 
 def is_wrapped(model: nn.Module) -> bool:
@@ -43,7 +43,7 @@ def from_bridge(bridge: Any, wrapped: PreTrainedModel) -> PreTrainedModel:
     with torch.inference_mode():
         theirs, ours = bridge(ids).float(), plain(input_ids=ids, use_cache=False).logits.float()
     error = float((theirs - ours).abs().max() / ours.std())
-    if not error <= _TOLERANCE.get(plain.dtype, 3e-2):
+    if not error <= TOLERANCE.get(plain.dtype, 3e-2):
         raise _refused(f"its logits differ from the Hugging Face model's by {error:.1e} of their SD")
     return plain
 

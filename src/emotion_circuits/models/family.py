@@ -53,7 +53,8 @@ class Family:
     ``blocks`` and ``final_norm`` are paths inside the decoder (``model.get_decoder()``), ``attention``, ``mlp`` and the
     norms inside a block, ``out_projection`` inside the attention, ``down_projection`` inside the MLP.
     ``post_attention_norm``/``post_mlp_norm`` are norms applied to a sublayer's *output* before it enters the residual
-    (Gemma 3). ``norm_weight`` is the multiplier that a norm applies (Gemma's is 1 + w). ``prefix_tokens`` are tried in
+    (Gemma 3). ``norm`` is the kind of the norms: "layer" subtracts the mean and has a bias, "rms" does
+    neither, "rms-plus-one" multiplies by 1 + w instead of w (Gemma). ``prefix_tokens`` are tried in
     order when neither the registry nor the tokenizer names a token to put in front of every text.
     ``qk_from_weights`` says whether attention scores are a bilinear form of the normed residual stream alone (no
     rotary embedding, no query/key norm).

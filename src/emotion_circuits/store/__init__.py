@@ -5,10 +5,10 @@ from __future__ import annotations
 from emotion_circuits.store.files import append_jsonl, read_json, read_jsonl, replacing, write_json, write_text
 from emotion_circuits.store.keys import canonical, content_key, fingerprint_file, fingerprint_texts, plain
 from emotion_circuits.store.locks import exclusive
-from emotion_circuits.store.observations import iter_observations, read_observations, write_observations
+from emotion_circuits.store.observations import read_observations, write_observations
 from emotion_circuits.store.parts import PartSet
 from emotion_circuits.store.runs import SCHEMA_VERSION, Run, Store, model_folder, slug
-from emotion_circuits.store.tensors import TensorFileWriter, open_tensors, read_metadata, write_tensors
+from emotion_circuits.store.tensors import TensorFileWriter, open_tensors, write_tensors
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -22,13 +22,11 @@ __all__ = [
     "exclusive",
     "fingerprint_file",
     "fingerprint_texts",
-    "iter_observations",
     "model_folder",
     "open_tensors",
     "plain",
     "read_json",
     "read_jsonl",
-    "read_metadata",
     "read_observations",
     "replacing",
     "slug",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,19 +102,3 @@ def _as_mapping(row: Observation | Mapping[str, Any], number: int) -> Mapping[st
             f"give exactly these columns: {', '.join(OBSERVATION_COLUMNS)}",
         )
     return row
-
-
-def iter_observations(path: Path) -> Iterator[Observation]:
-    """The rows of the table as :class:`Observation`, read a few thousand at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with translating(path, "read"), path.open("rb") as file:
-        try:
-            for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_A_TIME, columns=list(OBSERVATION_COLUMNS)):
-                yield from (Observation(**row) for row in batch.to_pylist())
-        except pa.ArrowInvalid as error:
-            raise StoreError(
-                f"{path} is truncated or not a Parquet file ({error})",
-                f"remove the folder {path.parent} and run the same command again",
-            ) from error

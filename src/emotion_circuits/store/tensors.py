@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from emotion_circuits.errors import StoreError, UsageError
 from emotion_circuits.store import files
+from emotion_circuits.store.safetensors_header import HeaderError, read_safetensors_header
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,8 +38,6 @@ DTYPES: dict[str, str] = {
 
 FLUSH_BYTES, FLUSH_SECONDS = 64 << 20, 5.0
 """Rows are flushed to the disk when this much was written or this much time went by: what a kill can cost."""
-
-_MAX_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,9 @@ def open_tensors(path: Path | str) -> dict[str, np.memmap[Any, Any]]:
     import numpy as np
 
     path = Path(path)
-    header, start = _read_header(path)
+    entries, start = _read_header(path)
     tensors: dict[str, Any] = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
+    for name, entry in entries.items():
         dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
         if math.prod(shape) == 0:  # an empty range cannot be mapped
             tensors[name] = np.empty(shape, dtype)
@@ -92,11 +89,6 @@ def open_tensors(path: Path | str) -> dict[str, np.memmap[Any, Any]]:
         with files.translating(path, "read"):
             tensors[name] = np.memmap(path, dtype, mode="r", offset=start + entry["data_offsets"][0], shape=shape)
     return tensors
-
-
-def read_metadata(path: Path | str) -> dict[str, str]:
-    """The text metadata of a safetensors file."""
-    return dict(_read_header(Path(path))[0].get("__metadata__", {}))
 
 
 class TensorFileWriter:
@@ -330,23 +322,15 @@ def _layout(
     return header, slots, len(header) + offset
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header and the byte where the tensors begin, checked against the size of the file."""
+def _read_header(path: Path) -> tuple[Mapping[str, Any], int]:
+    """The tensors' entries and the byte where the values begin, checked against the size of the file."""
     import numpy as np
 
     again = f"remove {path} and run the command that wrote it again"
-    with files.translating(path, "read"), path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, _MAX_HEADER):
-            raise StoreError(f"{path} is truncated or not a safetensors file", again)
-        text = file.read(length)
     try:
-        header = json.loads(text)
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        needed = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        for name, entry in entries.items():
+        with files.translating(path, "read"), path.open("rb") as file:
+            header = read_safetensors_header(file)
+        for name, entry in header.tensors.items():
             if entry["dtype"] not in DTYPES:
                 raise StoreError(
                     f"{path}: tensor {name!r} has dtype {entry['dtype']}, which NumPy cannot read",
@@ -355,11 +339,13 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             begin, end = entry["data_offsets"]
             if end - begin != math.prod(entry["shape"]) * np.dtype(DTYPES[entry["dtype"]]).itemsize or begin < 0:
                 raise StoreError(f"{path}: tensor {name!r} has a shape that does not fit its bytes", again)
+    except HeaderError as error:
+        raise StoreError(f"{path} {error}", again) from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise StoreError(f"{path} is not a safetensors file (its header cannot be read)", again) from error
-    if size < 8 + length + needed:
-        raise StoreError(f"{path} is truncated: {size} bytes of {8 + length + needed}", again)
-    return header, 8 + length
+        raise StoreError(f"{path} has a damaged safetensors header", again) from error
+    if header.size < header.announced:
+        raise StoreError(f"{path} is truncated: {header.size} bytes of {header.announced}", again)
+    return header.tensors, header.start
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

@@ -15,11 +15,11 @@ from emotion_circuits.models.cache import read_source
 from emotion_circuits.models.registry import find_entry, model_slug
 from emotion_circuits.models.sources.errors import DamagedFileError
 from emotion_circuits.models.sources.local import LocalModel
+from emotion_circuits.store.safetensors_header import HeaderError, read_safetensors_header
 
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
-_LARGEST_HEADER = 100_000_000  # the limit of the safetensors format
 
 
 def resolve_folder(folder: Path) -> LocalModel:
@@ -69,25 +69,17 @@ def check_folder(folder: Path) -> None:
 
 
 def check_safetensors(path: Path) -> None:
-    """Compare a safetensors file's size with what its header announces (8-byte length, JSON header, tensors)."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
-        if size < 8 or header_size > _LARGEST_HEADER:
-            raise DamagedFileError(path, f"is not a safetensors file ({size:,} bytes)")
-        if size < 8 + header_size:
-            raise DamagedFileError(
-                path, f"is truncated: {size:,} bytes, but its header alone takes {8 + header_size:,} bytes"
-            )
-        try:
-            header = json.loads(file.read(header_size))
-            ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-            expected = 8 + header_size + max(ends, default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise DamagedFileError(path, "has a damaged safetensors header") from error
-    if size != expected:
-        state = "truncated" if size < expected else "damaged"
-        raise DamagedFileError(path, f"is {state}: {size:,} bytes, but its header announces {expected:,} bytes")
+    """Compare a safetensors file's size with what its header announces."""
+    try:
+        with path.open("rb") as file:
+            header = read_safetensors_header(file)
+    except HeaderError as error:
+        raise DamagedFileError(path, str(error)) from error
+    if header.size != header.announced:
+        state = "truncated" if header.size < header.announced else "damaged"
+        raise DamagedFileError(
+            path, f"is {state}: {header.size:,} bytes, but its header announces {header.announced:,} bytes"
+        )
 
 
 def pickle_error(place: str, files: list[str]) -> ModelError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from emotion_circuits.errors import ModelError
 from emotion_circuits.models.cache import build_entry, models_folder
 from emotion_circuits.models.registry import model_slug
 from emotion_circuits.models.sources.local import LocalModel
+from emotion_circuits.store.keys import fingerprint_file
 
 FULL_PRECISION_BYTES = 1_500_000_000
 """GGUF files up to this size become float32; larger ones bfloat16, so that a laptop's disk and memory hold them."""
@@ -24,7 +24,7 @@ _BYTES_PER_GGUF_BYTE = 8  # a Q4 weight takes half a byte and four as float32
 def resolve_gguf(path: Path, cache: Path | None = None) -> LocalModel:
     """Convert a ``.gguf`` file into the cache, keyed by its SHA-256, and return the folder."""
     quantised = check_gguf(path)
-    digest = file_sha256(path)
+    digest = fingerprint_file(path)
     name = f"{model_slug(path.stem)}-{digest[:6]}"
     size = path.stat().st_size
 
@@ -117,9 +117,3 @@ def convert_gguf(path: Path, target: Path) -> str:
 def converter_versions() -> Mapping[str, str]:
     """Versions of what a conversion depends on, for the source record."""
     return {package: version(package) for package in ("torch", "transformers", "gguf", "safetensors")}
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,8 +23,9 @@ from emotion_circuits.errors import ModelError
 from emotion_circuits.models.cache import build_entry, models_folder, read_source
 from emotion_circuits.models.registry import RegistryEntry, WheelPart, WheelSource
 from emotion_circuits.models.sources.errors import UnreachableError
-from emotion_circuits.models.sources.gguf import check_gguf, convert_gguf, converter_versions, file_sha256
+from emotion_circuits.models.sources.gguf import check_gguf, convert_gguf, converter_versions
 from emotion_circuits.models.sources.local import LocalModel
+from emotion_circuits.store.keys import fingerprint_file
 
 DOWNLOAD_TIMEOUT_S = 1800
 _BLOCK = 1 << 20
@@ -181,7 +182,7 @@ def _archive_of(requirement: str, folder: Path) -> Path:
 
 
 def _check_hash(archive: Path, expected: str) -> None:
-    actual = file_sha256(archive)
+    actual = fingerprint_file(archive)
     if actual != expected:
         archive.unlink()
         raise ModelError(
