@@ -51,13 +51,38 @@ def test_p_values_are_honest_where_nothing_is_there(paired: bool) -> None:
     assert np.mean([e.against_neutral.interval.estimate.mean() for e in found]) == pytest.approx(0.5, abs=0.02)
 
 
+def test_p_values_are_honest_where_whole_unpaired_scenarios_carry_one_label() -> None:
+    found = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(60), 4)
+        labels = np.where(groups % 2 == 0, "neutral", "anger")
+        x = 0.8 * rng.normal(size=(60, 2, 6))[groups] + 0.6 * rng.normal(size=(240, 2, 6))
+        splits = np.array(["fit", "fit", "dev", "dev", "test", "test"])[groups % 6]
+        empty = np.array([""] * 240)
+        names = np.arange(240).astype(str)
+        data = Labelled(x, names, labels, groups.astype(str), splits, empty, empty, (0, 1))
+        found.append(evidence(data, depth=4, seed=seed))
+    assert found[0].n_exchangeable == 20
+    for name in ("p_max_layer", "p_layer", "p_shuffled"):
+        assert np.mean([getattr(e, name) <= 0.05 for e in found]) <= 0.101, name
+
+
+def test_a_layer_is_not_judged_on_the_scenarios_that_chose_it() -> None:
+    data = world(scenarios=60).data
+    mixed = replace(data, scenarios=np.char.add("s", (np.arange(len(data.labels)) % 7).astype(str)))
+    with pytest.raises(UsageError, match="selected on"):
+        evidence(mixed)
+
+
 def test_p_values_reach_their_minimum_where_a_direction_was_planted() -> None:
     found = evidence(world(scenarios=100, strength=5.0, noise=0.5).data)
     smallest = 1 / (PERMUTATIONS + 1)
     assert (found.p_max_layer, found.p_shuffled, found.p_random) == (smallest, smallest, smallest)
     assert found.against_neutral.interval.low[found.row] > 0.8
     assert found.own_vs_rest is not None and found.own_vs_rest.interval.low[found.row] > 0.7
-    assert found.n_test == 30
+    assert found.n_test == 30 and found.n_exchangeable == 30
+    assert found.p_layer == smallest
 
 
 def test_shuffled_directions_reach_a_high_auroc_while_their_p_stays_small() -> None:

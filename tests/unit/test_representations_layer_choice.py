@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from emotion_circuits.errors import UsageError
 from emotion_circuits.representations.layer_choice import auroc_standard_error, plateau_middle
 from emotion_circuits.stats.discrimination import auroc
+from emotion_circuits.stats.selection import select_plateau_middle
 
 
 def chosen(values: list[float], error: float = 0.05, depth: int | None = None, layers: tuple[int, ...] = ()) -> int:
@@ -24,14 +25,23 @@ def chosen(values: list[float], error: float = 0.05, depth: int | None = None, l
         ([0.5, 0.9, 0.91, 0.9, 0.9, 0.5, 0.5], 2),  # an even plateau: the earlier middle
         ([0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], 2),  # ties everywhere, the last two left out
         ([0.99, 0.5, 0.9, 0.5, 0.5, 0.5, 0.5], 0),  # the best at the edge
-        ([0.99, 0.5, 0.97, 0.98, 0.97, 0.5, 0.5], 3),  # a longer plateau beats a lonely peak within its error
-        ([0.96, 0.97, 0.5, 0.98, 0.99, 0.5, 0.5], 3),  # equally long: the higher one
+        ([0.99, 0.5, 0.97, 0.98, 0.97, 0.5, 0.5], 0),  # the plateau holds the best, however long another is
+        ([0.96, 0.97, 0.5, 0.98, 0.99, 0.5, 0.5], 3),  # the run around the best
         ([0.5, 0.5, 0.5, 0.5, 0.7, 0.99, 1.0], 4),  # never the last two layers, however good
         ([0.5, 0.6, 0.94, 0.6, 0.5, 0.5, 0.5], 2),
     ],
 )
 def test_middle_of_the_plateau(values: list[float], layer: int) -> None:
     assert chosen(values) == layer
+
+
+def test_the_rule_is_that_of_the_selection_guard() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        scores = rng.normal(size=(9, 1)) * 0.3 + rng.normal(size=(9, 25))
+        guard = select_plateau_middle(scores, range(25))
+        errors = scores.std(axis=1, ddof=1) / 5
+        assert plateau_middle(scores.mean(axis=1), errors, tuple(range(9)), 9) == guard.index
 
 
 def test_one_standard_error_is_the_border() -> None:

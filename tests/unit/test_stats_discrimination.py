@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,12 @@ from sklearn.metrics import roc_auc_score
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.stats.discrimination import auroc, auroc_interval, auroc_max_test, delong_interval
-from emotion_circuits.stats.permutation import max_statistic_p, permutation_p
+from emotion_circuits.stats.permutation import (
+    exchangeable_clusters,
+    max_statistic_p,
+    permutation_p,
+    permuted_labels,
+)
 
 
 def matched_set(clusters: int, per_label: int, shift: float, rng: np.random.Generator, cells: int = 1):
@@ -78,6 +85,63 @@ def test_perfect_separation_is_not_reported_with_zero_width() -> None:
     assert interval.estimate == 1
     assert interval.high == 1
     assert interval.low == pytest.approx(0.025 ** (1 / 20))
+
+
+def test_rare_positives_keep_a_perfect_separation_uncertain() -> None:
+    labels = np.arange(603) < 3
+    interval = auroc_interval(labels + np.linspace(0, 0.1, 603), labels, np.arange(603))
+    assert interval.low == pytest.approx(0.025 ** (1 / 3))
+    with pytest.raises(UsageError, match="one label"):
+        auroc_interval(np.arange(603.0), np.arange(603) < 1, np.arange(603))
+
+
+@pytest.mark.parametrize("interval", [auroc_interval, delong_interval])
+def test_a_single_error_does_not_make_the_limit_higher_than_none(interval) -> None:
+    labels = np.arange(400) < 200
+    perfect = labels + np.tile(np.linspace(0, 0.1, 200), 2)
+    flawed = perfect.copy()
+    flawed[0] = perfect[200] + 1e-4
+    codes = np.arange(400) % 20
+    none, one = interval(perfect, labels, codes), interval(flawed, labels, codes)
+    assert none.low == pytest.approx(0.025 ** (1 / 20))
+    assert one.estimate < 1 and one.low <= none.low
+
+
+def test_delong_of_thousands_of_clusters_needs_little_memory() -> None:
+    rng = np.random.default_rng(6)
+    labels = np.arange(20_000) % 4 == 0
+    scores = rng.normal(size=20_000) + labels
+    codes = rng.integers(0, 15_000, size=20_000)
+    tracemalloc.start()
+    try:
+        interval = delong_interval(scores, labels, codes)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6
+    assert interval.low < interval.estimate < interval.high
+
+
+def test_labels_of_unpaired_clusters_move_as_wholes() -> None:
+    codes = np.repeat(np.arange(6), [1, 2, 3, 4, 2, 2])
+    labels = codes < 3
+    drawn = permuted_labels(labels, codes, 50, np.random.default_rng(0))
+    for c in range(6):
+        assert (drawn[:, codes == c] == drawn[:, codes == c][:, :1]).all()
+    assert {int(n) for n in drawn[:, np.unique(codes, return_index=True)[1]].sum(axis=1)} == {3}
+    assert len(np.unique(drawn, axis=0)) > 10
+    assert exchangeable_clusters(labels, codes) == 6
+
+
+def test_one_paired_scenario_does_not_freeze_the_others() -> None:
+    codes = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    labels = np.array([1, 0, 1, 1, 0, 0, 1, 1], dtype=bool)
+    drawn = permuted_labels(labels, codes, 200, np.random.default_rng(0))
+    assert (drawn[:, codes == 0].sum(axis=1) == 1).all()
+    assert drawn[:, 0].any() and not drawn[:, 0].all()
+    assert drawn[:, 4].any() and not drawn[:, 2].all()
+    assert exchangeable_clusters(labels, codes) == 4
+    assert exchangeable_clusters(labels[:4], codes[:4]) == 1
 
 
 def test_max_test_over_layers_finds_the_planted_layer() -> None:

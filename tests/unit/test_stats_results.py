@@ -183,6 +183,11 @@ def test_k_swept_on_test_is_refused() -> None:
         k_table(frame([r | {"split": "test"} for r in k_sweep()]))
 
 
+def test_k_swept_on_the_texts_that_fitted_the_subspace_is_refused() -> None:
+    with pytest.raises(UsageError, match="fit split"):
+        k_table(frame([r | {"split": "fit"} for r in k_sweep()]))
+
+
 def test_command_reads_every_latest_run_and_writes_every_file(tmp_path: Path, capsys) -> None:
     finished(tmp_path, "steering", list(steering(layers=(1, 2))), old=True)
     finished(tmp_path, "steering", list(steering(layers=(1, 2, 3), seed=9)))

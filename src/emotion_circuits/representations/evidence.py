@@ -3,9 +3,10 @@
 Everything is computed on the ``test`` split with directions from ``fit`` and the layer chosen on ``dev``:
 
 - AUROC emotion vs neutral and emotion vs the other emotions (own-vs-rest), with a cluster bootstrap over scenarios.
-- ``p_max_layer``: labels of the test texts are permuted within scenarios, the same way for every layer, and the best
-  layer's AUROC is compared with the permutations' best (max-T; Westfall & Young 1993).
-- ``p_shuffled``: the direction is fitted again on labels permuted within scenarios. AUROC is blind to the length of a
+- ``p_max_layer``: labels of the test texts are permuted, the same way for every layer, and the best layer's AUROC is
+  compared with the permutations' best (max-T; Westfall & Young 1993). Labels change places within scenarios that hold
+  both, and between whole scenarios that hold one. ``p_layer`` is the same for the chosen layer.
+- ``p_shuffled``: the direction is fitted again on labels permuted in the same way. AUROC is blind to the length of a
   direction, and a shuffled direction keeps a random sliver of the true one, which already separates strong classes; so
   the statistic is the held-out separation ``d · (mean emotion − mean neutral)`` (cross-validated distance; Walther et
   al. 2016), to which such a sliver contributes as little as it weighs.
@@ -25,11 +26,18 @@ from emotion_circuits.representations.labelled import FloatArray, Labelled
 from emotion_circuits.representations.layer_choice import auroc_standard_error, plateau_middle
 from emotion_circuits.stats.discrimination import auroc, auroc_interval, auroc_null, delong_interval
 from emotion_circuits.stats.interval import Interval
-from emotion_circuits.stats.permutation import MaxTest, max_statistic_p, permutation_p, permuted_within
+from emotion_circuits.stats.permutation import (
+    MaxTest,
+    exchangeable_clusters,
+    max_statistic_p,
+    permutation_p,
+    permuted_labels,
+)
+from emotion_circuits.stats.selection import Selection, fingerprint
 
 MINIMUM_CLUSTERS = 5
 MAXIMUM_CLUSTERS = 1000
-"""Above this many single-text clusters DeLong's interval is as good as a bootstrap and takes no time."""
+"""Above this many clusters DeLong's interval is as good as a bootstrap and takes no time."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Evidence:
     """What is known about one emotion's direction; ``row`` indexes the chosen ``layer``. ``None`` = cannot be computed.
 
     ``p_layer`` is the max-T p of the chosen layer, ``p_max_layer`` that of the best of all layers (the smaller one).
+    ``n_exchangeable`` is the number of test scenarios whose labels take part in the permutations behind both.
     ``shuffled_high`` and ``random_high`` are the .95 quantiles of AUROC of label-shuffled and random directions there.
     """
 
@@ -63,14 +72,26 @@ class Evidence:
     shuffled_high: float
     random_high: float
     n_test: int
+    n_exchangeable: int
 
 
 def choose_layer(directions: DirectionSet, dev: Labelled, emotion: str, depth: int) -> tuple[int, FloatArray]:
     """The layer chosen on dev for one emotion, and the dev AUROC of every layer."""
+    selection, values = select_layer(directions, dev, emotion, depth)
+    return dev.layers[selection.index], values
+
+
+def select_layer(directions: DirectionSet, dev: Labelled, emotion: str, depth: int) -> tuple[Selection, FloatArray]:
+    """As :func:`choose_layer`, with the guard that refuses to judge the layer on the scenarios that chose it."""
     scores, positive = _against_neutral(directions, dev, emotion)
     values = auroc(scores[:, positive], scores[:, ~positive])
     errors = auroc_standard_error(values, int(positive.sum()), int((~positive).sum()))
-    return plateau_middle(values, errors, dev.layers, depth), values
+    layer = plateau_middle(values, errors, dev.layers, depth)
+    row = dev.layers.index(layer)
+    used = dev.scenarios[dev.of(emotion) | dev.neutral_for(emotion)]
+    names = frozenset(str(scenario) for scenario in used)
+    rule = "middle of the plateau within one standard error of the best dev AUROC"
+    return Selection(layer, row, rule, len(values), names, fingerprint(scores[row])), values
 
 
 def gather_evidence(
@@ -89,15 +110,17 @@ def gather_evidence(
         directions: fitted on ``data.split("fit")``. depth: number of layers of the model.
 
     Raises:
-        UsageError: too few dev or test texts.
+        UsageError: too few dev or test texts, or a scenario in both splits.
     """
     fit, dev, test = (data.split(name) for name in ("fit", "dev", "test"))
     for name, part in (("dev", dev), ("test", test)):
         part.require(emotion, f"evidence on the {name} split")
-    layer, dev_auroc = choose_layer(directions, dev, emotion, depth)
+    selection, dev_auroc = select_layer(directions, dev, emotion, depth)
+    layer = dev.layers[selection.index]
     row = directions.row(layer)
     scores, positive = _against_neutral(directions, test, emotion)
     clusters = test.scenarios[test.of(emotion) | test.neutral_for(emotion)]
+    selection.check(scores[row], clusters)
     neutral, tested = _curves(scores, positive, clusters, permutations, resamples, seed)
     own = own_vs_rest(directions, test, emotion)
     rest = None
@@ -111,6 +134,7 @@ def gather_evidence(
         p_random=float(permutation_p(observed, random, alternative="greater")),
         shuffled_high=float(np.quantile(shuffled, 0.95)), random_high=float(np.quantile(random, 0.95)),
         n_test=int(positive.sum()),
+        n_exchangeable=exchangeable_clusters(positive, np.unique(clusters, return_inverse=True)[1]),
     )  # fmt: skip
 
 
@@ -144,8 +168,7 @@ def _curves(
     seed: int,
 ) -> tuple[Curves, MaxTest]:
     interval = auroc_interval(scores, positive, clusters, resamples=resamples, seed=seed)
-    codes = _exchangeable(positive, clusters)
-    null = auroc_null(scores, positive, codes, permutations=permutations, seed=seed)
+    null = auroc_null(scores, positive, clusters, permutations=permutations, seed=seed)
     low, high = np.quantile(null, (0.025, 0.975), axis=0)
     threshold = float(np.quantile(null.max(axis=1), 0.95))
     return Curves(interval, low, high, threshold), max_statistic_p(interval.estimate, null)
@@ -157,8 +180,8 @@ def _shuffled(
     """AUROC of directions fitted on shuffled labels, and the p of the true one's held-out separation among theirs."""
     used = fit.of(emotion) | fit.neutral_for(emotion)
     labels = fit.of(emotion)[used]
-    codes = _exchangeable(labels, fit.scenarios[used])
-    weights = _contrast(labels[permuted_within(codes, permutations, np.random.default_rng(seed))])
+    codes = np.unique(fit.scenarios[used], return_inverse=True)[1]
+    weights = _contrast(permuted_labels(labels, codes, permutations, np.random.default_rng(seed)))
     true = _contrast(labels[None])
     held = test.of(emotion) | test.neutral_for(emotion)
     positive = test.of(emotion)[held]
@@ -183,13 +206,6 @@ def _random(test: Labelled, directions: DirectionSet, emotion: str, row: int, dr
     return np.maximum(values, 1 - values)
 
 
-def _exchangeable(labels: NDArray[np.bool_], scenarios: NDArray[Any]) -> NDArray[np.intp]:
-    """Group codes ``[text]`` within which labels may be permuted: scenarios, or one group if none has both labels."""
-    codes = np.unique(scenarios, return_inverse=True)[1]
-    paired = any(len(set(labels[codes == c].tolist())) == 2 for c in np.unique(codes))
-    return codes if paired else np.zeros_like(codes)
-
-
 def _contrast(labels: NDArray[np.bool_]) -> FloatArray:
     """Weights ``[permutation, text]`` whose product with activations is mean(positive) − mean(negative)."""
     up = labels / labels.sum(1, keepdims=True)
@@ -205,7 +221,8 @@ def layer_auroc(
     Returns:
         ``{"auroc", "ci", "own_vs_rest", "n", "n_neutral"}``; ``None`` in place of what the texts do not allow (no
         neutral text, no other emotion), and ``None`` altogether where the emotion has no text. The interval is a
-        cluster bootstrap over scenarios, DeLong's where every text stands alone and there are too many to resample.
+        cluster bootstrap over scenarios, DeLong's (clustered) above :data:`MAXIMUM_CLUSTERS`; ``None`` when fewer than
+        :data:`MINIMUM_CLUSTERS` scenarios hold the rarer label.
     """
     n, n_neutral = int(data.of(emotion).sum()), int(data.neutral_for(emotion).sum())
     if n == 0:
@@ -227,11 +244,10 @@ def layer_auroc(
 def _interval(
     scores: FloatArray, positive: NDArray[np.bool_], clusters: NDArray[Any], resamples: int, seed: int
 ) -> list[float] | None:
-    count = len(np.unique(clusters))
-    if count < MINIMUM_CLUSTERS or min(int(positive.sum()), int((~positive).sum())) < 2:
+    if min(len(np.unique(clusters[positive])), len(np.unique(clusters[~positive]))) < MINIMUM_CLUSTERS:
         return None
-    if count == len(scores) and count > MAXIMUM_CLUSTERS:
-        interval = delong_interval(scores, positive)
+    if len(np.unique(clusters)) > MAXIMUM_CLUSTERS:
+        interval = delong_interval(scores, positive, clusters)
     else:
         interval = auroc_interval(scores, positive, clusters, resamples=resamples, seed=seed)
     limits = [float(interval.low), float(interval.high)]

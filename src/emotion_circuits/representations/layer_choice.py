@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_circuits.errors import UsageError
+from emotion_circuits.stats.selection import plateau
 
 EXCLUDED_LAST = 2
 """The last layers turn representations into next-token predictions; they are never chosen."""
@@ -26,26 +27,20 @@ def auroc_standard_error(auroc: NDArray[np.float64], n_positive: int, n_negative
 def plateau_middle(
     values: NDArray[np.float64], errors: NDArray[np.float64], layers: tuple[int, ...], depth: int
 ) -> int:
-    """The middle layer of the longest run of layers within one standard error of the best.
+    """The middle layer of the unbroken run around the best layer that lies within one standard error of it.
+
+    The run must hold the best layer: a longer one elsewhere is no evidence against it. The same rule as
+    :func:`~emotion_circuits.stats.selection.select_plateau_middle`, for scores that are not means over clusters.
 
     Args:
         values, errors: ``[layer]`` dev score and its standard error. layers: their numbers. depth: layers in the model;
             its last two are left out (unless nothing else was captured).
 
     Returns:
-        A layer number; the earlier of two middles, and of two equally long runs the one with the higher mean.
+        A layer number; the earlier of two middles.
     """
     if len(values) == 0 or not np.isfinite(values).all():
         raise UsageError("no finite dev scores to choose a layer from", "capture more layers or more dev texts")
     allowed = [i for i, layer in enumerate(layers) if layer < depth - EXCLUDED_LAST] or list(range(len(layers)))
-    best = max(allowed, key=lambda i: values[i])
-    runs: list[list[int]] = []
-    for i in allowed:
-        if values[i] < values[best] - errors[best]:
-            continue
-        if runs and runs[-1][-1] == i - 1:
-            runs[-1].append(i)
-        else:
-            runs.append([i])
-    run = max(runs, key=lambda r: (len(r), float(np.mean(values[r]))))
-    return layers[run[(len(run) - 1) // 2]]
+    first, _, last = plateau(values[allowed], errors[allowed])
+    return layers[allowed[(first + last) // 2]]

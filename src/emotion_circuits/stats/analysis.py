@@ -92,7 +92,9 @@ def power_table(
 ) -> pd.DataFrame:
     """Sample sizes for declared effects, and what every finished cell could have detected.
 
-    Rows ``question = "required n"``: units needed (per group for independent designs) for each target and design. Rows
+    Rows ``question = "required n"``: independent units needed (per group for independent designs) for each target and
+    design. They are counted in clusters: several prompts of a scenario, or samples of a prompt, do not stand for more.
+    (With a known ICC, :func:`~emotion_circuits.stats.power.required_n` gives the number of prompts.) Rows
     ``"detectable effect"``: from ``effects`` (:func:`effect_table`), the effect that the cell's noise and number of
     clusters detect with ``power``. No power of observed effects: that is p in disguise.
     """
@@ -120,14 +122,17 @@ def k_table(
 ) -> pd.DataFrame:
     """Choice of k for every cell that has arms ``k=1``, ``k=2``, …: held-out scores per unit on the dev split.
 
-    Returns one row per cell and k, :data:`K_COLUMNS`; empty when no experiment swept k. Cells on the test split raise:
-    choosing there would spend the data that must judge the choice.
+    Returns one row per cell and k, :data:`K_COLUMNS`; empty when no experiment swept k. Cells on another split raise:
+    on test the choice would spend the data that must judge it, on fit the score would not be held out.
     """
     swept = observations[observations["arm"].astype(str).str.fullmatch(K_ARM.pattern)]
     if swept.empty:
         return typed_frame([], K_COLUMNS)
-    if (swept["split"] == "test").any():
-        raise UsageError("k was swept on the test split", "sweep k on dev scenarios; test the chosen k on test")
+    elsewhere = sorted({str(split) for split in swept["split"]} - {"dev"})
+    if elsewhere:
+        raise UsageError(
+            f"k was swept on the {' and '.join(elsewhere)} split", "sweep k on dev scenarios; test the chosen k on test"
+        )
     rows: list[dict[str, Any]] = []
     for key, part in unit_means(swept).groupby(list(CELL_KEYS), sort=True):
         wide = part.pivot(index="unit", columns="arm", values="value")

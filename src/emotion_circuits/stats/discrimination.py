@@ -18,7 +18,7 @@ from emotion_circuits.errors import UsageError
 from emotion_circuits.stats.bootstrap import BootstrapMethod, bootstrap_limits, chunks, cluster_draws, limit_quantile
 from emotion_circuits.stats.checks import at_least, finite, probability, units_and_clusters
 from emotion_circuits.stats.interval import FloatArray, Interval
-from emotion_circuits.stats.permutation import MaxTest, max_statistic_p, permutation_p, permuted_within
+from emotion_circuits.stats.permutation import MaxTest, max_statistic_p, permutation_p, permuted_labels
 
 __all__ = [
     "auroc",
@@ -74,10 +74,12 @@ def auroc_interval(
     a's positive texts over cluster b's negative texts, one resample's AUROC is WᵀKW / (Wᵀn₊ · Wᵀn₋): the texts are
     compared once, and every resample is a small quadratic form. The methods are those of
     :func:`~emotion_circuits.stats.bootstrap.bootstrap_interval`: BCa with the jackknife over clusters (Efron 1987), by
-    default at the expanded quantile, without which few clusters cover too little.
+    default at the expanded quantile, without which few clusters cover too little. What counts as few is G, the number
+    of clusters that hold the rarer label: three positives say little however many neutral texts stand against them.
 
-    Where the labels are separated perfectly (AUROC 0 or 1) resampling shows no spread. The limit is then the exact
-    binomial one for "no cluster with an error among G": (α/2)^(1/G), instead of a width of 0.
+    Where the labels are separated (nearly) perfectly, resampling shows (nearly) no spread. No lower limit is therefore
+    above (α/2)^(1/G), and no upper one below 1 - (α/2)^(1/G). That is the binomial bound on the share of clusters with
+    an error after none was seen among G; AUROC is at least 1 minus that share, so for AUROC the limit is conservative.
 
     Args:
         scores: ``[cell, n]`` (or ``[n]`` for one cell).
@@ -88,17 +90,20 @@ def auroc_interval(
         texts: ``[n]`` optional; a text that stands in two clusters raises.
 
     Returns:
-        :class:`Interval` with ``[cell]`` arrays. Not for fewer than five clusters (raises): use a permutation test.
+        :class:`Interval` with ``[cell]`` arrays. Not for fewer than five clusters, or fewer than two that hold a label
+        (raises): use a permutation test. Below six clusters of a label no interval of AUROC excludes .5.
     """
     cells, positive, codes, count = _labelled(scores, labels, clusters, texts)
     at_least(count, 5, "clusters", "a cluster bootstrap of AUROC")
     probability(confidence, "confidence")
     at_least(resamples, 200, "resamples", "a bootstrap interval")
+    rarer = _clusters_of_rarer_label(positive, codes)
+    at_least(rarer, 2, "clusters of one label", "a cluster bootstrap of AUROC")
     weights = _cluster_weights(count, resamples, positive, codes, np.random.default_rng(seed))
     ups = np.bincount(codes[positive], minlength=count).astype(np.float64)
     downs = np.bincount(codes[~positive], minlength=count).astype(np.float64)
     pairs = (weights @ ups) * (weights @ downs)
-    z = limit_quantile(method, confidence, count)
+    z = limit_quantile(method, confidence, rarer)
     estimate, low, high = np.empty((3, len(cells)))
     for rows in chunks(len(cells), max(int(ups.sum() * downs.sum()), count * count, resamples * count)):
         wins = _cluster_wins(cells[rows], positive, codes, count)
@@ -107,9 +112,7 @@ def auroc_interval(
         jackknife = _leave_one_out(wins, ups, downs)
         limits = bootstrap_limits(replicates, estimate[rows], jackknife, z, method)
         low[rows], high[rows] = np.minimum(limits[0], estimate[rows]), np.maximum(limits[1], estimate[rows])
-    edge = ((1 - confidence) / 2) ** (1 / count)
-    low = np.where(estimate >= 1, edge, np.where(estimate <= 0, 0.0, low))
-    high = np.where(estimate <= 0, 1 - edge, np.where(estimate >= 1, 1.0, high))
+    low, high = _beyond_the_edge(estimate, low, high, confidence, rarer)
     shape = np.shape(scores)[:-1]
     return Interval(
         estimate.reshape(shape),
@@ -129,12 +132,13 @@ def delong_interval(
     *,
     confidence: float = 0.95,
 ) -> Interval:
-    """Interval of AUROC from the variance of its structural components, on the logit scale.
+    """Interval of AUROC from the variance of its structural components, on the logit scale; for large sets.
 
     V₁₀(i) is the share of negatives below positive i, V₀₁(j) the share of positives above negative j; variance =
     S₁₀/n₊ + S₀₁/n₋ (DeLong, DeLong & Clarke-Pearson 1988). With ``clusters`` the components are summed within clusters
-    first (Obuchowski 1997). An asymptotic cross-check of :func:`auroc_interval`, too narrow below about 30 clusters; at
-    AUROC 0 or 1 its variance is 0, the limits are NaN, and the bootstrap is the one to read.
+    first (Obuchowski 1997). An asymptotic cross-check of :func:`auroc_interval`, and its stand-in for thousands of
+    clusters. The quantile is Student's with G - 1 degrees of freedom, G the clusters of the rarer label; near AUROC 0
+    and 1 the limits are held at (α/2)^(1/G), as there. Time and memory grow with texts, not with texts × clusters.
 
     Args and shapes as :func:`auroc_interval`; without ``clusters`` every text counts as independent.
     """
@@ -142,7 +146,9 @@ def delong_interval(
     cells, positive, codes, count = _labelled(scores, labels, np.arange(n) if clusters is None else clusters)
     probability(confidence, "confidence")
     ups, downs = int(positive.sum()), int((~positive).sum())
+    rarer = _clusters_of_rarer_label(positive, codes)
     at_least(min(ups, downs), 2, "texts of one label", "the DeLong variance")
+    at_least(rarer, 2, "clusters of one label", "the DeLong variance")
     ranks = stats.rankdata(cells, axis=-1)
     above = (ranks[:, positive] - stats.rankdata(cells[:, positive], axis=-1)) / downs
     below = 1 - (ranks[:, ~positive] - stats.rankdata(cells[:, ~positive], axis=-1)) / ups
@@ -155,14 +161,14 @@ def delong_interval(
             (above, estimate, codes[positive], ups),
             (below, estimate, codes[~positive], downs),
         ):
-            member = (index[:, None] == np.arange(count)).astype(np.float64)
-            scaled += (part - centre[:, None]) @ member / size
+            for row, deviation in zip(scaled, part - centre[:, None], strict=True):
+                row += np.bincount(index, weights=deviation, minlength=count) / size
         variance = count / (count - 1) * (scaled**2).sum(axis=-1)
     inner = (estimate > 0) & (estimate < 1)
     logit = special.logit(np.where(inner, estimate, 0.5))
-    half = special.ndtri(0.5 + confidence / 2) * np.sqrt(variance) / np.where(inner, estimate * (1 - estimate), 1.0)
-    low = np.where(inner, special.expit(logit - half), np.nan)
-    high = np.where(inner, special.expit(logit + half), np.nan)
+    quantile = special.stdtrit(rarer - 1, 0.5 + confidence / 2)
+    half = quantile * np.sqrt(variance) / np.where(inner, estimate * (1 - estimate), 1.0)
+    low, high = _beyond_the_edge(estimate, special.expit(logit - half), special.expit(logit + half), confidence, rarer)
     shape = np.shape(scores)[:-1]
     return Interval(
         estimate.reshape(shape), low.reshape(shape), high.reshape(shape), confidence, "DeLong (logit)", n, count
@@ -177,21 +183,20 @@ def auroc_null(
     permutations: int = 9999,
     seed: int = 0,
 ) -> FloatArray:
-    """AUROC ``[permutation, cell]`` under labels shuffled within clusters, one arrangement shared by all cells.
+    """AUROC ``[permutation, cell]`` under labels rearranged as the clusters allow, one arrangement for all cells.
 
-    Args and shapes as :func:`auroc_interval`. Raises when no cluster holds both labels.
+    Labels are shuffled within clusters that hold both, and swapped between whole clusters that hold one; see
+    :func:`~emotion_circuits.stats.permutation.permuted_labels`. Args and shapes as :func:`auroc_interval`.
     """
-    cells, positive, codes, count = _labelled(scores, labels, clusters)
-    both = sum(len(set(positive[codes == c].tolist())) == 2 for c in range(count))
-    at_least(both, 1, "clusters with both labels", "a within-cluster permutation")
+    cells, positive, codes, _ = _labelled(scores, labels, clusters)
     ranks = stats.rankdata(cells, axis=-1)
-    n_up = int(positive.sum())
-    pairs = n_up * (len(positive) - n_up)
     rng = np.random.default_rng(seed)
     null = np.empty((permutations, len(cells)))
     for rows in chunks(permutations, 3 * len(positive)):
-        shuffled = positive[permuted_within(codes, rows.stop - rows.start, rng)].astype(np.float64)
-        null[rows] = (shuffled @ ranks.T - n_up * (n_up + 1) / 2) / pairs
+        shuffled = permuted_labels(positive, codes, rows.stop - rows.start, rng).astype(np.float64)
+        # Whole clusters of unequal size change places, so the number of positive texts may differ by arrangement.
+        n_up = shuffled.sum(axis=1, keepdims=True)
+        null[rows] = (shuffled @ ranks.T - n_up * (n_up + 1) / 2) / (n_up * (len(positive) - n_up))
     return null
 
 
@@ -203,10 +208,10 @@ def auroc_max_test(
     permutations: int = 9999,
     seed: int = 0,
 ) -> MaxTest:
-    """Is any cell's AUROC above chance? Labels are shuffled within clusters, the same way for all cells (max-T).
+    """Is any cell's AUROC above chance? Labels are rearranged as in :func:`auroc_null`, alike for all cells (max-T).
 
-    For matched sets (each scenario has both labels), where labels are exchangeable inside a scenario under the null.
-    Raises when no cluster holds both labels. Not valid for scores that were fitted on these texts.
+    In matched sets labels are exchangeable inside a scenario under the null; in unpaired ones whole clusters are, which
+    supposes that a cluster's size does not go with its label. Not valid for scores that were fitted on these texts.
     """
     flags = np.asarray(labels)
     null = auroc_null(scores, flags, clusters, permutations=permutations, seed=seed)
@@ -232,6 +237,21 @@ def _labelled(
     at_least(min(int(flags.sum()), int((~flags).sum())), 1, "texts of one label", "AUROC")
     codes, count = units_and_clusters(len(flags), clusters, texts)
     return values.reshape(-1, len(flags)), flags, codes, count
+
+
+def _clusters_of_rarer_label(positive: NDArray[np.bool_], codes: NDArray[np.intp]) -> int:
+    """Number of clusters that hold the label found in fewer of them."""
+    return min(len(np.unique(codes[positive])), len(np.unique(codes[~positive])))
+
+
+def _beyond_the_edge(
+    estimate: FloatArray, low: FloatArray, high: FloatArray, confidence: float, clusters: int
+) -> tuple[FloatArray, FloatArray]:
+    """Limits moved out to (α/2)^(1/G) and 1 - (α/2)^(1/G), and to 0 or 1 where no pair, or every pair, is won."""
+    edge = ((1 - confidence) / 2) ** (1 / clusters)
+    low = np.where(estimate <= 0, 0.0, np.where(estimate >= 1, edge, np.minimum(low, edge)))
+    high = np.where(estimate >= 1, 1.0, np.where(estimate <= 0, 1 - edge, np.maximum(high, 1 - edge)))
+    return low, high
 
 
 def _cluster_wins(cells: FloatArray, positive: NDArray[np.bool_], codes: NDArray[np.intp], count: int) -> FloatArray:

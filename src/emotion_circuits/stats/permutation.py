@@ -108,3 +108,46 @@ def permuted_within(codes: NDArray[np.intp], permutations: int, rng: np.random.G
     index = np.empty_like(shuffled)
     index[:, order] = shuffled
     return index
+
+
+def permuted_labels(
+    labels: NDArray[np.bool_], codes: NDArray[np.intp], permutations: int, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """``[permutations, n]`` labels, rearranged in the ways that are equally likely if they say nothing about the texts.
+
+    Inside a cluster that holds both labels (a scenario written with and without the emotion) texts change places.
+    Clusters that hold one label change places as wholes: their texts resemble each other, so texts shuffled singly
+    would vary too little and p would come out too small. Both happen at once where a set has clusters of both kinds.
+
+    Args:
+        labels: ``[n]`` bool. codes: ``[n]`` cluster of each text, 0 … G - 1, every one in use.
+    """
+    mixed, pure = _kinds(labels, codes)
+    n = len(labels)
+    if mixed.any():
+        out = labels[permuted_within(codes, permutations, rng)]
+    else:
+        out = np.broadcast_to(labels, (permutations, n)).copy()
+    if len(np.unique(labels[pure[codes]])) == 2:
+        own = np.zeros(len(pure), dtype=np.bool_)
+        own[codes] = labels
+        moved = np.broadcast_to(own, (permutations, len(own))).copy()
+        moved[:, pure] = rng.permuted(moved[:, pure], axis=1)
+        texts = pure[codes]
+        out[:, texts] = moved[:, codes[texts]]
+    return out
+
+
+def exchangeable_clusters(labels: NDArray[np.bool_], codes: NDArray[np.intp]) -> int:
+    """How many clusters take part in :func:`permuted_labels`: those of both labels, and those of one if both occur."""
+    mixed, pure = _kinds(labels, codes)
+    swapped = int(pure.sum()) if len(np.unique(labels[pure[codes]])) == 2 else 0
+    return int(mixed.sum()) + swapped
+
+
+def _kinds(labels: NDArray[np.bool_], codes: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """``[cluster]``: holds both labels, holds one."""
+    count = int(codes.max()) + 1
+    up = np.bincount(codes[labels], minlength=count) > 0
+    down = np.bincount(codes[~labels], minlength=count) > 0
+    return up & down, up ^ down

@@ -124,16 +124,26 @@ def select_plateau_middle(
     allowed = len(names) - exclude_last
     at_least(allowed, 1, "layers before the excluded last ones", "a plateau")
     centre = means.mean(axis=1)[:allowed]
-    best = int(np.argmax(centre))
-    inside = centre >= centre[best] - error[best]
-    first = last = best
-    while first > 0 and inside[first - 1]:
-        first -= 1
-    while last < allowed - 1 and inside[last + 1]:
-        last += 1
+    first, best, last = plateau(centre, error[:allowed])
     middle = (first + last) // 2
     rule = f"middle of the plateau {names[first]}…{names[last]} within one standard error of {names[best]}"
     return Selection(names[middle], middle, rule, len(names), used, print_of[middle])
+
+
+def plateau(values: FloatArray, errors: FloatArray) -> tuple[int, int, int]:
+    """First, best and last index of the unbroken run around the best value that lies within its standard error.
+
+    Args:
+        values, errors: ``[layer]``, in the order of the layers, without those that may not be chosen.
+    """
+    best = int(np.argmax(values))
+    inside = values >= values[best] - errors[best]
+    first = last = best
+    while first > 0 and inside[first - 1]:
+        first -= 1
+    while last < len(values) - 1 and inside[last + 1]:
+        last += 1
+    return first, best, last
 
 
 def _dev(

@@ -10,7 +10,11 @@ from pathlib import Path
 from emotion_circuits.errors import UsageError
 from emotion_circuits.stats.calibration import Check, Outcome, markdown, run_check
 
-MODULES = ("emotion_circuits.stats.calibration.inference", "emotion_circuits.stats.calibration.designs")
+MODULES = (
+    "emotion_circuits.stats.calibration.inference",
+    "emotion_circuits.stats.calibration.rare_and_separated",
+    "emotion_circuits.stats.calibration.designs",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
