@@ -103,9 +103,11 @@ def run_command_line(tokens: Sequence[str] | None = None) -> int:
             raise
         return _failures.show(_failures.invalid_parameters(error, "check the values that the message names"))
     except (MemoryError, RuntimeError) as error:
-        if not _failures.is_out_of_memory(error):
+        from emotion_circuits.experiments._memory import is_out_of_memory, out_of_memory
+
+        if not is_out_of_memory(error):
             raise
-        return _failures.show(_failures.out_of_memory(error))
+        return _failures.show(out_of_memory(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
             raise

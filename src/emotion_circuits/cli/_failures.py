@@ -87,23 +87,6 @@ def refused_by_system(error: OSError) -> EmotionCircuitsError:
     )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error means that main memory or the accelerator's memory ran out."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
-def out_of_memory(error: BaseException) -> EmotionCircuitsError:
-    """Memory ran out: what was asked for, and how to ask for less."""
-    detail = _one_line(str(error).split("\n")[0])
-    return EmotionCircuitsError(
-        "memory ran out" + (f" ({detail})" if detail else ""),
-        "use a smaller batch with --rows, --dtype bfloat16, or a smaller model; what was finished is kept",
-    )
-
-
 def report_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """``sys.excepthook``: one paragraph for a defect of this program; the traceback goes to a file that it names."""
     if issubclass(kind, KeyboardInterrupt):

@@ -24,6 +24,7 @@ def report(
 ) -> int:
     """Write report.html, report.md and the figures from the latest finished run of each experiment; no model needed."""
     from emotion_circuits.experiments import Study, load_profile
+    from emotion_circuits.experiments._study import read_failures
     from emotion_circuits.report.assemble import assemble_report
     from emotion_circuits.report.write import write_report
     from emotion_circuits.store import Store, slug
@@ -38,7 +39,7 @@ def report(
             f"no finished run of profile {chosen.name!r} in {options.results}", f"emotion-circuits study {chosen.name}"
         )
     sources = {run.model: str(run.read_json("spec.json")["recorded"].get("source", "")) for run in runs}
-    study = Study(chosen, runs, [], sources)
+    study = Study(chosen, runs, read_failures(store, chosen.name), sources)
     command = study_command(profile, tuple(sources), options.results)
     written = write_report(assemble_report(study, command), Path(options.results) / slug(chosen.name), lang)
     if options.json:

@@ -72,7 +72,7 @@ class Outcome:
     """What an experiment found.
 
     ``summary`` is JSON; ``verdicts`` are one line per answer; ``section`` is its part of a report; ``tensors`` are
-    saved as ``{file}.safetensors`` by name.
+    saved as ``{file}.safetensors`` by name, ``documents`` as ``{file}.json``.
     """
 
     summary: Mapping[str, Any]
@@ -80,6 +80,7 @@ class Outcome:
     section: Section | None = None
     observations: Iterable[Observation] = ()
     tensors: Mapping[str, Mapping[str, NDArray[np.generic]]] = field(default_factory=dict)
+    documents: Mapping[str, object] = field(default_factory=dict)
 
 
 class Experiment:

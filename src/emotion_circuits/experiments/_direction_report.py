@@ -14,9 +14,9 @@ Row = Mapping[str, Any]
 
 
 UNPAIRED = (
-    "No scenario of this set is written under two labels, so the analysis is unpaired: texts count as independent, "
-    "labels are permuted over all of them, and a difference in topic or length between the labels would look like "
-    "emotion."
+    "No scenario of this set is written under two labels, so the analysis is unpaired: texts of different scenarios "
+    "count as independent, labels are permuted over all of them, and a difference in topic or length between the "
+    "labels would look like emotion."
 )
 
 
@@ -47,6 +47,8 @@ def direction_section(cell: _Cell, results: Sequence[Row], params: Directions.Pa
     tables = [_evidence_table(results), _controls_table(first)]
     if params.beside:
         tables.append(_beside_table(first, params))
+    if params.components:
+        tables.append(_components_table(results, params.components))
     return Section(
         "directions",
         "Where is each emotion?",
@@ -61,6 +63,8 @@ LIMITS = (
     "A direction that separates texts is not yet a cause of what the model writes; question 3 tests that.",
     "Texts with an emotion word can be separated by that word alone: compare with the implicit texts, and with the "
     "first layer, which sees words but hardly any context.",
+    "Figures show the first site and position; curves.json in the run's folder holds AUROC, own-vs-rest, norms, "
+    "stability and cosines of all of them by layer.",
     "Intervals resample scenarios of this prompt set; `run check --on FILE` tests the same directions on other text.",
 )
 
@@ -88,7 +92,10 @@ def _answer(cell: _Cell, results: Sequence[Row], params: Directions.Params) -> l
     words = ", ".join(f"{r['emotion']} {r['auroc_first_layer']:.2f}" for r in results)
     sentences.append(f"Layer {first}, which sees words but hardly any context, already reaches: {words}.")
     sentences += [
-        _implicit(r, r["compare"]["implicit"], first) for r in results if _testable(r["compare"].get("implicit"))
+        _implicit(r, row, first)
+        for r in results
+        for row in (r["compare"].get("implicit"), r["strata"].get("implicit"))
+        if row is not None and _testable(row)
     ]
     return sentences
 
@@ -123,8 +130,9 @@ def _curves(cell: _Cell, which: str, name: str, title: str) -> Figure:
             })  # fmt: skip
     return Figure(
         name, "layer-curves", title,
-        "Test AUROC with a 95 % cluster bootstrap over scenarios; the grey band holds 95 % of label permutations "
-        "within scenarios; the mark is the layer chosen on dev.",
+        f"Test AUROC with a 95 % cluster bootstrap over {'scenarios' if cell.paired else 'texts'}; the grey band holds "
+        f"95 % of label permutations {'within scenarios' if cell.paired else 'over all texts (unpaired set)'}; the "
+        "mark is the layer chosen on dev.",
         f"{title}: AUROC of {', '.join(cell.emotions)} over {len(cell.data.layers)} layers.",
         rows, {"y": "test AUROC", "reference": 0.5, "null_label": "permuted labels",
                "interval_label": "95 % cluster bootstrap", "facet": True},
@@ -135,6 +143,7 @@ def _strata(results: Sequence[Row], params: Directions.Params) -> Figure:
     rows: list[dict[str, Any]] = []
     for r in results:
         own = [(f"{params.prompts} (test)", r["auroc_test"], r["ci"])]
+        own += [(f"{params.prompts}, {kind} (test)", x["auroc"], x["ci"]) for kind, x in r["strata"].items() if x]
         others = [(name, x["auroc"], x["ci"]) for name, x in r["compare"].items() if x and x["auroc"] is not None]
         anew = [
             (f"{name} (fitted anew)", x["auroc"], x["ci"])
@@ -189,12 +198,9 @@ def _norms(cell: _Cell) -> Figure:
 
 
 def _stability(cell: _Cell) -> Figure:
-    from emotion_circuits.representations import direction_stability
-
-    stable = direction_stability(cell.data.split("fit"), cell.emotions, seed=cell.seed)
     rows = [
         {"layer": layer, "series": e, "value": float(v.estimate[i]), "low": float(v.low[i]), "high": float(v.high[i])}
-        for e, v in stable.items()
+        for e, v in cell.stability.items()
         for i, layer in enumerate(cell.data.layers)
     ]
     return Figure(
@@ -207,8 +213,9 @@ def _stability(cell: _Cell) -> Figure:
 def _evidence_table(results: Sequence[Row]) -> Table:
     columns = {
         "emotion": "emotion", "site": "site", "position": "position", "layer": "layer", "auroc_test": "test AUROC",
-        "ci": "95 % interval", "own_vs_rest": "own-vs-rest", "own_vs_rest_ci": "95 % interval", "p_max_layer":
-        "max-over-layers p", "p_shuffled": "shuffled-label p", "auroc_dev": "dev AUROC", "n_test": "test texts",
+        "ci": "95 % interval", "own_vs_rest": "own-vs-rest", "own_vs_rest_ci": "95 % interval", "p_layer":
+        "p at the layer (max-T)", "p_max_layer": "p of the best layer",
+        "p_shuffled": "shuffled-label p", "auroc_dev": "dev AUROC", "n_test": "test texts",
     }  # fmt: skip
     rows = [{**r, "ci": _range(r["ci"]), "own_vs_rest_ci": _range(r["own_vs_rest_ci"])} for r in results]
     return Table(
@@ -242,6 +249,25 @@ def _beside_table(results: Sequence[Row], params: Directions.Params) -> Table:
         "beside",
         "Side by side",
         "Directions, layer and test anew in each set: layer, test AUROC, interval.",
+        columns,
+        rows,
+    )
+
+
+def _components_table(results: Sequence[Row], components: int) -> Table:
+    rows = []
+    for r in results:
+        x = r["without_neutral_components"]
+        anew = {"auroc": x["auroc"], "ci": _range(x["ci"]), "own_vs_rest": x["own_vs_rest"]} if x else {}
+        rows.append({**{k: r[k] for k in ("emotion", "site", "position", "layer", "auroc_test")}, **anew})
+    columns = {
+        "emotion": "emotion", "site": "site", "position": "position", "layer": "layer", "auroc_test": "test AUROC",
+        "auroc": "without components", "ci": "95 % interval", "own_vs_rest": "own-vs-rest without components",
+    }  # fmt: skip
+    return Table(
+        "neutral-components",
+        f"Without {components} principal components of neutral text",
+        "The same layer and test texts, with what varies most between neutral fit texts taken out of the directions.",
         columns,
         rows,
     )

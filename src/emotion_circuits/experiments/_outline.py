@@ -19,7 +19,10 @@ WARM_UP, MEASURED = 1, 3
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: its key, whether it is done already, and what is left to compute (0 where nothing is)."""
+    """One run: its key, whether it is done already, and what is left to compute (0 where nothing is).
+
+    ``memory_bytes``: the model's weights and the widest values of its largest batch, on the device that it runs on.
+    """
 
     model: str
     experiment: str
@@ -29,6 +32,7 @@ class Cell:
     tokens: int
     forwards: int
     captured_bytes: int
+    memory_bytes: int
 
 
 def outline(profile: Profile, bench: Workbench, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
@@ -62,15 +66,29 @@ def _in_order(prepared: Prepared) -> Iterator[Prepared]:
 
 
 def _cell(prepared: Prepared, bench: Workbench) -> Cell:
-    from emotion_circuits.engine.batching import length_buckets
+    from emotion_circuits.engine.batching import capture_tokens, length_buckets
     from emotion_circuits.engine.capture import MAX_ROWS, plan_capture
 
-    texts = tokens = forwards = size = 0
+    texts = tokens = forwards = size = memory = 0
     done = prepared.run.done
     for step in () if done else prepared.steps:
         plan = plan_capture(bench.lm, step.prompts, step.kinds, step.positions, step.layers)
         texts += len(plan.encoded)
         tokens += sum(len(e) for e in plan.encoded)
-        forwards += sum(1 for _ in length_buckets(plan.encoded, bench.rows or MAX_ROWS))
+        batches = list(length_buckets(plan.encoded, bench.rows or MAX_ROWS, capture_tokens(bench.lm.device)))
+        forwards += len(batches)
         size += plan.bytes
-    return Cell(bench.lm.name, prepared.experiment.name, prepared.run.key, done, texts, tokens, forwards, size)
+        widest = max(len(rows) * len(plan.encoded[rows[0]]) for rows in batches)
+        kept = plan.bytes * max(map(len, batches)) // len(plan.encoded)
+        memory = max(memory, _weight_bytes(bench.lm) + widest * _token_bytes(bench.lm) + kept)
+    return Cell(bench.lm.name, prepared.experiment.name, prepared.run.key, done, texts, tokens, forwards, size, memory)
+
+
+def _weight_bytes(lm: LM) -> int:
+    return sum(p.numel() * p.element_size() for p in lm.model.parameters())
+
+
+def _token_bytes(lm: LM) -> int:
+    """Bytes of one token inside a block: the residual stream, its norm and a sublayer's output, and an MLP that is
+    gated (three values a neuron); blocks come one after another, so one of them counts."""
+    return (4 * lm.d_model + 3 * lm.d_mlp) * lm.dtype.itemsize

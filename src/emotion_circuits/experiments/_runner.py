@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.errors import StoreError
-from emotion_circuits.experiments._captured import capture_to_run
+from emotion_circuits.experiments._captured import capture_to_run, fingerprint_prompts
 from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, ExperimentParams, Outcome
 from emotion_circuits.experiments._registry import find_experiment
 
@@ -92,7 +93,9 @@ def run_experiment(name: str, params: ExperimentParams | Mapping[str, Any], benc
     if bench.force:
         _discard(prepared)
     _check_texts(prepared, bench)
-    return _finish(prepared, bench)
+    run = _finish(prepared, bench, asked=True)
+    run.name_latest()  # reused work is the latest answer too
+    return run
 
 
 def prepare(name: str, params: ExperimentParams | Mapping[str, Any], bench: Workbench) -> Prepared:
@@ -137,19 +140,22 @@ def _readable(run: Run) -> bool:
     return True
 
 
-def _finish(prepared: Prepared, bench: Workbench) -> Run:
-    """The finished run; what is done already is not opened for writing."""
+def _finish(prepared: Prepared, bench: Workbench, *, asked: bool) -> Run:
+    """The finished run; what is done already is not opened for writing.
+
+    What is only required leaves ``latest`` alone where it names a run: that is the answer to another request.
+    """
     run = prepared.run
     if run.done:
         return run
-    required = {name: _finish(needed, bench) for name, needed in prepared.required.items()}
+    required = {name: _finish(needed, bench, asked=False) for name, needed in prepared.required.items()}
     with run.open():
         if not run.done:
-            _execute(prepared, required, bench)
+            _execute(prepared, required, bench, asked)
     return run
 
 
-def _execute(prepared: Prepared, required: Mapping[str, Run], bench: Workbench) -> None:
+def _execute(prepared: Prepared, required: Mapping[str, Run], bench: Workbench, asked: bool) -> None:
     lm, run, experiment = bench.lm, prepared.run, prepared.experiment
     log.info("%s on %s (%s), key %s", experiment.name, lm.name, lm.source, run.key)
     captures = {}
@@ -158,23 +164,26 @@ def _execute(prepared: Prepared, required: Mapping[str, Run], bench: Workbench) 
         for step in prepared.steps:
             captures[step.name] = capture_to_run(lm, run, step, bench.rows, advance)
         context = Context(lm, bench.profile, bench.seed, required, captures)
-        _keep(run, bench, experiment.summarise(context, prepared.params))
+        _keep(run, bench, experiment.summarise(context, prepared.params), asked)
 
 
-def _keep(run: Run, bench: Workbench, outcome: Outcome) -> None:
+def _keep(run: Run, bench: Workbench, outcome: Outcome, asked: bool) -> None:
     """Write everything an experiment found; ``done.json`` comes last."""
     from emotion_circuits.store import plain, write_tensors
 
     for file, arrays in outcome.tensors.items():
         write_tensors(run.path(f"{file}.safetensors"), arrays)
-    rows = list(outcome.observations)
-    if rows:
-        run.write_observations(rows)
+    for file, content in outcome.documents.items():
+        run.write_json(f"{file}.json", plain(content))
+    # Streamed, and no file at all where there is none: only the first is looked at.
+    rows = iter(outcome.observations)
+    for first in rows:
+        run.write_observations(chain((first,), rows))
     if outcome.section is not None:
         run.write_json("section.json", plain(outcome.section))
     run.finish({
         "model": bench.lm.name, "profile": bench.profile, **outcome.summary, "verdicts": list(outcome.verdicts),
-    })  # fmt: skip
+    }, asked=asked)  # fmt: skip
 
 
 def _inputs(
@@ -185,16 +194,12 @@ def _inputs(
     steps: Sequence[CaptureStep],
 ) -> dict[str, Any]:
     """Everything that can change a number of this run."""
-    from emotion_circuits.store import fingerprint_texts
-
-    texts = [f"{step.name}|{p.id}|{p.emotion}|{p.scenario}|{p.split}|{p.spans}|{p.text}" for step in steps
-             for p in step.prompts]  # fmt: skip
     return {
         "experiment": {"name": experiment.name, "version": experiment.version},
         "params": params,
         "seed": bench.seed,
         "model": {"name": bench.lm.name, "weights": bench.lm.fingerprint, "tokenizer": bench.lm.tokenizer_fingerprint},
-        "prompts": fingerprint_texts(texts),
+        "prompts": {step.name: fingerprint_prompts(step.prompts) for step in steps},
         "steps": [{"name": s.name, "kinds": s.kinds, "positions": [str(p) for p in s.positions], "layers": s.layers}
                   for s in steps],
         "required": {name: needed.run.key for name, needed in required.items()},

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.experiments._memory import is_out_of_memory, out_of_memory
 from emotion_circuits.experiments._profiles import Profile
 from emotion_circuits.experiments._runner import Progress, Workbench, no_progress, run_experiment
 
@@ -59,8 +60,9 @@ def run_study(
 ) -> Study:
     """Run every experiment of ``profile`` on every model.
 
-    A model that fails (unknown, unreachable, broken) leaves its failure and the others go on; within a model the
-    experiments after a failed one are skipped. ``report`` gets one line per finished experiment.
+    A model that fails (unknown, unreachable, broken, or in a way that nobody foresaw) leaves its failure and
+    the others go on; within a model the experiments after a failed one are skipped. ``report`` gets one line
+    per finished experiment.
     """
     study = Study(profile)
     for model in models:
@@ -72,10 +74,8 @@ def run_study(
                 run = run_experiment(experiment, profile.params(experiment, overrides), bench)
             except EmotionCircuitsError as error:
                 failure = Failure(model, experiment, error)
-            except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                failure = Failure(model, experiment, _memory_ran_out(model, error))
+            except Exception as error:  # noqa: BLE001 - one model's defect must not lose the models after it
+                failure = Failure(model, experiment, _unforeseen(model, error))
             if failure is not None:
                 log.error("%s on %s failed: %s", experiment, model, failure.error)
                 study.failures.append(failure)
@@ -90,14 +90,15 @@ def run_study(
     return study
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
-
-
-def _memory_ran_out(model: str, error: BaseException) -> EmotionCircuitsError:
-    detail = (str(error).splitlines() or [type(error).__name__])[0]
-    fix = "use a smaller batch with --rows, --dtype bfloat16, or a smaller model; what was finished is kept"
-    failure = EmotionCircuitsError(f"memory ran out on {model} ({detail})", fix)
+def _unforeseen(model: str, error: Exception) -> EmotionCircuitsError:
+    """What is none of our own errors: memory that ran out, or a defect, which keeps its traceback as the cause."""
+    if is_out_of_memory(error):
+        failure = out_of_memory(error, model)
+    else:
+        failure = EmotionCircuitsError(
+            f"unexpected failure on {model}: {type(error).__name__}: {' '.join(str(error).split())}",
+            f"this is a defect of the program or of the model's files: the traceback is in {FAILURES} beside its runs",
+        )
     failure.__cause__ = error
     return failure
 
@@ -121,6 +122,14 @@ def _clear_log(store: Store, profile: str, model: str) -> None:
     """A model that went through has not failed; what happened before stays in its log."""
     with suppress(OSError):
         (_model_folder(store, profile, model) / FAILED).unlink(missing_ok=True)
+
+
+def read_failures(store: Store, profile: str) -> list[Failure]:
+    """The models of a study that did not finish the last time they were run."""
+    from emotion_circuits.store import read_json, slug
+
+    records = [read_json(path) for path in sorted((store.root / slug(profile)).glob(f"*/{FAILED}"))]
+    return [Failure(r["model"], r["experiment"], EmotionCircuitsError(r["message"], r["fix"])) for r in records]
 
 
 def _model_folder(store: Store, profile: str, model: str) -> Path:

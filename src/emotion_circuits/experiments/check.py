@@ -21,6 +21,7 @@ from emotion_circuits.experiments._contract import (
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments.directions import Directions, one_vector_a_text
 from emotion_circuits.experiments.extract import at_emotion_words, select_sets
+from emotion_circuits.prompts.copies import clustered_by_text, folded, held_in_fit_or_dev
 from emotion_circuits.types import NEUTRAL, Positions, Prompt, Section, SiteKind, Table
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def _position(written: str) -> str:
 @experiment("check", "Test the fitted directions on labelled text of your own (JSONL, JSON or CSV: text, emotion).")
 class Check(Experiment):
     """Layers and directions come from ``directions``; the file only tests them."""
+
+    version = 2
 
     class Params(ExperimentParams):
         """Parameters of ``check``."""
@@ -65,7 +68,8 @@ class Check(Experiment):
         return {"file": fingerprint_file(_file(params))}
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
-        position, texts, known = Positions.parse(params.position), _read(params), _emotions(params)
+        position, known = Positions.parse(params.position), _emotions(params)
+        texts, _ = _unseen(params)
         used = tuple(p for p in texts if p.emotion == NEUTRAL or p.emotion in known)
         if all(p.emotion == NEUTRAL for p in used):
             found = ", ".join(dict.fromkeys(p.emotion for p in texts))
@@ -81,8 +85,7 @@ class Check(Experiment):
                     "use --position mean-content, or give character spans in the file",
                 )
         # A text that stands alone is its own cluster; copies of one text are one.
-        clustered = tuple(replace(p, scenario=p.scenario or f"text:{p.text}") for p in used)
-        return [CaptureStep("texts", clustered, (SITE,), (position,))]
+        return [CaptureStep("texts", clustered_by_text(used), (SITE,), (position,))]
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.experiments.directions import load_directions
@@ -105,11 +108,17 @@ class Check(Experiment):
             )  # fmt: skip
             if found is not None:
                 rows.append({"emotion": emotion, "layer": chosen[emotion], **found})
-        unknown = sorted({p.emotion for p in _read(params)} - {*directions.emotions, NEUTRAL})
+        texts, dropped = _unseen(params)
+        unknown = sorted({p.emotion for p in texts} - {*directions.emotions, NEUTRAL})
         return Outcome(
-            {"position": params.position, "results": rows, "labels_without_direction": unknown},
-            verdicts=[_line(r) for r in rows],
-            section=_section(rows, unknown, params),
+            {
+                "position": params.position,
+                "results": rows,
+                "labels_without_direction": unknown,
+                "texts_of_the_fit_left_out": dropped,
+            },
+            verdicts=[*(_line(r) for r in rows), *_left_out(dropped)],
+            section=_section(rows, unknown, dropped, params),
         )
 
 
@@ -135,6 +144,24 @@ def _read(params: Check.Params) -> tuple[Prompt, ...]:
     return tuple(translated)
 
 
+def _unseen(params: Check.Params) -> tuple[tuple[Prompt, ...], int]:
+    """The file's texts that the directions have not seen, and the number of those they were fitted or chosen on."""
+    texts = _read(params)
+    held = held_in_fit_or_dev(_fitted(params))
+    unseen = tuple(p for p in texts if folded(p.text) not in held)
+    if not unseen:
+        raise UsageError(
+            f"every text of {params.on} is one that the directions were fitted or their layers chosen on",
+            "give texts that are not in the fit and dev splits of the prompt set",
+        )
+    return unseen, len(texts) - len(unseen)
+
+
+def _left_out(dropped: int) -> list[str]:
+    what = "their directions were fitted or their layers chosen on them"
+    return [f"{dropped} texts of the file were left out: {what}"] if dropped else []
+
+
 def _aliases(params: Check.Params) -> dict[str, str]:
     """Labels of the file → labels of ours: well-known ones that the directions lack, then what the user says."""
     known = _emotions(params)
@@ -151,9 +178,13 @@ def _aliases(params: Check.Params) -> dict[str, str]:
 
 def _emotions(params: Check.Params) -> tuple[str, ...]:
     """The emotions that the fitted set has directions for."""
+    return tuple(dict.fromkeys(p.emotion for p in _fitted(params) if p.emotion != NEUTRAL))
+
+
+def _fitted(params: Check.Params) -> tuple[Prompt, ...]:
+    """The texts of the fitted set, all splits."""
     chosen = params.directions
-    texts = select_sets((chosen.prompts,), chosen.emotions, chosen.scenarios)[chosen.prompts]
-    return tuple(dict.fromkeys(p.emotion for p in texts if p.emotion != NEUTRAL))
+    return select_sets((chosen.prompts,), chosen.emotions, chosen.scenarios)[chosen.prompts]
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -171,13 +202,13 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _section(rows: Sequence[Mapping[str, Any]], unknown: Sequence[str], params: Check.Params) -> Section:
+def _section(rows: Sequence[Mapping[str, Any]], unknown: Sequence[str], dropped: int, params: Check.Params) -> Section:
     columns = {"emotion": "emotion", "layer": "layer", "auroc": "AUROC", "own_vs_rest": "own-vs-rest", "n": "texts"}
     name = _file(params).name
     table = Table(
         "check", f"Directions on {name}", "Layers were chosen on the dev scenarios of the fit.", columns, rows
     )
-    answer = [_line(r) + "." for r in rows]
+    answer = [line + "." for line in (*map(_line, rows), *_left_out(dropped))]
     if unknown:
         answer.append(f"Left out, because no direction was fitted for these labels: {', '.join(unknown)}.")
     return Section("check", f"On your own texts: {name}", answer, tables=[table])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._captured import fingerprint_prompts
 from emotion_circuits.experiments._contract import (
     CaptureStep,
     Context,
@@ -31,6 +32,8 @@ from emotion_circuits.experiments.extract import (
     emotions_of,
     select_sets,
 )
+from emotion_circuits.prompts.copies import folded, held_in_fit_or_dev, require_disjoint
+from emotion_circuits.prompts.matching import AT
 from emotion_circuits.types import BASELINE_ARM, INDEXED_KINDS, NEUTRAL, Observation, Positions, Prompt, SiteKind
 
 if TYPE_CHECKING:
@@ -39,11 +42,12 @@ if TYPE_CHECKING:
 
     from emotion_circuits.models.lm import LM
     from emotion_circuits.representations import DirectionSet, Evidence, Labelled
+    from emotion_circuits.stats.interval import Interval
     from emotion_circuits.store import Run
 
 ALPHA = 0.05
 
-MINIMUM_TEXTS, MINIMUM_TEST_SCENARIOS = 2, 5
+MINIMUM_TEXTS, MINIMUM_TEST_SCENARIOS = 2, 6
 """Texts per label in each split, and test scenarios, below which no interval can be computed."""
 
 
@@ -71,6 +75,8 @@ def _residual_wide(sites: tuple[SiteKind, ...]) -> tuple[SiteKind, ...]:
 @experiment("directions", "Fit emotion directions and test them on scenarios they never saw.")
 class Directions(Experiment):
     """Fit on ``fit`` scenarios, choose a layer on ``dev``, report on ``test``; see ``representations.evidence``."""
+
+    version = 2
 
     class Params(ExperimentParams):
         """Parameters of ``directions``."""
@@ -107,11 +113,18 @@ class Directions(Experiment):
         at_words = any(Positions.parse(p).kind == "emotion-word" for p in params.positions)
         for name in (params.prompts, *params.beside):
             _require_enough(name, sets[name])
+            require_disjoint(name, sets[name])
             if at_words:
                 _require_enough(f"{name} (texts with an emotion word)", at_emotion_words(sets[name]))
         return ()
 
+    def inputs(self, params: Params) -> Mapping[str, Any]:
+        """Which texts each set holds: the capture of them all does not say."""
+        sets = select_sets(_sets(params), _emotions(params), params.scenarios)
+        return {"sets": {name: fingerprint_prompts(texts) for name, texts in sets.items()}}
+
     def summarise(self, context: Context, params: Params) -> Outcome:
+        from emotion_circuits.experiments._curves import FILE, layer_curves
         from emotion_circuits.experiments._direction_report import direction_section, verdict_lines
 
         cells = [
@@ -133,6 +146,7 @@ class Directions(Experiment):
             section=section,
             observations=(o for cell in cells for o in cell.observations(context)),
             tensors={"directions": {k: v for cell in cells for k, v in cell.tensors().items()}},
+            documents={FILE: layer_curves(cells)},
         )
 
 
@@ -173,6 +187,7 @@ class _Cell:
             "ci": [_at(neutral.low, ev.row), _at(neutral.high, ev.row)],
             "own_vs_rest": None if own is None else _at(own.interval.estimate, ev.row),
             "own_vs_rest_ci": None if own is None else [_at(own.interval.low, ev.row), _at(own.interval.high, ev.row)],
+            "p_layer": ev.p_layer,
             "p_max_layer": ev.p_max_layer,
             "p_shuffled": ev.p_shuffled,
             "p_random": ev.p_random,
@@ -182,21 +197,36 @@ class _Cell:
             "random_q95": ev.random_high,
             "n_test": ev.n_test,
             "established": established(ev),
+            "strata": self._strata(emotion),
             "compare": {name: self._elsewhere(emotion, name) for name in self.params.compare},
             "beside": {name: self._refitted(emotion, name) for name in self.params.beside},
             "without_neutral_components": self._projected(emotion) if self.params.components else None,
         }
 
     def _elsewhere(self, emotion: str, name: str) -> dict[str, Any] | None:
-        """The same direction and layer on another set's texts of scenarios that were not used to fit or choose."""
+        """The same direction and layer on another set's texts of which neither scenario nor copy fitted or chose."""
         import numpy as np
 
         other = self._of_set(name)
         used = self.data.scenarios[self.data.splits != "test"]
-        unseen = other.select(~np.isin(other.scenarios, used))
-        row = _auroc_row(self.directions, unseen, emotion, self.evidence[emotion].row, self.params.resamples, self.seed)
-        first = _auroc_row(self.directions, unseen, emotion, 0, self.params.resamples, self.seed)
+        held = held_in_fit_or_dev(self._texts[self.params.prompts])
+        copies = {p.id for p in self._texts[name] if folded(p.text) in held}
+        seen = np.array([any(part in copies for part in i.split(AT)) for i in other.ids], dtype=bool)
+        unseen = other.select(~np.isin(other.scenarios, used) & ~seen)
+        return self._tested(emotion, unseen)
+
+    def _tested(self, emotion: str, data: Labelled) -> dict[str, Any] | None:
+        row = _auroc_row(self.directions, data, emotion, self.evidence[emotion].row, self.params.resamples, self.seed)
+        first = _auroc_row(self.directions, data, emotion, 0, self.params.resamples, self.seed)
         return None if row is None or first is None else {**row, "auroc_first_layer": first["auroc"]}
+
+    def _strata(self, emotion: str) -> dict[str, Any]:
+        """Test texts with and without emotion words, each against neutral, where the set has both kinds."""
+        test = self.data.split("test")
+        kinds = ("explicit", "implicit")
+        if not all((test.strata[test.of(emotion)] == kind).any() for kind in kinds):
+            return {}
+        return {k: self._tested(emotion, test.select((test.labels == NEUTRAL) | (test.strata == k))) for k in kinds}
 
     def _refitted(self, emotion: str, name: str) -> dict[str, Any] | None:
         """Directions, layer and test anew on another set."""
@@ -226,6 +256,13 @@ class _Cell:
     def _texts(self) -> dict[str, tuple[Prompt, ...]]:
         return select_sets(_sets(self.params), _emotions(self.params), self.params.scenarios)
 
+    @cached_property
+    def stability(self) -> dict[str, Interval]:
+        """Split-half cosine of every emotion's direction, by layer."""
+        from emotion_circuits.representations import direction_stability
+
+        return direction_stability(self.data.split("fit"), self.emotions, seed=self.seed)
+
     @property
     def paired(self) -> bool:
         """Whether a scenario is written under two labels at least."""
@@ -237,23 +274,25 @@ class _Cell:
         """The captured texts that belong to a prompt set (twins read at an emotion's words go with their text)."""
         import numpy as np
 
-        from emotion_circuits.prompts.matching import AT
-
         ids = {p.id for p in self._texts[name]}
         return self._all.select(np.array([all(part in ids for part in i.split(AT)) for i in self._all.ids]))
 
     def observations(self, context: Context) -> Iterator[Observation]:
-        """Standardised projections of the test texts at every layer: arm ``emotion`` against ``baseline`` (neutral)."""
+        """Projections of the test texts at every layer: arm ``emotion`` against ``baseline`` (neutral).
+
+        The unit is one standard deviation of the neutral fit texts, zero is their mean: no test text sets the scale.
+        """
         import numpy as np
 
         scorer = "projection" if self.kind == "resid_post" else f"projection:{self.kind}"
-        test = self.data.split("test")
+        fit, test = self.data.split("fit"), self.data.split("test")
         for emotion in self.emotions:
+            neutral = self.directions.scores(fit.x[fit.neutral_for(emotion)], "neutral", emotion)
             used = test.of(emotion) | test.neutral_for(emotion)
             scores = self.directions.scores(test.x[used], "neutral", emotion)
             down = ~test.of(emotion)[used]
-            spread = np.maximum(scores[:, down].std(axis=1, ddof=1, keepdims=True), 1e-12)
-            units = (scores - scores[:, down].mean(axis=1, keepdims=True)) / spread
+            spread = np.maximum(neutral.std(axis=1, ddof=1, keepdims=True), 1e-12)
+            units = (scores - neutral.mean(axis=1, keepdims=True)) / spread
             samples: Counter[tuple[str, bool]] = Counter()
             for column, scenario in enumerate(test.scenarios[used]):
                 sample = samples[str(scenario), bool(down[column])]
@@ -278,11 +317,11 @@ class _Cell:
 
 
 def established(evidence: Evidence) -> bool:
-    """Whether question 1 is answered for an emotion: both intervals above .5 at the chosen layer, both p ≤ .05."""
+    """Whether question 1 is answered for an emotion: both intervals above .5 and both p ≤ .05 at the chosen layer."""
     row, own = evidence.row, evidence.own_vs_rest
     intervals = [evidence.against_neutral.interval, *([own.interval] if own else [])]
     above = all(float(i.low[row]) > 0.5 for i in intervals)
-    return above and evidence.p_max_layer <= ALPHA and evidence.p_shuffled <= ALPHA
+    return above and evidence.p_layer <= ALPHA and evidence.p_shuffled <= ALPHA
 
 
 def _sets(params: Directions.Params) -> tuple[str, ...]:

@@ -127,7 +127,7 @@ def select_sets(
     known: dict[str, Prompt] = {}
     chosen: dict[str, tuple[Prompt, ...]] = {}
     for name, prompts in loaded.items():
-        kept = set(sorted({p.scenario for p in prompts if p.scenario})[:scenarios])
+        kept = set(_once(p.scenario for p in prompts if p.scenario)[:scenarios])
         own = [p for p in prompts if p.emotion in wanted and (p.scenario is None or p.scenario in kept)]
         own = [p if known.get(p.id, p) == p else replace(p, id=f"{name}:{p.id}") for p in own]
         known |= {p.id: p for p in own}

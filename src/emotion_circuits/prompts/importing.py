@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_circuits.errors import StoreError, UsageError
+from emotion_circuits.prompts.copies import folded, without_copies
 from emotion_circuits.prompts.lexicon import find_words, load_lexicons
 from emotion_circuits.prompts.loading import BUILT_IN, user_sets_folder
 from emotion_circuits.prompts.schema import Problem, Row, json_lines, parse_line, read_text, refuse, to_line
@@ -73,10 +74,12 @@ def build_profile(source: str | Path | Sequence[str | Path], name: str) -> Built
     if name in BUILT_IN:
         raise UsageError(f"{name!r} is a built-in prompt set", f"choose another name, for example my-{name}")
     rows = import_rows(source)
-    prompts = tuple(row.prompt for row in rows)
+    prompts = without_copies(row.prompt for row in rows)
     path = user_sets_folder() / f"{name}.jsonl"
     _save(path, "".join(to_line(prompt) + "\n" for prompt in prompts))
-    return BuiltProfile(name, path, prompts, is_paired(prompts), _notes(prompts))
+    return BuiltProfile(
+        name, path, prompts, is_paired(prompts), (*_left_out(len(rows) - len(prompts)), *_notes(prompts))
+    )
 
 
 def import_rows(source: str | Path | Sequence[str | Path]) -> list[Row]:
@@ -233,14 +236,18 @@ def _with_spans(prompt: Prompt, words: tuple[str, ...]) -> Prompt:
 
 
 def _with_splits(rows: Sequence[Row]) -> list[Row]:
-    """Splits for rows that have none; a scenario that has one already keeps it."""
-    keys = [row.prompt.scenario or row.prompt.text for row in rows]
+    """Splits for rows that have none; a scenario (or a copy of a text) that has one already keeps it."""
+    keys = [row.prompt.scenario or folded(row.prompt.text) for row in rows]
     given = {key: row.prompt.split for key, row in zip(keys, rows, strict=True) if row.prompt.split}
     assigned = assign_splits(key for key in keys if key not in given)
     return [
         row if row.prompt.split else replace(row, prompt=replace(row.prompt, split=given.get(key) or assigned[key]))
         for key, row in zip(keys, rows, strict=True)
     ]
+
+
+def _left_out(copies: int) -> tuple[str, ...]:
+    return (f"{copies} copies of texts were left out (the same text and label again)",) if copies else ()
 
 
 def _notes(prompts: Sequence[Prompt]) -> tuple[str, ...]:

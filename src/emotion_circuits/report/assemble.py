@@ -23,6 +23,21 @@ QUESTIONS = {
 }
 """Research questions and the experiments that answer them."""
 
+UNPAIRED_TEXTS = (
+    "Texts are not matched: no scenario is written under two labels. Splits fit, dev and test are disjoint by scenario "
+    "(by text where there is none); layers are chosen on dev (the middle of the plateau within one standard error of "
+    "the best, never the last two) and every figure is measured on test."
+)
+UNPAIRED_MEANS = (
+    "A direction is mean(emotion) − mean(neutral); own-vs-rest compares with the other emotions' texts. Scores weigh "
+    "each dimension by its variance on neutral fit texts."
+)
+UNPAIRED_TESTS = (
+    "Intervals are 95 % cluster bootstraps over scenarios, or over texts where there are none (DeLong's for thousands "
+    "of single texts). Permutation p values are (b + 1) / (m + 1); labels are permuted over unmatched texts, the same "
+    "way for all layers (max-T), so a difference in topic or length between the labels would count as emotion."
+)
+
 METHODS = (
     "Texts are matched minimal pairs: one scenario written once per emotion and once neutrally. Splits fit, dev and "
     "test are disjoint by scenario; layers are chosen on dev (the middle of the plateau within one standard error of "
@@ -48,10 +63,21 @@ def assemble_report(study: Study, command: str) -> Report:
         profile=profile.name,
         verdicts=verdicts(study),
         sections=[*sections, *_failures(study)],
-        methods=METHODS,
+        methods=methods(study.runs),
         command=command.strip(),
         provenance=_provenance(study),
     )
+
+
+def methods(runs: Sequence[Run]) -> tuple[str, ...]:
+    """How the figures came about; matched and unmatched texts are told apart, and how often things were resampled."""
+    found = [run for run in runs if run.experiment == "directions"]
+    unpaired = bool(found) and not any(run.read_summary()["paired"] for run in found)
+    capture = METHODS[1]
+    chosen = (UNPAIRED_TEXTS, capture, UNPAIRED_MEANS, UNPAIRED_TESTS) if unpaired else METHODS
+    params = [run.read_json("spec.json")["inputs"]["params"] for run in found]
+    numbers = {(p["permutations"], p["resamples"]) for p in params}
+    return (*chosen, *(f"Directions: {m} permutations, {r} resamples." for m, r in sorted(numbers)))
 
 
 def verdicts(study: Study) -> list[Verdict]:

@@ -1,7 +1,7 @@
 """Run folders: ``results/{profile}/{model}/{experiment}/{key}/``, from the first byte to ``done.json``.
 
 A run is finished when ``done.json`` exists, which is written last; before that, the same command takes up the folder
-again. ``latest`` beside the run folders names the one that finished last.
+again. ``latest`` beside the run folders names the one that was asked for last.
 """
 
 from __future__ import annotations
@@ -218,8 +218,11 @@ class Run:
             )
         return self.read_json(SUMMARY)
 
-    def finish(self, summary: object) -> None:
-        """Write ``summary.json``, then ``done.json``, then name this run in ``latest``."""
+    def finish(self, summary: object, *, asked: bool = True) -> None:
+        """Write ``summary.json``, then ``done.json``, then name this run in ``latest``.
+
+        A run that nobody ``asked`` for (another one requires it) is named only where ``latest`` names none.
+        """
         self.write_json(SUMMARY, summary)
         with files.translating(self.folder / FAILED, "remove"):
             (self.folder / FAILED).unlink(missing_ok=True)
@@ -227,7 +230,16 @@ class Run:
         sizes = {p.relative_to(self.folder).as_posix(): p.stat().st_size for p in written}
         done = {"schema": SCHEMA_VERSION, "finished": provenance.now(), "files": sizes}
         self.write_json(DONE, done)
-        files.write_text(self.folder.parent / LATEST, self.key + "\n")
+        if asked or not (self.folder.parent / LATEST).exists():
+            self.name_latest()
+
+    def name_latest(self) -> None:
+        """Name this finished run in ``latest``: it is the one that the last command asked for."""
+        pointer, line = self.folder.parent / LATEST, self.key + "\n"
+        with files.translating(pointer, "read"):
+            named = pointer.exists() and pointer.read_text(encoding="utf-8") == line
+        if not named:
+            files.write_text(pointer, line)
 
     def fail(self, error: BaseException) -> None:
         """Leave the error and its time in ``failed.json`` and its traceback in the log, until the next start."""
@@ -299,7 +311,7 @@ class Store:
         return [spec.parent for spec in specs if files.read_json(spec).get("schema") != SCHEMA_VERSION]
 
     def latest(self, profile: str, model: str | tuple[str, str], experiment: str) -> Run | None:
-        """The run that finished last, or ``None``; raises :class:`StoreError` if another schema wrote it."""
+        """The finished run that was asked for last, or ``None``; raises :class:`StoreError` for another schema."""
         pointer = self._experiment_folder(profile, model, experiment) / LATEST
         if not pointer.exists():
             return None
