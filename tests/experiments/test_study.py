@@ -167,6 +167,7 @@ def test_dry_run_shows_the_work_and_does_none(cli: Any, profile: Path, tmp_path:
         ("extract", "to do", 80), ("directions", "to do", 0),
     ]  # fmt: skip
     assert fresh["cells"][0]["tokens"] > 80 * 8 and fresh["cells"][0]["forwards"] >= 1 and fresh["model_seconds"] > 0
+    assert fresh["cells"][0]["memory_bytes"] > fresh["cells"][1]["memory_bytes"] == 0
     assert not (tmp_path / "fresh").exists()
     done = cli("study", profile, "--results", copied, "--dry-run", "--json").json
     assert {c["state"] for c in done["cells"]} == {"done"} and done["model_seconds"] == 0

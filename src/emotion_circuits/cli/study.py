@@ -129,13 +129,19 @@ def _dry_run(profile: Profile, models: Sequence[str], options: ComputeOptions) -
         if tokens:
             seconds += tokens / tokens_per_second(bench.lm)
         rows += [
-            {**vars(c), "state": "done" if c.done else "to do", "disk": size_text(c.captured_bytes)} for c in cells
+            {
+                **vars(c),
+                "state": "done" if c.done else "to do",
+                "disk": size_text(c.captured_bytes),
+                "memory": size_text(c.memory_bytes),
+            }
+            for c in cells
         ]
     if options.json:
         print_json({"cells": rows, "model_seconds": seconds})
         return 0
     headings = {"model": "model", "experiment": "experiment", "state": "state", "texts": "texts", "tokens": "tokens",
-                "forwards": "forwards", "disk": "captured"}  # fmt: skip
+                "forwards": "forwards", "disk": "captured", "memory": "memory"}  # fmt: skip
     print_table(rows, headings)
     print_text(f"model time left: about {duration_text(seconds)}, measured here; analysis and report come on top")
     return 0
