@@ -26,6 +26,7 @@ def chosen(values: list[float], error: float = 0.05, depth: int | None = None, l
         ([0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], 2),  # ties everywhere, the last two left out
         ([0.99, 0.5, 0.9, 0.5, 0.5, 0.5, 0.5], 0),  # the best at the edge
         ([0.99, 0.5, 0.97, 0.98, 0.97, 0.5, 0.5], 0),  # the plateau holds the best, however long another is
+        ([0.5, 1.0, 0.5, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5], 4),  # of tied bests the one in the longest stretch
         ([0.96, 0.97, 0.5, 0.98, 0.99, 0.5, 0.5], 3),  # the run around the best
         ([0.5, 0.5, 0.5, 0.5, 0.7, 0.99, 1.0], 4),  # never the last two layers, however good
         ([0.5, 0.6, 0.94, 0.6, 0.5, 0.5, 0.5], 2),

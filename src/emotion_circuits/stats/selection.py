@@ -133,17 +133,29 @@ def select_plateau_middle(
 def plateau(values: FloatArray, errors: FloatArray) -> tuple[int, int, int]:
     """First, best and last index of the unbroken run around the best value that lies within its standard error.
 
+    Where several layers tie for the best (a perfect AUROC on a small dev split), the longest run that holds one of them
+    is taken: an isolated tie says less than a stretch of layers. Of equally long runs the earlier.
+
     Args:
         values, errors: ``[layer]``, in the order of the layers, without those that may not be chosen.
     """
-    best = int(np.argmax(values))
-    inside = values >= values[best] - errors[best]
-    first = last = best
+    best_value = values.max()
+    ties = np.flatnonzero(values == best_value)
+    inside = values >= best_value - errors[ties[0]]
+    runs = [_run(inside, int(best)) for best in ties]
+    longest = max(range(len(runs)), key=lambda i: (runs[i][1] - runs[i][0], -i))
+    first, last = runs[longest]
+    return first, int(ties[longest]), last
+
+
+def _run(inside: NDArray[np.bool_], index: int) -> tuple[int, int]:
+    """The first and last index of the unbroken true stretch around ``index``."""
+    first = last = index
     while first > 0 and inside[first - 1]:
         first -= 1
-    while last < len(values) - 1 and inside[last + 1]:
+    while last < len(inside) - 1 and inside[last + 1]:
         last += 1
-    return first, best, last
+    return first, last
 
 
 def _dev(
