@@ -13,8 +13,8 @@ from torch import Tensor
 from emotion_circuits.models.lm import LM, Encoded
 
 CAPTURE_TOKENS = 512
-"""Tokens per capture batch on a CPU: its matrix products are full from here on. Larger batches leave its caches (4096 was
-10 % slower on SmolLM2) and fragment the heap: at 1024 the peak varied by 100 MB from run to run, at 512 by 35."""
+"""Tokens per capture batch on a CPU: its matrix products are full from here on. Larger batches leave its caches (4096
+was 10 % slower on SmolLM2) and fragment the heap: at 1024 the peak varied by 100 MB between runs, at 512 by 35."""
 ACCELERATOR_TOKENS = 16384
 """Tokens per capture batch on a GPU."""
 
