@@ -202,3 +202,12 @@ def test_misuse_raises_with_an_explanation(call, message: str) -> None:
 def test_copies_of_a_text_are_allowed_inside_one_cluster() -> None:
     texts = ["same", "same", *"bcdefghi"]
     assert paired_effect(TEN, TEN**2, texts=texts, clusters=[0, 0, *range(1, 9)]).test.df == 8
+
+
+def test_differences_that_hardly_vary_get_limits_at_once() -> None:
+    # scipy's search for the non-centrality does not end at such a t.
+    low, high = noncentral_limits(np.array([2e3, 9e3, 1.1e4, 1e7, -1e7]), 7, 0.95)
+    share_low, share_high = low / [2e3, 9e3, 1.1e4, 1e7, 1e7], high / [2e3, 9e3, 1.1e4, 1e7, 1e7]
+    np.testing.assert_allclose(share_low[:4], share_low[0], rtol=1e-5)
+    np.testing.assert_allclose(share_high[:4], share_high[0], rtol=1e-5)
+    np.testing.assert_allclose([-share_high[4], -share_low[4]], [share_low[3], share_high[3]])
