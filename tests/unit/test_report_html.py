@@ -204,6 +204,6 @@ def test_unknown_figure_kind_names_figure_and_kinds_and_writes_nothing(tmp_path:
 def test_unwritable_folder_is_a_store_error_and_an_old_report_survives(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("not a folder")
-    with pytest.raises(StoreError, match="cannot write"):
+    with pytest.raises(StoreError, match="a file stands where a folder is needed"):
         render_html(study_report(), blocker / "r.html")
     assert blocker.read_text() == "not a folder"
