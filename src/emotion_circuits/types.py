@@ -6,6 +6,7 @@ in these terms, so a reader who knows this file can read any signature in the pa
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -226,8 +227,13 @@ class Intervention:
     """One edit: what is done to which activation at which positions.
 
     ``op``: ``add`` (x + s·v), ``set`` (x = v), ``scale`` (x = s·x), ``project_out`` (remove the component along v),
-    ``zero``. ``vector`` is ``[d]`` of the site (``None`` for scale and zero), ``strength`` is s; ``schedule``
-    multiplies the strength at generation step t (missing steps repeat the last entry).
+    ``zero``. ``vector`` is ``[d]`` of the site (``None`` for scale and zero), or ``[token, d]``: one row for each
+    prompt position that ``positions`` names, in order, which never acts on generated tokens. ``strength`` is s;
+    ``schedule`` multiplies the strength at generation step t (missing steps repeat the last entry). Strength 0 changes
+    nothing, bit for bit (for ``scale`` it is 1 that changes nothing).
+
+    Raises:
+        UsageError: a strength or schedule that is not finite, or an empty schedule.
     """
 
     site: Site
@@ -236,6 +242,15 @@ class Intervention:
     vector: FloatArray | None = None
     strength: float = 1.0
     schedule: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.strength):
+            raise UsageError(f"{self.site}: strength {self.strength} is not a finite number", "give a finite strength")
+        if not self.schedule or not all(map(math.isfinite, self.schedule)):
+            raise UsageError(
+                f"{self.site}: schedule {self.schedule} is empty or has an entry that is not finite",
+                "give one finite multiplier a step; (1.0,) is a constant strength",
+            )
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,38 @@
 
 Every row of a batch is a (prompt, condition) pair with edits of its own. Rows that edit the same tap with the same
 operation form a group; a group reads its rows, computes in float32, and writes back only where the row's positions say
-so, which leaves every other activation bit-equal.
+so and the strength of this step changes something, which leaves every other activation bit-equal.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from emotion_circuits.engine.batching import Batch
 from emotion_circuits.engine.hooks import Hooks
+from emotion_circuits.engine.operations import acts, changes_something, operate
 from emotion_circuits.engine.positions import prompt_indices
 from emotion_circuits.engine.taps import Tap, check_site, tap
-from emotion_circuits.errors import UsageError
+from emotion_circuits.errors import ContractError, UsageError
 from emotion_circuits.models.lm import LM, Encoded
 from emotion_circuits.types import Condition, Intervention, Site
 
-_COVERS_GENERATED = ("all", "generated", "onward")
+if TYPE_CHECKING:
+    from emotion_circuits.types import FloatArray
+
+COVERS_GENERATED = ("all", "generated", "onward")
+"""Positions that go on after the prompt."""
+
+Member = tuple[int, Intervention]
+"""A row of the batch and one of its interventions, checked against the model."""
 
 
 @dataclass
@@ -35,22 +45,32 @@ class Clock:
 
 @dataclass
 class _Group:
-    """Rows that edit one tap with one operation. ``index`` is the head or neuron of each row, None for whole sites."""
+    """Rows that edit one tap with one operation, on the CPU.
+
+    ``index`` is the head or neuron of each row, None for whole sites. ``vectors`` is ``[n, *width]``, or with ``slots``
+    ``[n, place, *width]``, where ``slots`` says which place a prompt token takes.
+    """
 
     op: str
     rows: Int[Tensor, " n"]
     index: Int[Tensor, " n"] | None
     vectors: Float[Tensor, "n *width"] | None
+    slots: Int[Tensor, "n token"] | None
     strengths: Float[Tensor, " n"]
     schedules: Float[Tensor, "n step"]
     prompt: Bool[Tensor, "n token"]
     generated: Bool[Tensor, " n"]
 
-    def strength(self, step: int) -> Float[Tensor, " n"]:
-        return self.strengths * self.schedules[:, min(step, self.schedules.shape[1] - 1)]
+    def select(self, kept: Tensor, rows: Tensor) -> _Group:
+        """The members ``kept``, at other rows of the batch."""
 
-    def mask(self, step: int) -> Bool[Tensor, "n token"]:
-        return self.prompt if step == 0 else self.generated.unsqueeze(1)
+        def of(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[kept]
+
+        return _Group(
+            self.op, rows, of(self.index), of(self.vectors), of(self.slots), self.strengths[kept],
+            self.schedules[kept], self.prompt[kept], self.generated[kept],
+        )  # fmt: skip
 
 
 class Edits:
@@ -59,25 +79,49 @@ class Edits:
     Args:
         batch: left-padded rows. encoded, conditions: what each row is.
         clock: shared with the loop that runs the forward passes.
+        start: column of the batch at which the first forward pass begins (tokens before it are shared and unedited).
 
     Raises:
-        UsageError: a site out of range, a vector of another width or from nowhere, positions that do not exist.
+        UsageError: a site out of range, a vector of another width, from nowhere or with NaN, positions that do not
+            exist.
     """
 
     def __init__(
-        self, lm: LM, batch: Batch, encoded: Sequence[Encoded], conditions: Sequence[Condition], clock: Clock
+        self,
+        lm: LM,
+        batch: Batch,
+        encoded: Sequence[Encoded],
+        conditions: Sequence[Condition],
+        clock: Clock,
+        start: int = 0,
     ) -> None:
         self._clock = clock
         self._groups: dict[tuple[str, int], list[_Group]] = {}
         self._taps: dict[tuple[str, int], Tap] = {}
-        width = batch.ids.shape[1]
-        for (kind, layer, _), members in sorted(_members(lm, conditions).items(), key=lambda item: item[0][2]):
+        self._generated_only: str | None = None
+        for (kind, layer, _), members in sorted(self._members(lm, encoded, conditions).items(), key=lambda m: m[0][2]):
             key = (kind, layer)
-            site_kind = members[0][1].site.kind
-            self._taps.setdefault(key, tap(lm, site_kind, layer))
-            for same in _split_by_operation(members):
-                group = _compile(lm, same, batch, encoded, width)
-                self._groups.setdefault(key, []).append(group)
+            self._taps.setdefault(key, tap(lm, members[0][1].site.kind, layer))
+            for (_, _, by_token), same in _split_by_operation(lm, members).items():
+                self._groups.setdefault(key, []).append(_compile(same, by_token, batch, encoded, start))
+
+    def _members(
+        self, lm: LM, encoded: Sequence[Encoded], conditions: Sequence[Condition]
+    ) -> dict[tuple[str, int, int], list[Member]]:
+        """Members by tap and by how many edits their row already made there (edits of a row compose in order)."""
+        members: dict[tuple[str, int, int], list[Member]] = defaultdict(list)
+        for row, condition in enumerate(conditions):
+            seen: Counter[tuple[str, int]] = Counter()
+            for intervention in condition.interventions:
+                i = check_intervention(lm, intervention)
+                if not prompt_indices(encoded[row], i.positions):
+                    self._generated_only = str(i.site)
+                if not changes_something(i):
+                    continue  # so that strength 0 is bit-equal to no edit: nothing is computed, nothing written
+                key = (i.site.kind, i.site.layer)
+                members[(*key, seen[key])].append((row, i))
+                seen[key] += 1
+        return members
 
     def hooks(self) -> Hooks:
         """Hooks for every tap that some row edits."""
@@ -88,145 +132,152 @@ class Edits:
 
     def require_steps(self, steps: int) -> None:
         """Raise when a row's edit can never act: only generated tokens, and none of them is read in ``steps`` steps."""
-        for (kind, layer), groups in self._groups.items():
-            for group in groups:
-                if steps < 2 and not bool(group.prompt.any(1).all()):
-                    raise UsageError(
-                        f"the edit of L{layer}.{kind} acts on generated tokens only, and none is read here",
-                        "choose other positions (all, last, onward), or generate more tokens",
-                    )
+        if steps < 2 and self._generated_only is not None:
+            raise UsageError(
+                f"the edit of {self._generated_only} acts on generated tokens only, and none is read here",
+                "choose other positions (all, last, onward), or generate more tokens",
+            )
 
     def keep(self, rows: Sequence[int]) -> None:
         """Forget all rows but these, which are renumbered in the order given (finished rows were dropped)."""
         new_number = {row: i for i, row in enumerate(rows)}
         for key, groups in self._groups.items():
-            self._groups[key] = [kept for g in groups if (kept := _restrict(g, new_number)) is not None]
+            kept_groups = []
+            for group in groups:
+                kept = [n for n, row in enumerate(group.rows.tolist()) if row in new_number]
+                if kept:
+                    renumbered = torch.tensor([new_number[int(group.rows[n])] for n in kept])
+                    kept_groups.append(group.select(torch.tensor(kept), renumbered))
+            self._groups[key] = kept_groups
 
-    def _visitor(self, key: tuple[str, int]):  # type: ignore[no-untyped-def]
+    def _visitor(self, key: tuple[str, int]) -> Callable[[Tensor], Tensor | None]:
         def visitor(x: Tensor) -> Tensor | None:
-            step, edited = self._clock.step, None
+            edited = None
             for group in self._groups[key]:
-                mask = group.mask(step)
-                if not bool(mask.any()):
-                    continue
-                if edited is None:
-                    edited = x.clone()
-                _apply(group, self._taps[key].view(edited), mask, group.strength(step))
+                edited = _apply(group, self._taps[key], x, edited, self._clock.step)
             return edited
 
         return visitor
 
 
-def _members(lm: LM, conditions: Sequence[Condition]) -> dict[tuple[str, int, int], list[tuple[int, Intervention]]]:
-    """(row, intervention) by tap and by how many edits the row already made there (edits compose in order)."""
-    members: dict[tuple[str, int, int], list[tuple[int, Intervention]]] = defaultdict(list)
-    for row, condition in enumerate(conditions):
-        seen: Counter[tuple[str, int]] = Counter()
-        for intervention in condition.interventions:
-            checked = _on_tap(lm, intervention)
-            key = (checked.site.kind, checked.site.layer)
-            members[(*key, seen[key])].append((row, checked))
-            seen[key] += 1
-    return members
-
-
-def _on_tap(lm: LM, intervention: Intervention) -> Intervention:
+def check_intervention(lm: LM, intervention: Intervention) -> Intervention:
     """The intervention with its site checked; zeroing or scaling a head's result is done on its z."""
     site = check_site(lm, intervention.site)
     if site.kind == "result" and intervention.op in ("zero", "scale"):
         site = Site("z", site.layer, site.index)
     if site.kind in ("result", "pattern"):
         raise UsageError(f"{site} cannot be edited with {intervention.op!r}", "edit the head's z instead")
-    needs_vector = intervention.op in ("add", "set", "project_out")
-    width = lm.width(site.kind)
-    expected = width if site.index is None else width[1:]
-    if needs_vector and (intervention.vector is None or tuple(intervention.vector.shape) != expected):
-        got = "none" if intervention.vector is None else f"shape {tuple(intervention.vector.shape)}"
-        raise UsageError(
-            f"{site} of {lm.name} needs a vector of shape {expected} for {intervention.op!r}; got {got}",
-            "use a direction that was extracted from this model at this site",
-        )
+    if intervention.op in ("add", "set", "project_out"):
+        _check_vector(lm, site, intervention)
     return Intervention(
         site, intervention.op, intervention.positions, intervention.vector, intervention.strength, intervention.schedule
     )
 
 
-def _split_by_operation(members: list[tuple[int, Intervention]]) -> list[list[tuple[int, Intervention]]]:
-    groups: dict[tuple[str, bool], list[tuple[int, Intervention]]] = defaultdict(list)
+def _check_vector(lm: LM, site: Site, intervention: Intervention) -> None:
+    expected = _width(lm, site)
+    v = intervention.vector
+    if v is None or v.shape[v.ndim - len(expected) :] != expected or v.ndim - len(expected) not in (0, 1):
+        got = "none" if v is None else f"shape {tuple(v.shape)}"
+        raise UsageError(
+            f"{site} of {lm.name} needs a vector of shape {expected} for {intervention.op!r}; got {got}",
+            "use a direction that was extracted from this model at this site",
+        )
+    if not np.isfinite(v).all():
+        raise UsageError(
+            f"the vector for {site} contains NaN or infinity", "check where it was computed; it would break every text"
+        )
+    if v.ndim > len(expected) and intervention.positions.kind in COVERS_GENERATED:
+        raise UsageError(
+            f"{site}: one value a prompt position cannot act on generated tokens, but positions "
+            f"{intervention.positions} cover them",
+            "choose positions of the prompt only (prompt, last, window:3, at:0,2, …), or give one vector",
+        )
+
+
+def _width(lm: LM, site: Site) -> tuple[int, ...]:
+    width = lm.width(site.kind)
+    return width if site.index is None else width[1:]
+
+
+def _split_by_operation(lm: LM, members: list[Member]) -> dict[tuple[str, bool, bool], list[Member]]:
+    """Members by operation, by whether they edit the whole site, and by whether they hold one value a position."""
+    groups: dict[tuple[str, bool, bool], list[Member]] = defaultdict(list)
     for row, i in members:
-        groups[(i.op, i.site.index is None)].append((row, i))
-    return list(groups.values())
+        by_token = i.vector is not None and i.vector.ndim > len(_width(lm, i.site))
+        groups[(i.op, i.site.index is None, by_token)].append((row, i))
+    return groups
 
 
-def _compile(
-    lm: LM, members: list[tuple[int, Intervention]], batch: Batch, encoded: Sequence[Encoded], width: int
-) -> _Group:
+def _compile(members: list[Member], by_token: bool, batch: Batch, encoded: Sequence[Encoded], start: int) -> _Group:
     edits = [i for _, i in members]
+    width = batch.ids.shape[1]
     prompt = torch.zeros(len(members), width, dtype=torch.bool)
+    slots = torch.zeros(len(members), width, dtype=torch.long)
     for n, (row, i) in enumerate(members):
         columns = [batch.starts[row] + c for c in prompt_indices(encoded[row], i.positions)]
+        if by_token and i.vector is not None and len(i.vector) != len(columns):
+            raise UsageError(
+                f"{i.site} has values for {len(i.vector)} positions, but {i.positions} names {len(columns)} in prompt "
+                f"{encoded[row].prompt.id!r}",
+                "give one row of values for each position, in order",
+            )
         prompt[n, columns] = True
+        slots[n, columns] = torch.arange(len(columns))
+    if bool(prompt[:, :start].any()):
+        raise ContractError(f"an edit of {edits[0].site} lies in the part of the prompt that rows share")
     steps = max(len(i.schedule) for i in edits)
     schedules = torch.tensor([[*i.schedule, *[i.schedule[-1]] * (steps - len(i.schedule))] for i in edits])
-    vectors = None
-    if edits[0].vector is not None:
-        vectors = torch.stack([torch.as_tensor(i.vector, dtype=torch.float32) for i in edits])
-    whole = edits[0].site.index is None
     return _Group(
         op=edits[0].op,
         rows=torch.tensor([row for row, _ in members]),
-        index=None if whole else torch.tensor([i.site.index for i in edits]),
-        vectors=vectors,
+        index=None if edits[0].site.index is None else torch.tensor([i.site.index for i in edits]),
+        vectors=_stack([i.vector for i in edits if i.vector is not None], by_token),
+        slots=slots[:, start:] if by_token else None,
         strengths=torch.tensor([i.strength for i in edits], dtype=torch.float32),
         schedules=schedules.float(),
-        prompt=prompt,
-        generated=torch.tensor([i.positions.kind in _COVERS_GENERATED for i in edits]),
+        prompt=prompt[:, start:],
+        generated=torch.tensor([i.positions.kind in COVERS_GENERATED for i in edits]),
     )
 
 
-def _restrict(group: _Group, new_number: dict[int, int]) -> _Group | None:
-    kept = [n for n, row in enumerate(group.rows.tolist()) if row in new_number]
-    if not kept:
+def _stack(vectors: list[FloatArray], by_token: bool) -> Tensor | None:
+    """``[n, *width]``, or ``[n, place, *width]`` with unused places 0."""
+    if not vectors:
         return None
-    return _Group(
-        op=group.op,
-        rows=torch.tensor([new_number[int(group.rows[n])] for n in kept]),
-        index=None if group.index is None else group.index[kept],
-        vectors=None if group.vectors is None else group.vectors[kept],
-        strengths=group.strengths[kept],
-        schedules=group.schedules[kept],
-        prompt=group.prompt[kept],
-        generated=group.generated[kept],
-    )
+    values = [torch.as_tensor(np.asarray(v, np.float32)) for v in vectors]
+    return torch.nn.utils.rnn.pad_sequence(values, batch_first=True) if by_token else torch.stack(values)
 
 
-def _apply(group: _Group, view: Tensor, mask: Tensor, strength: Tensor) -> None:
-    """Write the group's edit into ``view`` ``[row, token, …]`` where ``mask`` ``[n, token]`` is true."""
-    device = view.device
+def _apply(group: _Group, t: Tap, x: Tensor, edited: Tensor | None, step: int) -> Tensor | None:
+    """``x`` ``[row, token, …]`` with the group's edit of this step: in ``edited`` where an earlier group made one."""
+    strength = group.strengths * group.schedules[:, min(step, group.schedules.shape[1] - 1)]
+    places = group.prompt if step == 0 else group.generated.unsqueeze(1)
+    acting = (acts(group.op, strength) & places.any(1)).nonzero().flatten()
+    if len(acting) == 0:
+        return edited
+    if len(acting) < len(group.rows):
+        group, strength, places = group.select(acting, group.rows[acting]), strength[acting], places[acting]
+    edited = x.clone() if edited is None else edited
+    view, device = t.view(edited), x.device
     rows = group.rows.to(device)
     at = (rows,) if group.index is None else (rows, slice(None), group.index.to(device))
-    x = view[at].float()
-    trailing = (1,) * (x.ndim - 2)
-    s = strength.to(device).view(-1, 1, *trailing)
-    v = None if group.vectors is None else group.vectors.to(device).unsqueeze(1)
-    new = _operate(group.op, x, v, s)
-    view[at] = torch.where(mask.to(device).view(*mask.shape, *trailing), new, x).to(view.dtype)
+    old = view[at].float()
+    trailing = (1,) * (old.ndim - 2)
+    new = operate(group.op, old, _vectors(group, step, device), strength.to(device).view(-1, 1, *trailing))
+    if not bool(places.all()):
+        new = torch.where(places.to(device).view(*places.shape, *trailing), new, old)
+    view[at] = new.to(view.dtype)
+    return edited
 
 
-def _operate(op: str, x: Tensor, v: Tensor | None, s: Tensor) -> Tensor:
-    """``x`` ``[n, token, …]``, ``v`` ``[n, 1, …]``, ``s`` ``[n, 1, …]`` in float32."""
-    if op == "zero":
-        # As `set` to 0: exactly 0 at strength 1, untouched at strength 0 (a schedule can switch an ablation off).
-        return torch.where(s == 1, torch.zeros_like(x), x * (1 - s))
-    if op == "scale":
-        return x * s
-    assert v is not None
-    if op == "add":
-        return x + s * v
-    if op == "set":
-        # Exactly v at strength 1, part of the way otherwise.
-        return torch.where(s == 1, v, x + s * (v - x))
-    axes = tuple(range(2, v.ndim))  # none for a single neuron: its activation is the component
-    unit = v / (v.square().sum(axes, keepdim=True) if axes else v.square()).sqrt().clamp_min(1e-12)
-    along = (x * unit).sum(axes, keepdim=True) if axes else x * unit
-    return x - s * along * unit
+def _vectors(group: _Group, step: int, device: torch.device) -> Tensor | None:
+    """``[n, 1 or token, *width]`` on the activation's device."""
+    if group.vectors is None:
+        return None
+    if group.slots is None:
+        return group.vectors.to(device).unsqueeze(1)
+    if step:
+        raise ContractError("an edit with one value a position reached a generated token")
+    members = torch.arange(len(group.slots)).unsqueeze(1)
+    return group.vectors[members, group.slots].to(device)
