@@ -1,0 +1,145 @@
+"""Own-vs-rest transfer: do model A's emotion directions, pushed through the map, pick the same emotions in model B?
+
+T[i, j] = AUROC on B's held-out texts of emotion j against the rest, scored by A's direction of emotion i (class mean
+centred over the emotions) pushed through a map that was fitted on neutral text.
+
+In standard coordinates a pushed direction is v P (FᵀF + λnI)⁻¹ Fᵀ Z, with P the retained components, F = Z_A P the map
+set in them and Z the target's map set. Its scores on B's texts need Z only through K = Z Z_testᵀ ``[n, test]``. So a
+map with other pairs is K with its rows rearranged, and neither d_A nor d_B enters any null.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, stats
+
+from emotion_circuits.representations.alignment import Reduction
+from emotion_circuits.representations.labelled import FloatArray
+from emotion_circuits.representations.sharing_arrays import Texts
+from emotion_circuits.representations.spectral_cv import PENALTIES, held_out_r2, ridge_filters
+
+
+@dataclass(frozen=True)
+class TransferProblem:
+    """Everything the transfer of one pair of layers needs, reduced.
+
+    ``reduction``: the map set. ``fit_features`` ``[fit text, rank]``: A's fit texts in the retained components.
+    ``kernel`` ``[n, test text]``: inner products of the target's map set with its test texts, standardised.
+    ``penalty``: ridge penalty per row chosen for the true pairs; ``r2`` its cross-validated R².
+    """
+
+    reduction: Reduction
+    fit: Texts
+    fit_features: FloatArray
+    test: Texts
+    kernel: FloatArray
+    emotions: int
+    penalty: float
+    r2: float
+
+    @property
+    def features(self) -> FloatArray:
+        """``[n, rank]`` the source's map set in the retained components."""
+        return self.reduction.features
+
+    @property
+    def directions(self) -> FloatArray:
+        """``[emotion, rank]`` A's class-mean-centred directions in the retained components."""
+        return direction_weights(self.fit, self.emotions) @ self.fit_features
+
+
+def transfer_problem(reduction: Reduction, fit: Texts, test: Texts, emotions: int) -> TransferProblem:
+    """Reduce the emotional texts with the map set and choose the penalty for the true pairs."""
+    by_penalty = held_out_r2(reduction.design, reduction.criterion, ridge_filters())
+    best = int(np.argmax(by_penalty))
+    return TransferProblem(
+        reduction=reduction,
+        fit=fit,
+        fit_features=reduction.source.standardise(fit.x) @ reduction.basis,
+        test=test,
+        kernel=reduction.z_target @ reduction.target.standardise(test.x).T,
+        emotions=emotions,
+        penalty=float(PENALTIES[best]),
+        r2=float(by_penalty[best]),
+    )
+
+
+def direction_weights(fit: Texts, emotions: int, weights: FloatArray | None = None) -> FloatArray:
+    """``[emotion, text]`` coefficients with which the texts' activations sum to centred class means.
+
+    Where complete scenarios (every emotion) hold at least half of the texts, each emotion's mean is taken within
+    scenarios, after removing the scenario's mean over the emotions, and averaged over them. Otherwise class means,
+    after removing their mean. ``weights`` ``[text]`` are multiplicities of a resample, constant within a cluster.
+    """
+    w = np.ones(len(fit.codes)) if weights is None else weights
+    member = (np.arange(emotions)[:, None] == fit.codes).astype(np.float64)
+    scenarios = np.unique(fit.clusters, return_inverse=True)[1]
+    inside = np.eye(int(scenarios.max()) + 1)[scenarios]  # [text, scenario]
+    counts = member @ inside
+    complete = (counts > 0).all(axis=0)
+    matched = complete[scenarios]
+    if complete.sum() >= 2 and matched.mean() >= 0.5 and (w * matched).any():
+        share = member / np.maximum(counts[:, scenarios], 1) * matched
+        per_scenario = np.zeros(len(complete))
+        per_scenario[scenarios] = w
+        means = share * w / per_scenario[complete].sum()
+    else:
+        means = member * w
+        means = means / np.maximum(means.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return np.asarray(means - means.mean(axis=0))
+
+
+def push_matrix(features: FloatArray, kernel: FloatArray, penalty: float, rows: FloatArray | None = None) -> FloatArray:
+    """``[rank, test text]`` scores of each retained component on the target's test texts, through the ridge map.
+
+    ``rows`` ``[n]`` are multiplicities of a resample of the map set; the map is centred with them and fitted again.
+    """
+    if rows is None:
+        f, weighted = features, features
+        k = kernel
+    else:
+        total = rows.sum()
+        f = features - rows @ features / total
+        k = kernel - rows @ kernel / total
+        weighted = f * rows[:, None]
+    gram = weighted.T @ f
+    gram[np.diag_indices_from(gram)] += penalty * len(features)
+    return np.asarray(linalg.solve(gram, weighted.T @ k, assume_a="pos"))
+
+
+def transfer_scores(problem: TransferProblem) -> FloatArray:
+    """``[emotion, test text]`` scores of A's pushed directions on B's test texts."""
+    return problem.directions @ push_matrix(problem.features, problem.kernel, problem.penalty)
+
+
+def transfer_matrix(scores: FloatArray, codes: NDArray[np.intp], emotions: int) -> FloatArray:
+    """``[..., i, j]`` AUROC of emotion j against the rest under scores ``[..., i, text]``; ties count one half."""
+    member = np.eye(emotions)[codes]
+    n = member.sum(axis=0)
+    ranks = stats.rankdata(scores, axis=-1)
+    return np.asarray((ranks @ member - n * (n + 1) / 2) / (n * (len(codes) - n)))
+
+
+def own_aurocs(scores: FloatArray, codes: NDArray[np.intp], emotions: int) -> FloatArray:
+    """``[..., emotion]``: the diagonal of :func:`transfer_matrix`, without the rest."""
+    n = np.bincount(codes, minlength=emotions)
+    ranks = stats.rankdata(scores, axis=-1)
+    sums = np.stack([ranks[..., i, codes == i].sum(axis=-1) for i in range(emotions)], axis=-1)
+    return np.asarray((sums - n * (n + 1) / 2) / (n * (len(codes) - n)))
+
+
+def weighted_own_aurocs(scores: FloatArray, codes: NDArray[np.intp], weights: FloatArray) -> FloatArray:
+    """``[emotion]`` own-vs-rest AUROC of scores ``[emotion, text]`` when text t occurs ``weights[t]`` times."""
+    emotions = len(scores)
+    order = np.argsort(scores, axis=1)
+    sorted_weights = weights[order]
+    below = np.empty_like(scores)
+    np.put_along_axis(below, order, np.cumsum(sorted_weights, axis=1) - sorted_weights / 2, axis=1)
+    own = (np.arange(emotions)[:, None] == codes) * weights
+    up = own.sum(axis=1)
+    pairs = up * (weights.sum() - up)
+    wins = (own * below).sum(axis=1) - up**2 / 2
+    return np.asarray(np.where(np.ptp(scores, axis=1) > 0, wins / np.maximum(pairs, 1e-300), 0.5))
