@@ -1,0 +1,47 @@
+"""What a node of a circuit does, by three simple rules on measured figures.
+
+- **reads**: the head attends to emotion words more than to matched words (the interval of the difference lies above 0).
+- **writes**: at least half of its effect on the endpoint is direct, with the same sign: its own contribution to the
+  endpoint's direction, clean text against donor, explains it.
+- **aggregates**: it matters for the endpoint (the interval of its change excludes 0) without being a writer: its effect
+  passes through later nodes.
+
+A node can read and write, or read and aggregate; a node without effect and without reading has no role. The rules are
+descriptions, not tests: the family of nodes is corrected where the p-values are made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["reads", "aggregates", "writes"]
+DIRECT_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class NodeFigures:
+    """What is known of one node.
+
+    ``change`` with its interval: ablated − clean; ``direct``: its direct contribution to the endpoint, clean − donor
+    text, in the same unit; ``delta_low``: lower limit of the attention difference (None for MLPs).
+    """
+
+    change: float
+    change_low: float
+    change_high: float
+    direct: float
+    delta_low: float | None = None
+
+
+def node_roles(figures: NodeFigures) -> tuple[Role, ...]:
+    """The roles of one node, in the order in which information flows."""
+    roles: list[Role] = []
+    if figures.delta_low is not None and figures.delta_low > 0:
+        roles.append("reads")
+    if figures.change_low <= 0 <= figures.change_high:
+        return tuple(roles)
+    # Ablation takes the direct contribution away: a writer's change is about minus what it adds.
+    writes = -figures.direct / figures.change >= DIRECT_SHARE
+    roles.append("writes" if writes else "aggregates")
+    return tuple(roles)
