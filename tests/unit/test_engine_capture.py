@@ -10,9 +10,10 @@ import torch
 
 from emotion_circuits.engine import capture
 from emotion_circuits.engine.capture import MemorySink, activations, plan_capture, run_capture, split_shapes
-from emotion_circuits.engine.decode import generate
+from emotion_circuits.engine.generation import generate
 from emotion_circuits.engine.hooks import Hooks, count_hooks
 from emotion_circuits.engine.patterns import PatternHooks
+from emotion_circuits.engine.sampling import Sampling
 from emotion_circuits.errors import ContractError, ModelError, UsageError
 from emotion_circuits.types import Positions, Prompt
 from tiny_models import tiny_lm
@@ -143,7 +144,7 @@ def test_an_exception_leaves_no_hook_and_no_softmax_tap(own, error, where):
     with pytest.raises(error):
         capture(own, PROMPTS, ["resid_post", "pattern"], [LAST])
     with pytest.raises(error):
-        generate(own, PROMPTS, max_new_tokens=2)
+        generate(own, PROMPTS, sampling=Sampling(2))
     handle.remove()
     inner.remove()
     assert count_hooks(own.model) == 0

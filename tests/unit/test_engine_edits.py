@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emotion_circuits.engine.decode import BASELINE, decode, generate, next_token_logits
+from emotion_circuits.engine.decode import BASELINE, decode, next_token_logits
+from emotion_circuits.engine.generation import generate
 from emotion_circuits.engine.positions import prompt_indices
+from emotion_circuits.engine.sampling import Sampling
 from emotion_circuits.engine.taps import tap
 from emotion_circuits.errors import UsageError
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site
@@ -223,11 +225,11 @@ def test_impossible_edits_are_refused(tiny):
         run(Site("resid_post", 0), "add", Positions.parse("at:99"), vector)
     # ---- generate
     with pytest.raises(UsageError, match="at least 1"):
-        generate(lm, PROMPTS, max_new_tokens=0)
+        generate(lm, PROMPTS, sampling=Sampling(0))
     with pytest.raises(UsageError, match="no room"):
-        generate(lm, PROMPTS, max_new_tokens=250)
+        generate(lm, PROMPTS, sampling=Sampling(250))
     with pytest.raises(UsageError, match="same name"):
-        generate(lm, PROMPTS, [BASELINE, BASELINE], max_new_tokens=2)
+        generate(lm, PROMPTS, [BASELINE, BASELINE], sampling=Sampling(2))
 
 
 # ---- stopping ------------------------------------------------------------------------------------------------------
@@ -235,15 +237,15 @@ def test_finished_rows_are_dropped_without_changing_the_others(tokenizers):
     lm = tiny_lm("mistral", tokenizers["byte-level"])
     vector = vector_of(lm, "resid_post", None, 4)
     steer = Condition("s", (Intervention(Site("resid_post", 0), "add", Positions("onward"), vector, 2.0, (1.0, 0.5)),))
-    free = generate(lm, PROMPTS, [BASELINE, steer], max_new_tokens=10)
+    free = generate(lm, PROMPTS, [BASELINE, steer], sampling=Sampling(10))
     # Make some token that one row writes early a stop token: that row ends there, the others go on as before.
     stop = free[0].tokens[2]
     lm.model.generation_config.eos_token_id = [stop]
     widths = []
     inner = lm.model.model.register_forward_hook(lambda module, args, output: widths.append(output[0].shape[0]))
-    stopped = generate(lm, PROMPTS, [BASELINE, steer], max_new_tokens=10)
+    stopped = generate(lm, PROMPTS, [BASELINE, steer], sampling=Sampling(10))
     inner.remove()
-    assert widths[0] == 6 > widths[-1]
+    assert max(widths) == 6 > widths[-1]
     for before, after in zip(free, stopped, strict=True):
         end = before.tokens.index(stop) if stop in before.tokens else None
         assert after.tokens == before.tokens[:end]
@@ -256,14 +258,14 @@ def test_models_without_any_stop_token_write_to_the_end(tokenizers):
     lm.model.generation_config.eos_token_id = None
     lm.tokenizer = tokenizers["byte-level"].__class__(tokenizer_object=tokenizers["byte-level"].backend_tokenizer)
     assert lm.tokenizer.eos_token_id is None
-    assert all(len(g.tokens) == 5 and not g.stopped for g in generate(lm, PROMPTS, max_new_tokens=5))
+    assert all(len(g.tokens) == 5 and not g.stopped for g in generate(lm, PROMPTS, sampling=Sampling(5)))
 
 
 def test_text_does_not_depend_on_packing(tiny):
     lm = tiny("gemma3_text", "metaspace")
     steer = Condition("s", (Intervention(Site("z", 1, 3), "zero", Positions("all")),))
-    packed = generate(lm, PROMPTS, [BASELINE, steer], max_new_tokens=6)
-    narrow = generate(lm, PROMPTS, [BASELINE, steer], max_new_tokens=6, max_rows=1)
-    alone = [g for p in PROMPTS for c in (BASELINE, steer) for g in generate(lm, [p], [c], max_new_tokens=6)]
+    packed = generate(lm, PROMPTS, [BASELINE, steer], sampling=Sampling(6))
+    narrow = generate(lm, PROMPTS, [BASELINE, steer], sampling=Sampling(6), max_rows=1)
+    alone = [g for p in PROMPTS for c in (BASELINE, steer) for g in generate(lm, [p], [c], sampling=Sampling(6))]
     assert [(g.prompt, g.condition, g.tokens) for g in packed] == [(g.prompt, g.condition, g.tokens) for g in alone]
     assert packed == narrow

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.models.memory import is_out_of_memory
 
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error means that main memory or the accelerator's memory ran out."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+__all__ = ["is_out_of_memory", "out_of_memory"]
 
 
 def out_of_memory(error: BaseException, on: str = "") -> EmotionCircuitsError:

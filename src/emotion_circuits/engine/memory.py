@@ -1,0 +1,135 @@
+"""How many rows fit into free memory, and how to go on with fewer when they did not."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from emotion_circuits.models.lm import LM
+from emotion_circuits.models.memory import is_out_of_memory
+
+log = logging.getLogger(__name__)
+
+CPU_ROWS, ACCELERATOR_ROWS = 128, 512
+"""More rows than these gain nothing: the matrix products are full."""
+
+_SHARE = {"cpu": 0.5, "cuda": 0.8}
+"""Share of free memory that rows may take; a CPU's memory is shared with other programs."""
+
+_LOGIT_COPIES = 4
+"""Float32 copies of a row's logits that live at once while metrics or a sampler work on them."""
+
+T = TypeVar("T")
+
+
+def automatic_rows(lm: LM, width_tokens: int, new_tokens: int) -> int:
+    """Rows that one packed batch may hold, from memory that is free now.
+
+    Args:
+        width_tokens: tokens of the longest prompt, prefix included. new_tokens: tokens generated after it.
+
+    Returns:
+        Between 1 and 128 on a CPU, 512 elsewhere.
+    """
+    kind = lm.device.type
+    cap = CPU_ROWS if kind == "cpu" else ACCELERATOR_ROWS
+    budget = _SHARE.get(kind, 0.5) * free_bytes(lm.device)
+    return max(1, min(cap, int(budget // row_bytes(lm, width_tokens, new_tokens))))
+
+
+def row_bytes(lm: LM, width_tokens: int, new_tokens: int) -> int:
+    """Memory of one row: its keys and values, the activations of one block over the prompt, and its logits."""
+    size = torch.finfo(lm.dtype).bits // 8
+    length = width_tokens + new_tokens
+    cache = length * lm.n_layers * 2 * lm.n_kv_heads * lm.d_head * size
+    # Residual stream, norms and their float32 copies; queries, keys, values; gate, up and their product; scores.
+    block = width_tokens * (8 * lm.d_model + 4 * lm.n_heads * lm.d_head + 3 * lm.d_mlp + 2 * lm.n_heads * width_tokens)
+    return cache + block * max(size, 4) + _LOGIT_COPIES * 4 * lm.vocabulary_size
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of the device: the GPU's, or what is available here, within the limit of the container."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # Blocks that PyTorch holds but does not use are free for us.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(_available(), _container())
+
+
+def _available() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return 4 << 30  # Windows tells nothing without another package: a small machine is assumed
+
+
+def _container() -> int:
+    """What a Linux control group still allows (version 2, then 1); unlimited where there is none."""
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return max(0, int(Path(limit).read_text("ascii")) - int(Path(used).read_text("ascii")))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return 1 << 62
+
+
+def run_chunks(
+    chunks: Sequence[Sequence[int]], work: Callable[[Sequence[int]], T], release: Callable[[], None] | None = None
+) -> Iterator[tuple[list[int], T]]:
+    """``work`` on every chunk of rows, yielding (rows, result); where memory runs out, on halves of the chunk.
+
+    From then on no chunk is larger than the half that fitted. What was yielded stays; a single row that does not fit
+    raises the error itself. ``release`` drops what ``work`` keeps between chunks.
+    """
+    waiting = deque(list(c) for c in chunks)
+    limit: int | None = None
+    while waiting:
+        chunk = waiting.popleft()
+        if limit is not None and len(chunk) > limit:
+            waiting.extendleft(reversed(_cut(chunk, limit)))
+            continue
+        failed = None
+        try:
+            result = work(chunk)
+        except (MemoryError, RuntimeError) as error:
+            if len(chunk) == 1 or not is_out_of_memory(error):
+                raise
+            failed = str(error).split("\n")[0]
+        # Outside the handler: the error's traceback held the batch.
+        if failed is None:
+            yield chunk, result
+            continue
+        limit = (len(chunk) + 1) // 2
+        log.warning("memory ran out with %d rows (%s): going on with %d at a time", len(chunk), failed, limit)
+        if release is not None:
+            release()
+        _free()
+        waiting.appendleft(chunk)
+
+
+def _cut(rows: list[int], limit: int) -> list[list[int]]:
+    pieces = -(-len(rows) // limit)
+    size = -(-len(rows) // pieces)
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,110 @@
+"""How the next token is chosen: greedily, or drawn so that no draw depends on the batch it is made in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from emotion_circuits.errors import UsageError
+
+Chooser = Callable[[Float[Tensor, "row vocabulary"], Sequence[int], int], Int[Tensor, " row"]]
+"""Picks each row's next token from its last-position logits; gets the rows' numbers and the step."""
+
+_ROWS_AT_ONCE = 16
+"""Rows whose probabilities are held in float64 at once."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How texts are written: ``samples`` of each row, ``max_new_tokens`` long at most.
+
+    ``temperature`` 0 is greedy. ``top_p`` keeps the smallest set of tokens whose probability reaches it (Holtzman et
+    al. 2020, nucleus sampling).
+
+    Raises:
+        UsageError: a number out of range, or several samples of greedy text (they would all be the same).
+    """
+
+    max_new_tokens: int = 20
+    temperature: float = 0.0
+    top_p: float = 1.0
+    samples: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UsageError(f"cannot generate {self.max_new_tokens} tokens", "ask for at least 1")
+        if self.samples < 1:
+            raise UsageError(f"cannot draw {self.samples} samples", "ask for at least 1")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise UsageError(f"temperature {self.temperature} is not 0 or more", "0 is greedy, 1 the model's own")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top-p {self.top_p} is not above 0 and at most 1", "1 keeps every token")
+        if self.samples > 1 and self.greedy:
+            raise UsageError(
+                f"{self.samples} samples at temperature 0 are the same text {self.samples} times",
+                "ask for 1 sample, or for a temperature above 0",
+            )
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+
+def greedy(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
+    """The most likely token."""
+    return logits.argmax(-1)
+
+
+def uniforms(seed: int, prompt: str, condition: str, sample: int, steps: int) -> NDArray[np.float64]:
+    """One number in [0, 1) per step, which depends on the arguments and on nothing else.
+
+    A counter-based generator (Philox; Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") keyed by a
+    hash of them; a longer row of draws begins with the shorter one.
+    """
+    name = json.dumps([seed, prompt, condition, sample]).encode()
+    key = np.frombuffer(hashlib.blake2b(name, digest_size=16).digest(), np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).random(steps)
+
+
+def chooser(sampling: Sampling, draws: Float[np.ndarray, "row step"] | None = None) -> Chooser:
+    """The chooser of a sampling; ``draws`` holds the :func:`uniforms` of every row (greedy needs none)."""
+    if sampling.greedy:
+        return greedy
+    assert draws is not None
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])
+    if sampling.top_p < 1:
+        warpers.append(TopPLogitsWarper(sampling.top_p))
+    numbers = torch.from_numpy(draws)
+    unread = cast(torch.LongTensor, torch.empty(0, dtype=torch.long))  # earlier tokens: these warpers ignore them
+
+    def choose(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
+        chosen = []
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            scores = warpers(unread, logits[part].float())
+            chosen.append(draw(scores, numbers[list(rows[part]), step]))
+        return torch.cat(chosen).to(logits.device)
+
+    return choose
+
+
+def draw(scores: Float[Tensor, "row vocabulary"], numbers: Float[Tensor, " row"]) -> Int[Tensor, " row"]:
+    """Inverse of the cumulative distribution over tokens in order of their ids, in float64."""
+    wide = scores.cpu() if scores.device.type == "mps" else scores  # MPS has no float64
+    cumulative = wide.double().softmax(-1).cumsum(-1)
+    target = numbers.to(cumulative) * cumulative[:, -1]
+    # `right`: the first token that takes the sum past the target, so that a token of probability 0 is never drawn.
+    found = torch.searchsorted(cumulative, target.unsqueeze(1), right=True).squeeze(1)
+    return found.clamp_max(scores.shape[-1] - 1)
