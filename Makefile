@@ -57,11 +57,13 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 
 calibrate: $(DEV)
-	$(BIN)/python -m emotion_circuits.stats.calibration --write docs/calibration.md
+	$(BIN)/python -m emotion_circuits.stats.calibration \
+		--checks emotion_circuits.representations.calibration.checks --write docs/calibration.md
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/capture.py
 	$(BIN)/python benchmarks/stats.py
+	$(BIN)/python benchmarks/transfer.py
 
 notebook: $(NOTEBOOK)
 	$(BIN)/jupyter lab

@@ -140,3 +140,30 @@ def _pair(
 def _units(count: int, q: int, rng: np.random.Generator) -> NDArray[np.float64]:
     rows = rng.normal(size=(count, q))
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def layer_stack(
+    layers: int, *, n: int = 60, emotions: int = 6, scenarios: int = 16, q: int = 24, d: int = 32, seed: int = 0
+) -> tuple[list[EmotionArrays], list[EmotionArrays], list[FloatArray], list[FloatArray]]:
+    """Two models of several layers that share content but no emotion, for searches over layer pairs.
+
+    Every layer weights the content anew and plants its own emotion vectors, so that the pairs are many tests.
+    """
+    rng = np.random.default_rng(seed)
+    codes = np.tile(np.arange(emotions), scenarios)
+    groups = np.repeat(np.arange(scenarios), emotions)
+    neutral, texts = rng.normal(size=(n, q)), rng.normal(size=(len(codes), q))
+    labels = np.array([f"emotion-{i}" for i in range(emotions)])[codes]
+    splits = np.where(groups % 2 == 0, "fit", "test")
+    clusters = np.array([f"s{g:03d}" for g in groups])
+    sides: list[list[EmotionArrays]] = [[], []]
+    maps: list[list[FloatArray]] = [[], []]
+    for side in range(2):
+        for _ in range(layers):
+            scales = np.exp(0.5 * rng.normal(size=q))
+            rows = np.linalg.qr(rng.normal(size=(d, q)))[0].T * scales[:, None]
+            model = _Model(np.zeros(d), rows, np.full(d, 0.3), 0.0)
+            x = model.activations(texts + 4.0 * _units(emotions, q, rng)[codes], rng)
+            sides[side].append(EmotionArrays(x, labels, clusters, splits))
+            maps[side].append(model.activations(neutral, rng))
+    return sides[0], sides[1], maps[0], maps[1]
