@@ -25,6 +25,7 @@ PAIRS = [
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_everything_is_one_nothing_is_zero_itself_is_nothing(tiny, architecture, way):
     lm = tiny(architecture)
+    before = count_hooks(lm.model)
     last = lm.n_layers - 1
     patches = [
         Patch("resid_post", (last,)),
@@ -47,7 +48,7 @@ def test_everything_is_one_nothing_is_zero_itself_is_nothing(tiny, architecture,
     np.testing.assert_allclose(
         itself.patched, np.broadcast_to(itself.clean, (2, 2)), atol=1e-6 * np.abs(itself.clean).max()
     )
-    assert count_hooks(lm.model) == 0
+    assert count_hooks(lm.model) == before
 
 
 def test_all_parts_of_the_residual_stream_together_are_everything(tiny):

@@ -24,6 +24,7 @@ from emotion_circuits.engine.batching import Batch, capture_tokens, length_bucke
 from emotion_circuits.engine.capture import capture
 from emotion_circuits.engine.gradients import Metric
 from emotion_circuits.engine.positions import prompt_indices
+from emotion_circuits.engine.prefix import Below, output_below, skip_below
 from emotion_circuits.engine.replacement import Replacement, last_logits, replacing
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.models.lm import LM, Encoded
@@ -58,7 +59,7 @@ class Texts:
     batch: Batch
     edited: Bool[Tensor, "text token"]
     substitutes: Mapping[Tap, Tensor]
-    residuals: Mapping[int, Tensor]
+    residuals: Mapping[int, Below]
     clean: Float[Tensor, " text"]
 
 
@@ -97,8 +98,18 @@ def texts_of(
                 substitutes = {tap: means[tap] for tap in taps}
             case "zero":
                 substitutes = {tap: torch.zeros(lm.width(tap[0]), device=lm.device) for tap in taps}
-        residuals = {layer: x for (_, layer), x in kept.items()}
+        residuals = _handed_over(lm, batch, kept)
         yield Texts(tuple(rows), tuple(encoded), batch, edited, substitutes, residuals, metric(logits))
+
+
+def _handed_over(lm: LM, batch: Batch, kept: Mapping[Tap, Tensor]) -> dict[int, Below]:
+    """Clean block inputs in the form in which :func:`~emotion_circuits.engine.prefix.skip_below` hands them over."""
+    if not kept:
+        return {}
+    with torch.inference_mode():
+        inputs = {"input_ids": batch.ids[:1], "attention_mask": batch.mask[:1], "position_ids": batch.positions[:1]}
+        in_tuple = output_below(lm, 1, {**inputs, "use_cache": False}).in_tuple
+    return {layer: Below(x, in_tuple) for (_, layer), x in kept.items()}
 
 
 def _means(lm: LM, pairs: Sequence[Pair], taps: Sequence[Tap]) -> dict[Tap, Tensor]:
@@ -157,14 +168,10 @@ def _run_packed(
     )  # fmt: skip
     with ExitStack() as stack:
         if layer in texts.residuals:
-            _enter_prefix(stack, lm, layer, texts.residuals[layer].repeat(k, 1, 1))
+            stack.enter_context(skip_below(lm, layer, texts.residuals[layer].rows([*range(n)] * k)))
         stack.enter_context(replacing(lm, _replacements(lm, texts, sets)))
         logits, _ = last_logits(lm, batch)
     return metric(logits).view(k, n).double().cpu().numpy()
-
-
-def _enter_prefix(stack: ExitStack, lm: LM, layer: int, stored: Tensor) -> None:
-    """Blocks below ``layer`` are skipped and ``stored`` is its input."""
 
 
 def _replacements(lm: LM, texts: Texts, sets: Sequence[Sequence[Component]]) -> list[Replacement]:
