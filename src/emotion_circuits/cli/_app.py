@@ -28,7 +28,7 @@ VERBS: dict[str, str] = {
     "stats": "Effects, power and multiplicity from the results of a profile.",
     "report": "Write the report of a profile.",
     "explore": "Open the local web page: results and live steering.",
-    "score": "Score texts of a file.",
+    "score": "Score texts of a file, and measure evaluators on labelled ones.",
     "ls": "List the runs on disk.",
     "export": "Write results in other programs' formats.",
     "cache": "Show and clean what was downloaded and converted.",
