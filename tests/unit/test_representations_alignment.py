@@ -99,6 +99,18 @@ def test_cross_validated_r2_equals_fitting_every_ridge() -> None:
             assert ours[m, p] == pytest.approx(1 - error / spread, abs=1e-9)
 
 
+def test_many_shuffles_of_few_rows_take_another_way_to_the_same_figures() -> None:
+    a, b = pairs(60)
+    reduction = reduce_pairs(a, b, rank=10)
+    moves = np.random.default_rng(3).permuted(np.tile(np.arange(60), (25, 1)), axis=1)
+    moves[0] = np.arange(60)
+    many = held_out_r2(reduction.design, reduction.criterion, ridge_filters(), moves)
+    few = held_out_r2(reduction.design, reduction.criterion, ridge_filters(), moves[:5])
+    one = held_out_r2(reduction.design, reduction.criterion, ridge_filters())
+    assert many[:5] == pytest.approx(few, abs=1e-10)
+    assert many[0] == pytest.approx(one, abs=1e-10)
+
+
 def test_rank_filters_are_principal_component_regression() -> None:
     rng = np.random.default_rng(0)
     f, y = rng.normal(size=(60, 6)) * [9, 7, 5, 3, 2, 1], rng.normal(size=(60, 4))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_circuits.errors import UsageError
+from emotion_circuits.representations import spectral_cv_forms
 from emotion_circuits.representations.labelled import FloatArray
 
 Filter = Callable[[FloatArray, int], FloatArray]
@@ -106,6 +107,8 @@ def held_out_r2(
         target: ``[n, q]``. moves: ``[move, n]``; row i is paired with target row ``moves[m, i]``.
     """
     y = target - target.mean(axis=0)
+    if moves is not None and len(moves) > 20 and len(y) <= spectral_cv_forms.MOST_ROWS:
+        return spectral_cv_forms.shuffled_r2(design, y, filters, moves)
     rows = np.arange(len(y))[None] if moves is None else moves
     step = max(1, CHUNK // max(1, y.size))
     parts = [_r2(design, y, filters, rows[start : start + step]) for start in range(0, len(rows), step)]
