@@ -269,7 +269,8 @@ def test_shipped_files_are_small_and_described() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 1_000_000
     heads, card = read_heads(SHIPPED)
     for name in heads:
-        assert all(card["heads"][name][field] for field in ("data", "licence", "seed", "n_train"))
+        described = card["heads"][name]
+        assert described["data"] and described["licence"] and described["n_train"] > 1000 and described["seed"] >= 0
 
 
 @pytest.mark.real_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from emotion_circuits.cli._console import print_json, print_table, print_text, progress, say, size_text
-from emotion_circuits.cli._options import COMMON, MODEL_OPTIONS, ModelOptions
+from emotion_circuits.cli._options import COMMON, CacheOptions, Device
 from emotion_circuits.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,21 @@ if TYPE_CHECKING:
 
 app = App(name="score", help="Score the texts of a file; with labels, measure the evaluator.")
 
-Options = Annotated[ModelOptions, Parameter(name="*")]
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(CacheOptions):
+    """Where an evaluator runs; its weights are always float32."""
+
+    device: Annotated[
+        Device, Parameter(help="Where the evaluator runs; auto takes cuda, then mps, then cpu.", group=COMMON)
+    ] = "auto"
+    rows: Annotated[int | None, Parameter(help="Most texts in one batch.", group=COMMON, validator=Number(gte=1))] = (
+        None
+    )
+
+
+Options = Annotated[ScoreOptions, Parameter(name="*")]
+SCORE_OPTIONS = ScoreOptions()
 
 _MOST_COLUMNS = 6
 _MOST_ROWS = 20
@@ -43,7 +58,7 @@ def score(
     ] = None,
     heads: Annotated[Path | None, Parameter(help="Folder that `score train` wrote, for embedded.")] = None,
     revision: Annotated[str | None, Parameter(help="Branch, tag or commit of a hub evaluator.")] = None,
-    options: Options = MODEL_OPTIONS,
+    options: Options = SCORE_OPTIONS,
 ) -> int:
     """Score every text of a file: a row per text, and per-label AUROC where the file has labels. The text alone is
     scored, never its prompt."""
@@ -85,12 +100,14 @@ def train(
     ] = None,
     to: Annotated[Path, Parameter(help="Folder for the heads and their card.")],
     labels: Annotated[Path | None, Parameter(help="Label names, one a line, by number (default: GoEmotions').")] = None,
+    emotions_name: Annotated[str, Parameter(help="What the comments are, for the card.")] = "labelled texts",
+    politeness_name: Annotated[str, Parameter(help="What the requests are, for the card.")] = "rated requests",
     emotions_licence: Annotated[str, Parameter(help="Licence of the comments, for the card.")] = "CC BY 4.0",
     politeness_licence: Annotated[str, Parameter(help="Licence of the requests, for the card.")] = "CC BY 4.0",
     seed: Annotated[
         int, Parameter(help="Seed of split, weights and order.", group=COMMON, validator=Number(gte=0))
     ] = 0,
-    options: Options = MODEL_OPTIONS,
+    options: Options = SCORE_OPTIONS,
 ) -> int:
     """Train the heads of `embedded` on your files; use them with --heads FOLDER."""
     from emotion_circuits.scorers._encoder import MiniLM
@@ -100,13 +117,14 @@ def train(
         raise UsageError("no file to train on is named", "add --emotions FILE.tsv or --politeness FILE.csv")
     tasks = [job for job in (_emotions(emotions, labels, seed), _politeness(politeness, seed)) if job is not None]
     encoder = MiniLM(cache=options.cache, offline=options.offline, device=options.device, rows=options.rows)
+    origins = {"emotions": emotions_name, "politeness": politeness_name}
     licences = {"emotions": emotions_licence, "politeness": politeness_licence}
     trained: dict[str, Any] = {}
     cards: dict[str, Any] = {"encoder": encoder.revision}
     for name, texts, data, fit in tasks:
         with progress(f"{name}: reading texts", total=len(texts), quiet=options.quiet) as advance:
             trained[name], figures = fit(encoder, lambda n, advance=advance: advance(n))
-        cards[name] = {"data": data, "licence": licences[name], **figures}
+        cards[name] = {"data": f"{origins[name]} ({data})", "licence": licences[name], **figures}
     write_heads(to, trained, cards)
     size = sum(path.stat().st_size for path in to.glob("*.safetensors"))
     if options.json:
@@ -129,7 +147,7 @@ def _emotions(path: Path | None, labels: Path | None, seed: int) -> tuple[str, A
         raise UsageError(f"{path} has no labels", "give a field emotion or labels, or GoEmotions' .tsv form")
     names = read_label_names(labels) if labels else GOEMOTIONS
     present = {label for own in found.labels for label in own}
-    used = tuple(names) if present <= set(names) else tuple(sorted(present))
+    used = [name for name in names if name in present] + sorted(present - set(names))
     texts = [t.text for t in found.texts]
     known, data = found.labels, _described(path, len(texts))
     return "emotions", texts, data, lambda encoder, step: train_emotions(
