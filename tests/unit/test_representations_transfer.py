@@ -24,6 +24,8 @@ from emotion_circuits.representations.sharing_verdict import judge
 from emotion_circuits.representations.spectral_cv import PENALTIES, fold_rows
 from emotion_circuits.representations.transfer import (
     direction_weights,
+    grouped_products,
+    push_matrix,
     transfer_matrix,
     transfer_scores,
     weighted_own_aurocs,
@@ -88,6 +90,21 @@ def test_weighted_auroc_is_auroc_of_repeated_texts() -> None:
     repeated = np.repeat(np.arange(30), weights)
     expected = np.diag(transfer_matrix(scores[:, repeated], codes[repeated], 3))
     assert weighted_own_aurocs(scores, codes, weights.astype(float)) == pytest.approx(expected)
+
+
+def test_a_resampled_map_is_the_map_of_repeated_rows() -> None:
+    problem = problem_of(small())
+    groups = np.arange(100) // 5
+    drawn = np.random.default_rng(0).integers(0, 3, size=20).astype(float)
+    rows = np.repeat(np.arange(100), drawn[groups].astype(int))
+    f, k = problem.features, problem.kernel
+    penalty = 0.3
+    # The penalty stays that of the observed number of rows.
+    expected = push_matrix(f[rows] - f[rows].mean(axis=0), k[rows] - k[rows].mean(axis=0), penalty * 100 / len(rows))
+    grouped = grouped_products(f, k, groups)
+    assert grouped is not None
+    assert push_matrix(f, k, penalty, drawn[groups]) == pytest.approx(expected, rel=1e-8, abs=1e-10)
+    assert grouped.push(drawn, penalty) == pytest.approx(expected, rel=1e-8, abs=1e-10)
 
 
 @pytest.mark.parametrize("matched", [True, False])

@@ -21,6 +21,7 @@ from emotion_circuits.representations.sharing_arrays import CheckedTexts, Texts
 from emotion_circuits.representations.transfer import (
     TransferProblem,
     direction_weights,
+    grouped_products,
     push_matrix,
     weighted_own_aurocs,
 )
@@ -37,6 +38,17 @@ class Replicates:
     clusters: int
 
 
+@dataclass(frozen=True)
+class _Draws:
+    """Multiplicities ``[resample, ...]``: of the fit texts in both models, the test texts, and the map set's groups."""
+
+    source_fit: FloatArray
+    target_fit: FloatArray
+    test: FloatArray
+    groups: FloatArray
+    smallest: int
+
+
 def resampled(
     texts: CheckedTexts,
     problem: TransferProblem,
@@ -48,37 +60,55 @@ def resampled(
     seed: int,
 ) -> Replicates:
     """Refit every arm in ``resamples`` draws of clusters; a draw that lacks an emotion is drawn again."""
-    rng = np.random.default_rng(seed)
+    n = len(problem.features)
+    rows = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.intp)
+    draws = _draw(texts, problem.emotions, int(rows.max()) + 1, resamples, np.random.default_rng(seed))
+    probe = np.stack(
+        [
+            weighted_own_aurocs(native.scores(fit), texts.target_test.codes, test)
+            for fit, test in zip(draws.target_fit, draws.test, strict=True)
+        ]
+    )
+    own = {name: _arm(arm, texts.source_fit, draws, rows) for name, arm in {"": problem, **floors}.items()}
+    return Replicates(own[""], probe, {name: own[name] for name in floors}, draws.smallest)
+
+
+def _draw(texts: CheckedTexts, emotions: int, groups: int, resamples: int, rng: np.random.Generator) -> _Draws:
     fitted = np.unique(np.concatenate([texts.source_fit.clusters, texts.target_fit.clusters]))
     tested = np.unique(texts.target_test.clusters)
-    n = len(problem.features)
-    rows = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     source_at, target_at = (np.searchsorted(fitted, t.clusters) for t in (texts.source_fit, texts.target_fit))
     test_at = np.searchsorted(tested, texts.target_test.clusters)
-    arms = {"": problem, **floors}
-    own: dict[str, list[FloatArray]] = {name: [] for name in [*arms, "native"]}
-    tries = 0
-    while len(own["native"]) < resamples:
-        tries += 1
-        if tries > 20 * resamples:
-            raise UsageError("almost every resample lacks an emotion", "give more scenarios per emotion")
+    parts: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+    for _ in range(20 * resamples):
         fit = cluster_draws(len(fitted), 1, rng)[0]
         test = cluster_draws(len(tested), 1, rng)[0][test_at]
-        if not (
-            _all_present(texts.source_fit, fit[source_at], problem.emotions)
-            and _all_present(texts.target_fit, fit[target_at], problem.emotions)
-            and _all_present(texts.target_test, test, problem.emotions)
+        if (
+            _all_present(texts.source_fit, fit[source_at], emotions)
+            and _all_present(texts.target_fit, fit[target_at], emotions)
+            and _all_present(texts.target_test, test, emotions)
         ):
-            continue
-        drawn = cluster_draws(int(rows.max()) + 1, 1, rng)[0][rows]
-        weights = direction_weights(texts.source_fit, problem.emotions, fit[source_at])
-        for name, arm in arms.items():
-            scores = weights @ arm.fit_features @ push_matrix(arm.features, arm.kernel, arm.penalty, drawn)
-            own[name].append(weighted_own_aurocs(scores, arm.test.codes, test))
-        own["native"].append(weighted_own_aurocs(native.scores(fit[target_at]), texts.target_test.codes, test))
-    stacked = {name: np.stack(values) for name, values in own.items()}
-    smallest = min(len(fitted), len(tested), int(rows.max()) + 1)
-    return Replicates(stacked[""], stacked["native"], {name: stacked[name] for name in floors}, smallest)
+            parts.append((fit[source_at], fit[target_at], test))
+            if len(parts) == resamples:
+                break
+    else:
+        raise UsageError("almost every resample lacks an emotion", "give more scenarios per emotion")
+    source, target, tests = (np.stack(part) for part in zip(*parts, strict=True))
+    smallest = min(len(fitted), len(tested), groups)
+    return _Draws(source, target, tests, cluster_draws(groups, resamples, rng), smallest)
+
+
+def _arm(arm: TransferProblem, fit: Texts, draws: _Draws, rows: NDArray[np.intp]) -> FloatArray:
+    """``[resample, emotion]`` AUROCs of one arm, its directions and its map refitted in every resample."""
+    grouped = grouped_products(arm.features, arm.kernel, rows)
+    own = []
+    for weights, test, multiplicity in zip(draws.source_fit, draws.test, draws.groups, strict=True):
+        directions = direction_weights(fit, arm.emotions, weights) @ arm.fit_features
+        if grouped is None:
+            pushed = push_matrix(arm.features, arm.kernel, arm.penalty, multiplicity[rows])
+        else:
+            pushed = grouped.push(multiplicity, arm.penalty)
+        own.append(weighted_own_aurocs(directions @ pushed, arm.test.codes, test))
+    return np.stack(own)
 
 
 def recentred_limits(

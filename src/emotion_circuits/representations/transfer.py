@@ -21,6 +21,9 @@ from emotion_circuits.representations.labelled import FloatArray
 from emotion_circuits.representations.sharing_arrays import Texts
 from emotion_circuits.representations.spectral_cv import PENALTIES, held_out_r2, ridge_filters
 
+MOST_GROUPED = 60_000_000
+"""Numbers that the products of all groups may hold (480 MB)."""
+
 
 @dataclass(frozen=True)
 class TransferProblem:
@@ -108,6 +111,42 @@ def push_matrix(features: FloatArray, kernel: FloatArray, penalty: float, rows: 
     gram = weighted.T @ f
     gram[np.diag_indices_from(gram)] += penalty * len(features)
     return np.asarray(linalg.solve(gram, weighted.T @ k, assume_a="pos"))
+
+
+@dataclass(frozen=True)
+class GroupedProducts:
+    """FᵀF, FᵀK and sums of every group of map rows, so that a resample of groups costs no pass over the rows."""
+
+    gram: FloatArray
+    cross: FloatArray
+    features: FloatArray
+    kernel: FloatArray
+    sizes: FloatArray
+
+    def push(self, groups: FloatArray, penalty: float) -> FloatArray:
+        """As :func:`push_matrix` with every row of group g counted ``groups[g]`` times."""
+        r = self.features.shape[1]
+        total = groups @ self.sizes
+        mean, middle = groups @ self.features / total, groups @ self.kernel / total
+        gram = (groups @ self.gram).reshape(r, r) - total * np.outer(mean, mean)
+        cross = (groups @ self.cross).reshape(r, -1) - total * np.outer(mean, middle)
+        gram[np.diag_indices_from(gram)] += penalty * self.sizes.sum()
+        return np.asarray(linalg.solve(gram, cross, assume_a="pos"))
+
+
+def grouped_products(features: FloatArray, kernel: FloatArray, rows: NDArray[np.intp]) -> GroupedProducts | None:
+    """Products per group (``rows`` ``[n]`` group codes), or None where single rows or memory make them no gain."""
+    groups, r = int(rows.max()) + 1, features.shape[1]
+    if len(rows) < 3 * groups or groups * r * (r + kernel.shape[1]) > MOST_GROUPED:
+        return None
+    members = [np.flatnonzero(rows == g) for g in range(groups)]
+    return GroupedProducts(
+        gram=np.stack([(features[m].T @ features[m]).ravel() for m in members]),
+        cross=np.stack([(features[m].T @ kernel[m]).ravel() for m in members]),
+        features=np.stack([features[m].sum(axis=0) for m in members]),
+        kernel=np.stack([kernel[m].sum(axis=0) for m in members]),
+        sizes=np.array([float(len(m)) for m in members]),
+    )
 
 
 def transfer_scores(problem: TransferProblem) -> FloatArray:
