@@ -74,6 +74,7 @@ class MiniLM:
                 f"remove that folder and type: emotion-circuits models fetch {ENCODER}",
             ) from error
         self._model = model.eval().to(self._device)
+        self._blocks = model.encoder.layer
 
     def features(
         self, texts: Sequence[str], layers: Sequence[int], progress: Progress | None = None
@@ -84,6 +85,7 @@ class MiniLM:
         order = sorted(range(len(texts)), key=lambda i: -len(encoded[i]))
         width = self._model.config.hidden_size
         found = np.empty((len(texts), len(layers) * width), dtype=np.float32)
+        self._model.encoder.layer = self._blocks[: max(layers)]  # blocks above the highest one read need not run
         for start in range(0, len(order), self._rows):
             rows = order[start : start + self._rows]
             batch = self._tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt")
