@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.representations.alignment import reduce_pairs
+from emotion_circuits.representations.alignment import fit_alignment, reduce_pairs
 from emotion_circuits.representations.calibration.transfer import old_formula, problem_of
 from emotion_circuits.representations.calibration.worlds import PlantedPair, layer_stack, layered_world, linear_world
 from emotion_circuits.representations.layer_pairs import choose_layer_pair, compare_layer_pairs, transfer_grid
@@ -30,6 +30,7 @@ from emotion_circuits.representations.transfer import (
     transfer_scores,
     weighted_own_aurocs,
 )
+from emotion_circuits.representations.transfer_by_map import pulled_transfer, pushed_transfer
 from emotion_circuits.representations.transfer_nulls import (
     relabelling_p,
     relabellings,
@@ -81,6 +82,18 @@ def test_transfer_matrix_is_auroc_of_each_emotion_against_the_rest() -> None:
     for i, j in ((0, 0), (2, 5), (4, 1)):
         own = problem.test.codes == j
         assert matrix[i, j] == pytest.approx(float(auroc(scores[i, own], scores[i, ~own])))
+
+
+def test_a_given_map_transfers_as_the_sharing_test_does_and_probes_come_back_the_other_way() -> None:
+    world = small()
+    forward = fit_alignment(world.map_source, world.map_target)
+    pushed = pushed_transfer(forward, world.source, world.target)
+    assert pushed == pytest.approx(transfer_matrix(transfer_scores(problem_of(world)), problem_of(world).test.codes, 6))
+    pulled = pulled_transfer(fit_alignment(world.map_target, world.map_source), world.source, world.target)
+    assert np.diag(pulled).mean() > 0.8
+    assert relabelling_p(pulled) == pytest.approx(1 / 720)
+    with pytest.raises(UsageError, match="reads vectors of width 60"):
+        pulled_transfer(forward, world.source, world.target)
 
 
 def test_weighted_auroc_is_auroc_of_repeated_texts() -> None:
