@@ -233,7 +233,7 @@ def _list(as_json: bool) -> int:
     else:
         print_table(rows, {"name": "scorer", "what": "what"})
         print_text("hub:OWNER/NAME and hub:FOLDER load any other sequence classifier")
-        print_text("emotion-token logits and fluency need the model that wrote: `run steer`, `run sweep`")
+        print_text("emotion-token logits and fluency need the model itself: `run steer` has them")
     return 0
 
 
