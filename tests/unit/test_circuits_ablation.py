@@ -13,7 +13,7 @@ from emotion_circuits.circuits.endpoints import Endpoint
 from emotion_circuits.circuits.pairs import Pair, align, length_matched, shuffled_pairs, twin_pairs
 from emotion_circuits.engine.decode import next_token_logits
 from emotion_circuits.engine.gradients import metric_gradients
-from emotion_circuits.engine.hooks import count_hooks
+from emotion_circuits.engine.hooks import Hooks, count_hooks
 from emotion_circuits.errors import UsageError
 from emotion_circuits.stats import random_control_test
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site
@@ -195,3 +195,19 @@ def test_what_cannot_be_done_is_refused(tiny, call):
     with pytest.raises(UsageError) as caught:
         call(tiny("gpt2"))
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neo", "llama", "gemma3_text"])
+def test_blocks_below_the_ablated_head_run_for_the_clean_and_the_donor_texts_only(tiny, architecture):
+    lm = tiny(architecture)
+
+    def passes(layer: int) -> int:
+        hooks = Hooks(minimum=0)
+        hooks.visit(lm.module(0, "attention"), "output", "lowest", lambda x: None)
+        with hooks:
+            ablate_sets(lm, PAIRS, [(Head(layer, h),) for h in range(lm.n_heads)] * 40, ENDPOINT)
+        return hooks.fired["lowest"]
+
+    # clean run, donors' run, and the first block's run that tells how blocks return their output
+    assert passes(2) == 3
+    assert passes(0) > 4
