@@ -125,7 +125,7 @@ def neighbour_null(simulations: int, seed: int) -> float:
 
 
 def neighbour_type_one(simulations: int, seed: int) -> float:
-    """Its permutation p must keep the level."""
+    """The permutation p of mutual neighbours must keep its level."""
     rng = np.random.default_rng(seed)
     hits = 0
     for _ in range(simulations):
