@@ -214,7 +214,8 @@ CHECKS = [
           50, low=0.9, spread=0.3, quick=3),
     Check(13, "mean AUROC through shuffled maps", "emotion shared, n = 120, penalty chosen anew", shuffled_mean, 60,
           low=0.48, high=0.52, spread=0.05, quick=8),
-    Check(14, "6 × 6 layer search, max-T", "content shared, emotion not", search_max_t, 400, high=0.086, spread=RATE, quick=10),
+    Check(14, "6 × 6 layer search, max-T", "content shared, emotion not", search_max_t, 400,
+          high=0.086, spread=RATE, quick=10),
     Check(14, "6 × 6 layer search, best at face value (must fail)", "the same", search_naive, 400, low=0.3,
           spread=0.5, quick=10),
 ]  # fmt: skip
