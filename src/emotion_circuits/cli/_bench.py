@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from emotion_circuits.cli._options import ComputeOptions, ModelOptions
 
 if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
+    from emotion_circuits.scorers import Scorer
 
 
 def loader(options: ModelOptions) -> Callable[[str], LM]:
@@ -25,6 +27,18 @@ def loader(options: ModelOptions) -> Callable[[str], LM]:
         return lm
 
     return load
+
+
+def scorer_of(options: ModelOptions) -> Callable[[str], Scorer]:
+    """Finds the evaluators of generated texts, each loaded once with the options given."""
+
+    @functools.cache
+    def found(name: str) -> Scorer:
+        from emotion_circuits.scorers import LoadOptions, find_scorer
+
+        return find_scorer(name, LoadOptions(device=options.device, cache=options.cache, offline=options.offline))
+
+    return found
 
 
 def progress_of(options: ComputeOptions) -> Callable[[str, int], AbstractContextManager[_console.Advance]]:

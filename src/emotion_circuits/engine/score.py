@@ -65,12 +65,18 @@ def score(
 
 
 def score_rows(
-    lm: LM, rows: Sequence[AnyRow], metrics: Sequence[Metric], *, max_rows: int | None = None
+    lm: LM,
+    rows: Sequence[AnyRow],
+    metrics: Sequence[Metric],
+    *,
+    max_rows: int | None = None,
+    chunks: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[tuple[list[int], Float[np.ndarray, "row metric"]]]:
     """Score rows batch by batch, yielding (row numbers, values) of a batch as soon as it is finished.
 
     Batches, and what happens where memory runs out, are those of
     :func:`~emotion_circuits.engine.generation.generate_rows`. A prompt's unedited row rides in every batch of its rows.
+    ``chunks`` are batches that were planned before, where only some of them are to be scored.
     """
     if not metrics:
         raise UsageError("nothing to score: no metric was given", "give at least one metric")
@@ -80,7 +86,8 @@ def score_rows(
         logits, baseline = shared.logits([rows[n] for n in chunk])
         return torch.stack([m(logits, baseline).float() for m in metrics], 1).cpu().numpy()
 
-    yield from run_chunks(plan_chunks(lm, rows, max_rows), run, shared.forget)
+    planned = plan_chunks(lm, rows, max_rows) if chunks is None else chunks
+    yield from run_chunks(planned, run, shared.forget)
 
 
 def kl_from_baseline() -> Metric:

@@ -7,7 +7,7 @@ An experiment is one file in this folder::
         class Params(ExperimentParams): ...                 # declared once: options, TOML keys and schema come from it
         def requires(self, params): ...                     # other experiments whose results it reads
         def plan(self, lm, params): ...                     # what the shared runner captures, scores and generates
-        def summarise(self, context, params): ...           # tables, figures, sentences
+        def summarise(self, context, params): ...           # conditions to measure; tables, figures, sentences
 
 Modules here import torch, numpy and pandas inside functions only: the command line reads their parameters for
 ``--help``.
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emotion_circuits.experiments._measure import Measure
     from emotion_circuits.models.lm import LM
     from emotion_circuits.store import Run
 
@@ -58,13 +59,17 @@ class Needed:
 
 @dataclass(frozen=True)
 class Context:
-    """What ``summarise`` gets: the model, the finished runs it required (by experiment), and its own captures."""
+    """What ``summarise`` gets: the model, the finished runs it required (by experiment), and its own captures.
+
+    ``measure`` writes texts and scores under conditions that the experiment makes from these.
+    """
 
     lm: LM
     profile: str
     seed: int
     runs: Mapping[str, Run]
     captures: Mapping[str, Activations]
+    measure: Measure
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Outcome:
     """What an experiment found.
 
     ``summary`` is JSON; ``verdicts`` are one line per answer; ``section`` is its part of a report; ``tensors`` are
-    saved as ``{file}.safetensors`` by name, ``documents`` as ``{file}.json``.
+    saved as ``{file}.safetensors`` by name, ``documents`` as ``{file}.json``, ``files`` as text under their own names.
     """
 
     summary: Mapping[str, Any]
@@ -81,6 +86,7 @@ class Outcome:
     observations: Iterable[Observation] = ()
     tensors: Mapping[str, Mapping[str, NDArray[np.generic]]] = field(default_factory=dict)
     documents: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from emotion_circuits.errors import StoreError
 from emotion_circuits.experiments._captured import capture_to_run, fingerprint_prompts
 from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, ExperimentParams, Outcome
+from emotion_circuits.experiments._measure import Measure
 from emotion_circuits.experiments._registry import find_experiment
 
 if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
+    from emotion_circuits.scorers import Scorer
     from emotion_circuits.store import Run, Store
 
 log = logging.getLogger(__name__)
@@ -30,13 +33,21 @@ def no_progress(description: str, total: int) -> AbstractContextManager[Advance]
     return nullcontext(lambda steps, note="": None)
 
 
+@functools.cache
+def default_scorer(name: str) -> Scorer:
+    """An evaluator with its default options, loaded once."""
+    from emotion_circuits.scorers import find_scorer
+
+    return find_scorer(name)
+
+
 @dataclass
 class Workbench:
     """Where experiments run: a model, a store and a profile.
 
     ``load`` returns the model and is asked often, so it has to remember it (``functools.cache``). ``rows`` and
     ``progress`` change speed and display only; ``seed`` enters every key. ``force`` computes the experiment that is
-    asked for again; what it requires is reused.
+    asked for again; what it requires is reused. ``scorer`` finds the evaluators of generated texts by name.
     """
 
     store: Store
@@ -46,6 +57,7 @@ class Workbench:
     rows: int | None = None
     force: bool = False
     progress: Progress = field(default=no_progress, repr=False)
+    scorer: Callable[[str], Scorer] = field(default=default_scorer, repr=False)
     _checked: bool = field(default=False, init=False, repr=False)
 
     @property
@@ -163,18 +175,22 @@ def _execute(prepared: Prepared, required: Mapping[str, Run], bench: Workbench, 
     with bench.progress(f"{experiment.name} {lm.name}", total) as advance:
         for step in prepared.steps:
             captures[step.name] = capture_to_run(lm, run, step, bench.rows, advance)
-        context = Context(lm, bench.profile, bench.seed, required, captures)
-        _keep(run, bench, experiment.summarise(context, prepared.params), asked)
+    measure = Measure(lm, run, bench.rows, bench.progress, bench.scorer)
+    context = Context(lm, bench.profile, bench.seed, required, captures, measure)
+    _keep(run, bench, experiment.summarise(context, prepared.params), asked)
 
 
 def _keep(run: Run, bench: Workbench, outcome: Outcome, asked: bool) -> None:
     """Write everything an experiment found; ``done.json`` comes last."""
     from emotion_circuits.store import plain, write_tensors
 
+    made_with = {"model": bench.lm.name, "weights": bench.lm.fingerprint}
     for file, arrays in outcome.tensors.items():
-        write_tensors(run.path(f"{file}.safetensors"), arrays)
+        write_tensors(run.path(f"{file}.safetensors"), arrays, made_with)
     for file, content in outcome.documents.items():
         run.write_json(f"{file}.json", plain(content))
+    for name, text in outcome.files.items():
+        run.write_text(name, text)
     # Streamed, and no file at all where there is none: only the first is looked at.
     rows = iter(outcome.observations)
     for first in rows:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments._memory import is_out_of_memory, out_of_memory
 from emotion_circuits.experiments._profiles import Profile
-from emotion_circuits.experiments._runner import Progress, Workbench, no_progress, run_experiment
+from emotion_circuits.experiments._runner import Progress, Workbench, default_scorer, no_progress, run_experiment
 
 if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
+    from emotion_circuits.scorers import Scorer
     from emotion_circuits.store import Run, Store
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def run_study(
     rows: int | None = None,
     force: bool = False,
     progress: Progress = no_progress,
+    scorer: Callable[[str], Scorer] = default_scorer,
     report: Callable[[str], None] = lambda line: None,
 ) -> Study:
     """Run every experiment of ``profile`` on every model.
@@ -67,7 +69,7 @@ def run_study(
     study = Study(profile)
     for model in models:
         loaded = functools.cache(functools.partial(load, model))
-        bench = Workbench(store, profile.name, loaded, seed, rows, force, progress)
+        bench = Workbench(store, profile.name, loaded, seed, rows, force, progress, scorer)
         for experiment, _ in profile.experiments:
             failure: Failure | None = None
             try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 QUESTIONS = {
     1: ("Where is each emotion?", ("directions",)),
     2: ("Is it shared between models?", ()),
-    3: ("Does it cause what the model writes?", ()),
+    3: ("Does it cause what the model writes?", ("sweep",)),
     4: ("Which parts carry it?", ()),
 }
 """Research questions and the experiments that answer them."""

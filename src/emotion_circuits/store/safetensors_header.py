@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 LARGEST_HEADER = 100_000_000
@@ -25,6 +25,7 @@ class SafetensorsHeader:
     start: int
     announced: int
     size: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_safetensors_header(file: BinaryIO) -> SafetensorsHeader:
@@ -41,6 +42,7 @@ def read_safetensors_header(file: BinaryIO) -> SafetensorsHeader:
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         announced = 8 + length + int(end)
+        metadata = {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise HeaderError("has a damaged safetensors header") from error
-    return SafetensorsHeader(tensors, 8 + length, announced, size)
+    return SafetensorsHeader(tensors, 8 + length, announced, size, metadata)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from emotion_circuits.errors import StoreError, UsageError
 from emotion_circuits.store import files
-from emotion_circuits.store.safetensors_header import HeaderError, read_safetensors_header
+from emotion_circuits.store.safetensors_header import HeaderError, SafetensorsHeader, read_safetensors_header
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +78,8 @@ def open_tensors(path: Path | str) -> dict[str, np.memmap[Any, Any]]:
     import numpy as np
 
     path = Path(path)
-    entries, start = _read_header(path)
+    header = _read_header(path)
+    entries, start = header.tensors, header.start
     tensors: dict[str, Any] = {}
     for name, entry in entries.items():
         dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
@@ -89,6 +90,11 @@ def open_tensors(path: Path | str) -> dict[str, np.memmap[Any, Any]]:
         with files.translating(path, "read"):
             tensors[name] = np.memmap(path, dtype, mode="r", offset=start + entry["data_offsets"][0], shape=shape)
     return tensors
+
+
+def read_metadata(path: Path | str) -> Mapping[str, str]:
+    """What a safetensors file says about itself; empty where it says nothing."""
+    return _read_header(Path(path)).metadata
 
 
 class TensorFileWriter:
@@ -322,8 +328,8 @@ def _layout(
     return header, slots, len(header) + offset
 
 
-def _read_header(path: Path) -> tuple[Mapping[str, Any], int]:
-    """The tensors' entries and the byte where the values begin, checked against the size of the file."""
+def _read_header(path: Path) -> SafetensorsHeader:
+    """The header of a file whose tensors NumPy can read, checked against the size of the file."""
     import numpy as np
 
     again = f"remove {path} and run the command that wrote it again"
@@ -345,7 +351,7 @@ def _read_header(path: Path) -> tuple[Mapping[str, Any], int]:
         raise StoreError(f"{path} has a damaged safetensors header", again) from error
     if header.size < header.announced:
         raise StoreError(f"{path} is truncated: {header.size} bytes of {header.announced}", again)
-    return header.tensors, header.start
+    return header
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

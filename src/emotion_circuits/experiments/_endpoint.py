@@ -1,0 +1,62 @@
+"""The primary endpoint of steering: how much likelier an emotion's word is next than a matched neutral one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emotion_circuits.engine.score import Metric
+    from emotion_circuits.experiments._steering import Vectors
+    from emotion_circuits.scorers.emotion_tokens import TokenSets
+
+TOKENS = "emotion-tokens"
+"""File of a run that lists the tokens the endpoint counts on this model."""
+
+
+class Endpoint:
+    """The token sets of one model (resolved once on neutral text, saved with the run) and the metrics made of them."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self._vectors = vectors
+
+    @cached_property
+    def tokens(self) -> TokenSets:
+        from emotion_circuits.prompts import load_prompts
+        from emotion_circuits.scorers.emotion_tokens import resolve_emotion_tokens
+
+        context = self._vectors.context
+        # The fit half of the neutral pool: no prompt that is steered decides which tokens count.
+        prefixes = [p for p in load_prompts("neutral_pool") if p.split == "fit"]
+        found = resolve_emotion_tokens(context.lm, self._vectors.emotions, prefixes)
+        context.measure.run.write_json(f"{TOKENS}.json", found.to_dict())
+        return found
+
+    def metric(self, emotion: str) -> Metric:
+        """Log-sum-exp of the emotion's first tokens minus that of as many matched neutral ones, in nats."""
+        from emotion_circuits.engine import log_sum_exp_difference
+
+        return log_sum_exp_difference(self.tokens.ids(emotion), self.tokens.neutral_ids(emotion))
+
+    def of_cell(self, emotion: str) -> dict[str, Metric]:
+        """What is measured at a declared cell: the endpoint and the KL divergence from the unsteered model."""
+        from emotion_circuits.engine import kl_from_baseline
+
+        return {"endpoint": self.metric(emotion), "kl": kl_from_baseline()}
+
+    def of_grid(self) -> dict[str, Metric]:
+        """Every emotion's endpoint, and the KL divergence."""
+        from emotion_circuits.engine import kl_from_baseline
+
+        return {**{e: self.metric(e) for e in self._vectors.emotions}, "kl": kl_from_baseline()}
+
+
+def endpoint_inputs() -> Mapping[str, Any]:
+    """What the endpoint depends on besides the model: the lexicons, the everyday words and the neutral pool."""
+    from emotion_circuits.experiments._captured import fingerprint_prompts
+    from emotion_circuits.prompts import load_prompts
+    from emotion_circuits.prompts.lexicon import load_lexicons
+    from emotion_circuits.store import content_key
+
+    return {"pool": fingerprint_prompts(load_prompts("neutral_pool")), "lexicons": content_key(dict(load_lexicons()))}

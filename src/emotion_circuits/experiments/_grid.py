@@ -1,0 +1,189 @@
+"""The grid of a sweep: endpoint and texts of every cell, the cell that dev chooses, and its test.
+
+1. Score every cell on every prompt (teacher-forced). 2. Write sampled dev texts for every strength, both signs. 3. Of
+the cells whose dev texts pass the damage gate, take the one whose weaker endpoint is strongest. 4. Test that one cell
+on the test prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.experiments._cell import BASE, MINUS, PLUS, Cell, CellScores, score_cell
+from emotion_circuits.experiments._endpoint import Endpoint
+from emotion_circuits.experiments._steering import Unit, Vectors, steered_prompts
+from emotion_circuits.experiments._texts import ScoredTexts, damage_of, prompted, write_texts
+from emotion_circuits.types import Condition, Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emotion_circuits.experiments.sweep import Sweep
+    from emotion_circuits.scorers.fluency import Damage
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What dev says about one cell: mean odd effects on both endpoints, damage, and the smaller t of the two.
+
+    ``gated`` says that its texts are sound and both effects positive; where no cell is, the best of all is tested.
+    """
+
+    cell: Cell
+    dev_effect: float
+    dev_embedded: float | None
+    damage: Damage
+    gated: bool
+    rank: float
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One emotion's declared cell on test: endpoint of all arms, sampled texts and their damage."""
+
+    choice: Choice
+    scores: CellScores
+    texts: ScoredTexts
+    asked: ScoredTexts
+    damage: Damage
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Everything a sweep measured. ``scores[metric]`` is ``[prompt, condition]``: the baseline, then the cells."""
+
+    vectors: Vectors
+    endpoint: Endpoint
+    prompts: tuple[Prompt, ...]
+    layers: tuple[int, ...]
+    strengths: tuple[float, ...]
+    unit: Unit
+    conditions: tuple[str, ...]
+    scores: Mapping[str, NDArray[np.float32]]
+    texts: ScoredTexts | None
+    tested: tuple[Tested, ...]
+
+    def score(self, emotion: str, layer: int, strength: float) -> NDArray[np.float64]:
+        """``[prompt]``: the emotion's endpoint when its own vector is added."""
+        import numpy as np
+
+        name = BASE if strength == 0 else cell_name(emotion, layer, strength)
+        return np.asarray(self.scores[emotion][:, self.conditions.index(name)], dtype=np.float64)
+
+    def rows(self, split: str) -> NDArray[np.bool_]:
+        """``[prompt]``: which prompts belong to a split."""
+        import numpy as np
+
+        return np.array([p.split == split for p in self.prompts])
+
+
+def cell_name(emotion: str, layer: int, strength: float) -> str:
+    """Name of a grid condition."""
+    return f"{emotion}-L{layer}{strength:+g}"
+
+
+def run_grid(
+    vectors: Vectors, params: Sweep.Params, layers: tuple[int, ...], strengths: tuple[float, ...], unit: Unit
+) -> Grid:
+    """Score the grid, write its texts, choose a cell per emotion on dev and test it."""
+    measure, endpoint = vectors.context.measure, Endpoint(vectors)
+    prompts = steered_prompts(params)
+    conditions = [Condition(BASE)] + [
+        vectors.condition(cell_name(e, layer, s), e, layer, s, unit)
+        for e in vectors.emotions
+        for layer in layers
+        for s in strengths
+        if s != 0
+    ]
+    scores = measure.score("grid", prompts, conditions, endpoint.of_grid())
+    texts = None
+    if params.texts == "grid":
+        texts = write_texts(measure, "grid-texts", prompts, conditions, _greedy(params), vectors.emotions)
+    names = tuple(c.name for c in conditions)
+    grid = Grid(vectors, endpoint, prompts, layers, strengths, unit, names, scores, texts, ())
+    tested = tuple(_test(grid, params, _choose(grid, params, e)) for e in vectors.emotions)
+    return Grid(vectors, endpoint, prompts, layers, strengths, unit, names, scores, texts, tested)
+
+
+def _greedy(params: Sweep.Params) -> Any:
+    from emotion_circuits.engine import Sampling
+
+    return Sampling(max_new_tokens=params.max_new_tokens)
+
+
+def _sampled(params: Sweep.Params, samples: int, seed: int) -> Any:
+    from emotion_circuits.engine import Sampling
+
+    return Sampling(params.max_new_tokens, params.temperature, params.top_p, samples, seed)
+
+
+def _choose(grid: Grid, params: Sweep.Params, emotion: str) -> Choice:
+    """The cell whose weaker endpoint is strongest on dev, among those whose sampled dev texts are sound.
+
+    Both endpoints have to move on test, so cells are ranked by the smaller of their two t statistics.
+    """
+    vectors = grid.vectors
+    dev = [p for p in grid.prompts if p.split == "dev"]
+    cells = [(layer, s) for layer in grid.layers for s in grid.strengths if s > 0]
+    conditions = [Condition(BASE)] + [
+        vectors.condition(cell_name(emotion, layer, sign * s), emotion, layer, sign * s, grid.unit)
+        for layer, s in cells
+        for sign in (1, -1)
+    ]
+    sampling = _sampled(params, params.dev_samples, vectors.context.seed)
+    texts = write_texts(vectors.context.measure, f"dev-{emotion}", dev, conditions, sampling, vectors.emotions)
+    found = [_candidate(grid, params, emotion, layer, s, texts) for layer, s in cells]
+    return max(found, key=lambda c: (c.gated, c.rank))
+
+
+def _candidate(
+    grid: Grid, params: Sweep.Params, emotion: str, layer: int, strength: float, texts: ScoredTexts
+) -> Choice:
+    """One cell with what dev says about it."""
+    dev = grid.rows("dev")
+    clusters = [p.scenario or p.id for p in grid.prompts if p.split == "dev"]
+    up, down = cell_name(emotion, layer, strength), cell_name(emotion, layer, -strength)
+    effect = (grid.score(emotion, layer, strength) - grid.score(emotion, layer, -strength))[dev] / 2
+    ranks, embedded, scorer = [_t(effect, clusters)], None, f"embedded:{emotion}"
+    if scorer in texts.values:
+        moved = (texts.of(scorer, up).mean(axis=1) - texts.of(scorer, down).mean(axis=1)) / 2
+        ranks.append(_t(moved, clusters))
+        embedded = float(moved.mean())
+    damage = damage_of(texts, BASE, up)
+    cell = Cell(emotion, layer, strength, strength * grid.vectors.length(emotion, layer, grid.unit))
+    return Choice(cell, float(effect.mean()), embedded, damage, damage.ok and min(ranks) > 0, min(ranks))
+
+
+def _t(values: NDArray[np.float64], clusters: Sequence[str]) -> float:
+    """t of the mean; 0 where nothing varies."""
+    import numpy as np
+
+    from emotion_circuits.stats import cluster_t
+
+    return 0.0 if np.ptp(values) == 0 else float(cluster_t(values, clusters).t)
+
+
+def _test(grid: Grid, params: Sweep.Params, choice: Choice) -> Tested:
+    """The declared cell on test prompts: all arms on the endpoint, baseline, ±v and the request as sampled texts."""
+    vectors, cell = grid.vectors, choice.cell
+    context = vectors.context
+    split = {name: [p for p in grid.prompts if p.split == name] for name in ("dev", "test")}
+    asked = prompted(split["test"], cell.emotion)
+    scores = score_cell(
+        vectors, cell, split, grid.endpoint.of_cell(cell.emotion), controls=params.random, prompting=asked,
+        seed=context.seed,
+    )  # fmt: skip
+    conditions = [Condition(BASE)] + [
+        Condition(name, (vectors.add(vectors.vector(cell.emotion, cell.layer), cell.layer, sign * cell.length),))
+        for name, sign in ((PLUS, 1.0), (MINUS, -1.0))
+    ]
+    sampling = _sampled(params, params.samples, context.seed)
+    name = f"test-texts-{cell.emotion}"
+    texts = write_texts(context.measure, name, split["test"], conditions, sampling, vectors.emotions)
+    requested = write_texts(
+        context.measure, f"{name}-asked", asked, [Condition(BASE)], sampling, vectors.emotions, plain=split["test"]
+    )
+    return Tested(choice, scores, texts, requested, damage_of(texts, BASE, PLUS))

@@ -1,0 +1,131 @@
+"""Texts and scores that an experiment asks for while it reads its results: batched, streamed to the run, resumable.
+
+An experiment cannot list all its conditions before it runs: the vectors come from another run, and what is tested is
+chosen on what was measured before. So it asks :class:`Measure` step by step. Every step has a name; its rows are
+computed in batches that depend on the rows alone, and whatever a killed run finished is not computed again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.experiments._batches import rows_of_capture
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emotion_circuits.engine import Generation, Sampling
+    from emotion_circuits.engine.score import Metric
+    from emotion_circuits.models.lm import LM
+    from emotion_circuits.scorers import Scorer
+    from emotion_circuits.store import Run
+    from emotion_circuits.types import Condition, Prompt
+
+log = logging.getLogger(__name__)
+
+GENERATIONS = "generations.jsonl"
+"""Every text that a run wrote, a line each: step, prompt, condition, sample, tokens, text, stopped."""
+
+Advance = Callable[[int, str], None]
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What runs conditions for one run; ``max_rows`` caps a batch (None: chosen from free memory).
+
+    ``scorer`` gives the evaluators of texts by name.
+    """
+
+    lm: LM
+    run: Run
+    max_rows: int | None
+    progress: Callable[[str, int], AbstractContextManager[Advance]]
+    scorer: Callable[[str], Scorer]
+
+    def score(
+        self, name: str, prompts: Sequence[Prompt], conditions: Sequence[Condition], metrics: Mapping[str, Metric]
+    ) -> dict[str, NDArray[np.float32]]:
+        """``{metric: [prompt, condition]}`` of the next-token logits after every prompt under every condition.
+
+        Written to ``{name}.safetensors`` as ``[prompt × condition]`` per metric.
+        """
+        import numpy as np
+
+        from emotion_circuits.engine import Row, plan_chunks, score_rows
+        from emotion_circuits.store import TensorFileWriter, open_tensors
+
+        path = self.run.path(f"{name}.safetensors")
+        shape = (len(prompts), len(conditions))
+        if not path.exists():
+            encoded = self.lm.encode(prompts)
+            rows = [Row(e, c, 0) for e in encoded for c in conditions]
+            chunks = plan_chunks(self.lm, rows, self._rows(name, rows, 1, [path]))
+            tensors = {metric: ((len(rows),), "float32") for metric in metrics}
+            with TensorFileWriter(path, tensors) as writer, self._progress(name, len(rows)) as advance:
+                missing = set(map(int, writer.missing_rows()))
+                left = [chunk for chunk in chunks if not missing.isdisjoint(chunk)]
+                advance(len(rows) - sum(map(len, left)), name)
+                for done, values in score_rows(self.lm, rows, list(metrics.values()), chunks=left):
+                    for column, metric in enumerate(metrics):
+                        writer.write_rows(metric, done, np.ascontiguousarray(values[:, column]))
+                    writer.finish_rows(done)
+                    advance(len(done), name)
+        return {metric: np.array(a).reshape(shape) for metric, a in open_tensors(path).items()}
+
+    def generate(
+        self, name: str, prompts: Sequence[Prompt], conditions: Sequence[Condition], sampling: Sampling
+    ) -> list[Generation]:
+        """Continuations of every prompt under every condition, prompts outermost, then conditions, then samples."""
+        from emotion_circuits.engine import Row, plan_chunks
+
+        encoded = self.lm.encode(prompts)
+        rows = [Row(e, c, s) for e in encoded for c in conditions for s in range(sampling.samples)]
+        found = self._written(name)
+        keys = [(r.encoded.prompt.id, r.condition.name, r.sample) for r in rows]
+        if not found.keys() >= set(keys):
+            new = sampling.max_new_tokens
+            chunks = plan_chunks(self.lm, rows, self._rows(name, rows, new, []))
+            with self._progress(name, len(rows)) as advance:
+                for chunk in chunks:
+                    if not all(keys[i] in found for i in chunk):
+                        self._generate_chunk(name, [rows[i] for i in chunk], sampling, found)
+                    advance(len(chunk), name)
+        return [found[key] for key in keys]
+
+    def _generate_chunk(self, name: str, rows: Sequence[Any], sampling: Sampling, found: dict[Key, Generation]) -> None:
+        """Write one batch of texts, all at once: half a batch would be another batch when it is taken up again."""
+        from emotion_circuits.engine import generate_rows
+
+        written = [g for part in generate_rows(self.lm, rows, sampling, max_rows=len(rows)) for _, g in part]
+        new = [g for g in written if (g.prompt, g.condition, g.sample) not in found]
+        self.run.append_jsonl(GENERATIONS, ({"step": name, **asdict(g)} for g in new))
+        found.update({(g.prompt, g.condition, g.sample): g for g in new})
+
+    def _written(self, name: str) -> dict[Key, Generation]:
+        from emotion_circuits.engine import Generation
+
+        found = {}
+        for row in self.run.read_jsonl(GENERATIONS):
+            if row.pop("step") == name:
+                generation = Generation(**{**row, "tokens": tuple(row["tokens"])})
+                found[generation.prompt, generation.condition, generation.sample] = generation
+        return found
+
+    def _rows(self, name: str, rows: Sequence[Any], new_tokens: int, files: Sequence[Any]) -> int:
+        """Rows of a batch: those of the first attempt where there was one, because rounding depends on them."""
+        from emotion_circuits.engine.memory import automatic_rows
+
+        widest = max(len(r.encoded) for r in rows)
+        return rows_of_capture(
+            self.lm, self.run, name, self.max_rows or automatic_rows(self.lm, widest, new_tokens), files
+        )
+
+    def _progress(self, name: str, total: int) -> AbstractContextManager[Advance]:
+        log.info("%s: %d rows", name, total)
+        return self.progress(f"{self.run.experiment} {self.lm.name}: {name}", total)

@@ -1,0 +1,58 @@
+"""Paired differences of scored texts, as rows of a table: what several experiments report per arm and scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.types import Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FEWEST = 3
+"""Prompts below which no interval is computed."""
+
+
+def paired_row(
+    difference: NDArray[np.float64], prompts: Sequence[Prompt], *, resamples: int, permutations: int, seed: int
+) -> dict[str, Any]:
+    """``n, mean_diff, ci, g_z, g_z_ci, t, p, p_permutation`` of ``[prompt]`` differences; NaN entries are left out.
+
+    Interval of the mean: cluster bootstrap; t and p: cluster-robust t test; g_z: :func:`standardised_mean`. None where
+    too few prompts are left or nothing varies.
+    """
+    import numpy as np
+
+    from emotion_circuits.stats import bootstrap_interval, cluster_t, sign_flip_test, standardised_mean
+
+    known = np.isfinite(difference)
+    values = difference[known]
+    clusters = np.array([p.scenario or p.id for p in prompts])[known]
+    row: dict[str, Any] = {
+        "n": len(values), "mean_diff": float(values.mean()) if len(values) else None, "ci": None, "g_z": None,
+        "g_z_ci": None, "t": None, "p": None, "p_permutation": None,
+    }  # fmt: skip
+    if len(np.unique(clusters)) < FEWEST or np.ptp(values) == 0:
+        return row
+    mean = bootstrap_interval(values, clusters, resamples=resamples, seed=seed)
+    size = standardised_mean(values, clusters)
+    test = cluster_t(values, clusters)
+    flips = sign_flip_test(values, clusters, permutations=permutations, seed=seed)
+    return row | {
+        "ci": [float(mean.low), float(mean.high)], "g_z": float(size.estimate),
+        "g_z_ci": [float(size.low), float(size.high)], "t": float(test.t), "p": float(test.p),
+        "p_permutation": float(flips.p),
+    }  # fmt: skip
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV text; an interval becomes two columns."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    for name in [c for c in table.columns if c.endswith("ci")]:
+        limits = [v if isinstance(v, list) else (None, None) for v in table.pop(name)]
+        table[f"{name}_low"], table[f"{name}_high"] = [v[0] for v in limits], [v[1] for v in limits]
+    return str(table.to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,112 @@
+"""Generated texts and what evaluators say about them, as arrays over prompts, conditions and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.types import Condition, Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emotion_circuits.engine import Generation, Sampling
+    from emotion_circuits.experiments._measure import Measure
+    from emotion_circuits.scorers.fluency import Damage
+
+FLUENCY = ("log_perplexity", "rep4", "distinct2", "words", "empty")
+ADVERBS = {
+    "gratitude": "gratefully", "anger": "angrily", "apology": "apologetically", "joy": "joyfully",
+    "sadness": "sadly", "fear": "fearfully", "pride": "proudly",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScoredTexts:
+    """Texts of one step. ``values[scorer]`` is ``[prompt, condition, sample]``; NaN where a text is too short to score.
+
+    Scorers are ``embedded:{emotion}``, ``lexicon:{emotion}``, ``vader`` and those of ``FLUENCY``.
+    """
+
+    prompts: tuple[Prompt, ...]
+    conditions: tuple[str, ...]
+    generations: tuple[Generation, ...]
+    values: Mapping[str, NDArray[np.float64]]
+
+    def of(self, scorer: str, condition: str) -> NDArray[np.float64]:
+        """``[prompt, sample]`` of one condition."""
+        return self.values[scorer][:, self.conditions.index(condition)]
+
+    def texts(self, condition: str, sample: int = 0) -> list[str]:
+        """One text per prompt."""
+        samples = len(self.generations) // (len(self.prompts) * len(self.conditions))
+        c = self.conditions.index(condition)
+        return [
+            self.generations[(p * len(self.conditions) + c) * samples + sample].text for p in range(len(self.prompts))
+        ]
+
+
+def write_texts(
+    measure: Measure, step: str, prompts: Sequence[Prompt], conditions: Sequence[Condition], sampling: Sampling,
+    emotions: Sequence[str], *, plain: Sequence[Prompt] | None = None,
+) -> ScoredTexts:  # fmt: skip
+    """Continue every prompt under every condition, then score the continuations.
+
+    ``plain`` are the prompts without a request in front: perplexity is that of the continuation after these.
+    """
+    generations = measure.generate(step, prompts, conditions, sampling)
+    shape = (len(prompts), len(conditions), sampling.samples)
+    parts, name = measure.run.parts, f"{step}-scores"
+    if not parts.has(name):
+        parts.write(name, _scored(measure, generations, plain or prompts, emotions, shape))
+    import numpy as np
+
+    values = {k: np.array(v, dtype=np.float64).reshape(shape) for k, v in parts.arrays(name).items()}
+    return ScoredTexts(tuple(prompts), tuple(c.name for c in conditions), tuple(generations), values)
+
+
+def _scored(
+    measure: Measure, generations: Sequence[Generation], prompts: Sequence[Prompt], emotions: Sequence[str],
+    shape: tuple[int, int, int],
+) -> dict[str, NDArray[np.float64]]:  # fmt: skip
+    """Every evaluator's value of every text, ``[text]`` each; the evaluators see the continuation only."""
+    import numpy as np
+
+    from emotion_circuits.scorers import Continuation
+    from emotion_circuits.scorers.fluency import fluency
+
+    per_prompt = shape[1] * shape[2]
+    owners = [prompts[i // per_prompt] for i in range(len(generations))]
+    texts = [Continuation(g.text, p.text, p.language) for g, p in zip(generations, owners, strict=True)]
+    values: dict[str, Any] = {}
+    for name in ("embedded", "lexicon"):
+        evaluator = measure.scorer(name)
+        found = evaluator.score(texts)
+        for emotion in emotions:
+            column = evaluator.emotion_column(emotion)
+            if column is not None:
+                values[f"{name}:{emotion}"] = np.asarray(found[column], dtype=np.float64)
+        if name == "lexicon":
+            values["vader"] = np.asarray(found["vader_compound"], dtype=np.float64)
+    quality = fluency(
+        measure.lm, [(p, g.tokens) for p, g in zip(owners, generations, strict=True)], [g.text for g in generations]
+    )
+    values |= {column: np.asarray(quality[column], dtype=np.float64) for column in FLUENCY}
+    return values
+
+
+def damage_of(texts: ScoredTexts, baseline: str, arm: str) -> Damage:
+    """The joint damage gate of one condition against another, over all its texts."""
+    from emotion_circuits.scorers.fluency import damage_gate
+
+    wanted = ("log_perplexity", "rep4", "distinct2", "empty")
+    base, changed = ({s: texts.of(s, c).ravel() for s in wanted} for c in (baseline, arm))
+    return damage_gate(base, changed)
+
+
+def prompted(prompts: Sequence[Prompt], emotion: str) -> tuple[Prompt, ...]:
+    """The same prompts with a request for the emotion in front: what steering has to be compared with."""
+    request = f"Reply {ADVERBS[emotion]}:" if emotion in ADVERBS else f"Reply with {emotion}:"
+    return tuple(replace(p, id=f"{p.id}-asked-{emotion}", text=f"{request} {p.text}", spans=()) for p in prompts)

@@ -1,0 +1,258 @@
+"""``controls``: what random vectors, other emotions, the opposite vector and plain asking make the model write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._cell import BASE, MINUS, PLUS, Cell
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    ExperimentParams,
+    Needed,
+    Outcome,
+)
+from emotion_circuits.experiments._paired import as_csv, paired_row
+from emotion_circuits.experiments._registry import experiment
+from emotion_circuits.experiments._steering import (
+    Vectors,
+    required_runs,
+    steered_prompts,
+    steering_captures,
+)
+from emotion_circuits.experiments.sweep import Sweep, grid_of
+from emotion_circuits.types import Condition, Figure, Observation, Prompt, Section, Table
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emotion_circuits.experiments._texts import ScoredTexts
+    from emotion_circuits.models.lm import LM
+
+SCORERS = ("embedded", "lexicon", "vader", "log_perplexity", "rep4", "distinct2", "words", "empty")
+MOST_GENERATED = 10
+PROMPTING = "prompting"
+
+
+@experiment(
+    "controls", "Texts under random vectors, other emotions, the opposite vector and asking, at the chosen cells."
+)
+class Controls(Experiment):
+    """Teacher-forced ranks among hundreds of random vectors are in ``sweep``; here their texts are written and read."""
+
+    class Params(ExperimentParams):
+        """Parameters of ``controls``."""
+
+        sweep: Sweep.Params = Field(default_factory=Sweep.Params, description="The sweep whose cells are controlled.")
+        generated: int = Field(
+            MOST_GENERATED, ge=1, le=MOST_GENERATED, description="Random vectors per family whose texts are written."
+        )
+        samples: int = Field(1, ge=1, description="Sampled texts per prompt and arm.")
+        full_controls: bool = Field(
+            False, description="Also the plan's whole grid: isotropic vectors in every cell of the sweep, greedy texts."
+        )
+        full_vectors: int = Field(100, ge=1, description="Isotropic vectors per cell of --full-controls.")
+        resamples: int = Field(1000, ge=200, description="Bootstrap resamples of prompts.")
+        permutations: int = Field(1000, ge=99, description="Sign flips of prompts.")
+
+    def requires(self, params: Params) -> Sequence[Needed]:
+        return [Needed("sweep", params.sweep), *required_runs(params.sweep)]
+
+    def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
+        return steering_captures(params.sweep)
+
+    def summarise(self, context: Context, params: Params) -> Outcome:
+        vectors = Vectors(context, params.sweep)
+        cells = [_cell(row, vectors) for row in context.runs["sweep"].read_summary()["test"]]
+        arms = [_write_arms(vectors, params, cell) for cell in cells]
+        rows = [row for a in arms for row in _effects(a, params, context.seed)]
+        full = _full_grid(vectors, params) if params.full_controls else []
+        said = [_sentence(rows, a.cell.emotion) for a in arms]
+        return Outcome(
+            {"results": rows, "full_controls": full},
+            said,
+            _section(arms, rows, full, said),
+            (o for a in arms for o in _observations(a, context, params)),
+            files={"effects.csv": as_csv(rows), "distributions.csv": as_csv(list(_distribution(arms)))},
+        )
+
+
+@dataclass(frozen=True)
+class _Arms:
+    """The texts of one cell; ``families`` maps an arm's name to its conditions (random families have several)."""
+
+    cell: Cell
+    prompts: tuple[Prompt, ...]
+    texts: ScoredTexts
+    asked: ScoredTexts
+    families: Mapping[str, tuple[str, ...]]
+
+    def values(self, arm: str, scorer: str) -> NDArray[np.float64]:
+        """``[prompt]``: samples and the vectors of a family averaged."""
+        import numpy as np
+
+        name = f"{scorer}:{self.cell.emotion}" if scorer in ("embedded", "lexicon") else scorer
+        if arm == PROMPTING:
+            return np.asarray(np.nanmean(self.asked.of(name, BASE), axis=1))
+        return np.asarray(np.nanmean([np.nanmean(self.texts.of(name, c), axis=1) for c in self.families[arm]], axis=0))
+
+    def scorers(self) -> list[str]:
+        named = {s.split(":")[0] for s in self.texts.values if ":" not in s or s.endswith(f":{self.cell.emotion}")}
+        return [s for s in SCORERS if s in named]
+
+
+def _cell(row: Mapping[str, Any], vectors: Vectors) -> Cell:
+    unit = vectors.context.runs["sweep"].read_summary()["unit"]
+    length = row["alpha"] * vectors.length(row["emotion"], row["layer"], unit)
+    return Cell(row["emotion"], row["layer"], row["alpha"], length)
+
+
+def _write_arms(vectors: Vectors, params: Controls.Params, cell: Cell) -> _Arms:
+    """Sampled texts of every arm of one cell on the test prompts."""
+    from emotion_circuits.engine import Sampling
+    from emotion_circuits.experiments._texts import prompted, write_texts
+    from emotion_circuits.representations.controls import FAMILIES, random_directions
+
+    sweep, context = params.sweep, vectors.context
+    own = vectors.vector(cell.emotion, cell.layer)
+    arms: dict[str, list[tuple[str, NDArray[Any], float]]] = {PLUS: [(PLUS, own, 1.0)], MINUS: [(MINUS, own, -1.0)]}
+    for other in vectors.emotions:
+        if other != cell.emotion:
+            arms[f"other: {other}"] = [(f"other-{other}", vectors.vector(other, cell.layer), 1.0)]
+    fit = vectors.fit_texts()
+    for family in FAMILIES:
+        drawn = random_directions(
+            family, params.generated, neutral=vectors.neutral_activations(cell.layer), fit=fit, emotion=cell.emotion,
+            layer_row=fit.layers.index(cell.layer), seed=context.seed,
+        )  # fmt: skip
+        arms[f"random: {family}"] = [(f"{family}-{i}", v, 1.0) for i, v in enumerate(drawn)]
+    conditions = [Condition(BASE)] + [
+        Condition(name, (vectors.add(vector, cell.layer, sign * cell.length),))
+        for members in arms.values()
+        for name, vector, sign in members
+    ]
+    prompts = tuple(p for p in steered_prompts(sweep) if p.split == "test")
+    sampling = Sampling(sweep.max_new_tokens, sweep.temperature, sweep.top_p, params.samples, context.seed)
+    step = f"controls-{cell.emotion}"
+    texts = write_texts(context.measure, step, prompts, conditions, sampling, vectors.emotions)
+    asked = write_texts(
+        context.measure, f"{step}-asked", prompted(prompts, cell.emotion), [Condition(BASE)], sampling,
+        vectors.emotions, plain=prompts,
+    )  # fmt: skip
+    families = {BASE: (BASE,), **{name: tuple(m[0] for m in members) for name, members in arms.items()}}
+    return _Arms(cell, prompts, texts, asked, families)
+
+
+def _effects(arms: _Arms, params: Controls.Params, seed: int) -> list[dict[str, Any]]:
+    """Every arm against the baseline, and the emotion's vector against every random family, by scorer.
+
+    Paired over prompts: mean difference with a cluster bootstrap, g_z with its non-central-t interval, sign-flip p,
+    damage of the arm's texts.
+    """
+    names = [*arms.families, PROMPTING]
+    pairs = [(arm, BASE) for arm in names if arm != BASE]
+    pairs += [(PLUS, arm) for arm in names if arm.startswith("random")]
+    return [
+        {"emotion": arms.cell.emotion, "layer": arms.cell.layer, "alpha": arms.cell.strength, "scorer": scorer,
+         "arm": arm, "against": against,
+         **paired_row(arms.values(arm, scorer) - arms.values(against, scorer), arms.prompts,
+                      resamples=params.resamples, permutations=params.permutations, seed=seed)}
+        for scorer in arms.scorers()
+        for arm, against in pairs
+    ]  # fmt: skip
+
+
+def _full_grid(vectors: Vectors, params: Controls.Params) -> list[dict[str, Any]]:
+    """The plan's random arm: isotropic vectors in every cell of the sweep, greedy texts of every prompt."""
+    import numpy as np
+
+    from emotion_circuits.engine import Sampling
+    from emotion_circuits.experiments._texts import write_texts
+    from emotion_circuits.representations.controls import isotropic
+
+    context, prompts = vectors.context, steered_prompts(params.sweep)
+    layers, strengths, unit = grid_of(context.lm, params.sweep)
+    if unit != "fraction":
+        raise UsageError(
+            "--full-controls needs strengths as fractions of the residual norm", "use --sweep.grid fraction"
+        )
+    drawn = isotropic(params.full_vectors, context.lm.d_model, np.random.default_rng(context.seed))
+    rows = []
+    for layer in layers:
+        for s in (s for s in strengths if s > 0):
+            length = s * vectors.residual_norm[layer]
+            conditions = [Condition(f"isotropic-{i}", (vectors.add(v, layer, length),)) for i, v in enumerate(drawn)]
+            step = f"full-L{layer}-{s:g}"
+            sampling = Sampling(params.sweep.max_new_tokens)
+            texts = write_texts(context.measure, step, prompts, conditions, sampling, vectors.emotions)
+            rows.append({"layer": layer, "alpha": s, "vectors": len(drawn),
+                         **{k: float(np.nanmean(v)) for k, v in texts.values.items()}})  # fmt: skip
+    return rows
+
+
+def _sentence(rows: Sequence[Mapping[str, Any]], emotion: str) -> str:
+    """The classifier's answer: the vector against the strictest random family, and against asking."""
+    mine = [r for r in rows if r["emotion"] == emotion and r["scorer"] == "embedded"]
+    random = [r for r in mine if r["arm"] == PLUS and str(r["against"]).startswith("random") and r["ci"] is not None]
+    if not random:
+        return f"{emotion}: no evaluator for this emotion read the texts"
+    worst = min(random, key=lambda r: r["ci"][0])
+    asked, steered = (next(r for r in mine if r["arm"] == arm and r["against"] == BASE) for arm in (PROMPTING, PLUS))
+    verdict = "beats" if worst["ci"][0] > 0 else "does not clearly beat"
+    return (
+        f"{emotion}: in written texts its vector {verdict} random vectors (classifier {worst['mean_diff']:+.2f} "
+        f"[{worst['ci'][0]:+.2f}, {worst['ci'][1]:+.2f}] over {worst['against'].removeprefix('random: ')} ones); "
+        f"steering {steered['mean_diff']:+.2f}, asking {asked['mean_diff']:+.2f}"
+    )
+
+
+def _section(
+    arms: Sequence[_Arms], rows: Sequence[Mapping[str, Any]], full: Sequence[Mapping[str, Any]], said: Sequence[str]
+) -> Section:
+    columns = {"emotion": "emotion", "scorer": "scorer", "arm": "arm", "against": "against", "mean_diff": "difference",
+               "ci": "95 % interval", "g_z": "g_z", "p_permutation": "p", "n": "prompts"}  # fmt: skip
+    tables = [Table("controls", "Arms at the chosen cells", "Paired over test prompts.", columns, rows)]
+    if full:
+        grid = {key: key for key in full[0]}
+        tables.append(Table("full-controls", "Isotropic vectors over the whole grid", "Means over vectors and prompts.",
+                            grid, full))  # fmt: skip
+    figures = [
+        Figure(
+            f"controls-{a.cell.emotion}", "violins", f"Classifier's score of the texts: {a.cell.emotion}",
+            f"Each test prompt's mean at layer {a.cell.layer}, α {a.cell.strength:g}.",
+            "Distributions of classifier scores by arm.",
+            [{"arm": r["arm"], "value": r["value"]} for r in _distribution([a]) if r["scorer"] == "embedded"],
+            {"x": "classifier score"},
+        )
+        for a in arms
+    ]  # fmt: skip
+    return Section("controls", "Is it the vector, or any vector?", [s + "." for s in said],
+                   [f for f in figures if f.data], tables)  # fmt: skip
+
+
+def _distribution(arms: Sequence[_Arms]) -> Iterator[dict[str, Any]]:
+    """Every prompt's mean by arm and scorer."""
+    for a in arms:
+        for scorer in a.scorers():
+            for arm in (*a.families, PROMPTING):
+                for prompt, value in zip(a.prompts, a.values(arm, scorer), strict=True):
+                    if value == value:
+                        yield {"emotion": a.cell.emotion, "scorer": scorer, "arm": arm, "prompt": prompt.id,
+                               "value": float(value)}  # fmt: skip
+
+
+def _observations(arms: _Arms, context: Context, params: Controls.Params) -> Iterator[Observation]:
+    clusters = {p.id: p.scenario or p.id for p in arms.prompts}
+    for row in _distribution([arms]):
+        yield Observation(
+            experiment="controls", model=context.lm.name, emotion=arms.cell.emotion, layer=arms.cell.layer,
+            position=params.sweep.position, strength=arms.cell.strength, arm=row["arm"], unit=row["prompt"],
+            cluster=clusters[row["prompt"]], split="test", sample=0, scorer=row["scorer"], value=row["value"],
+        )  # fmt: skip

@@ -1,0 +1,172 @@
+"""``steer``: your own text, one emotion's vector, several strengths: read what the model writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._registry import experiment
+from emotion_circuits.experiments._steering import (
+    BASELINE_NAME,
+    SITE,
+    STEERED,
+    SteeringParams,
+    Strengths,
+    Unit,
+    Vectors,
+    depths,
+    required_runs,
+)
+from emotion_circuits.types import Condition, Positions, Prompt, Section, Table
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emotion_circuits.experiments._texts import ScoredTexts
+    from emotion_circuits.models.lm import LM
+
+
+@experiment("steer", "Continue your own text with an emotion added at several strengths, and read the result.")
+class Steer(Experiment):
+    """A look, not a test: one layer, texts with their evaluators and damage beside them."""
+
+    class Params(SteeringParams):
+        """Parameters of ``steer``."""
+
+        text: tuple[str, ...] = Field(("The package arrived on Tuesday and",), description="Texts to continue.")
+        emotion: str = Field("gratitude", description="Whose vector is added.")
+        layer: int | None = Field(None, description="Layer (default: half-way through the model).")
+        strengths: Strengths = Field((-0.4, 0.0, 0.2, 0.4), description="Strengths to try.")
+        unit: Unit = Field(
+            "fraction", description="fraction of the residual norm, raw multiples, or sd on neutral text."
+        )
+        temperature: float = Field(0.0, ge=0, description="0: greedy.")
+        top_p: float = Field(0.9, gt=0, le=1, description="Nucleus, where the temperature is above 0.")
+        samples: int = Field(1, ge=1, description="Texts per strength, where the temperature is above 0.")
+        vector: Path | None = Field(
+            None, description="Your own vector: a safetensors file with one tensor of the model's width."
+        )
+        chat: bool = Field(False, description="Give each text as a user turn of the model's chat template.")
+
+    def requires(self, params: Params) -> Sequence[Needed]:
+        return required_runs(params)
+
+    def inputs(self, params: Params) -> Mapping[str, Any]:
+        from emotion_circuits.store import fingerprint_file
+
+        return {} if params.vector is None else {"vector": fingerprint_file(params.vector)}
+
+    def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
+        _layer(lm, params)
+        return [CaptureStep(STEERED, _prompts(lm, params), (SITE,), (Positions("last"),))]
+
+    def summarise(self, context: Context, params: Params) -> Outcome:
+        from emotion_circuits.engine import Sampling
+        from emotion_circuits.experiments._texts import write_texts
+
+        vectors, layer = Vectors(context, params), _layer(context.lm, params)
+        vector, length = _vector(vectors, params, layer)
+        conditions = [
+            Condition(_name(s), (vectors.add(vector, layer, s * length),) if s else ()) for s in params.strengths
+        ]
+        sampling = Sampling(params.max_new_tokens, params.temperature, params.top_p, params.samples, context.seed)
+        prompts = _prompts(context.lm, params)
+        texts = write_texts(context.measure, "texts", prompts, conditions, sampling, vectors.emotions)
+        rows = [
+            {
+                "prompt": given, "alpha": s, "sample": k, "text": texts.texts(_name(s), k)[i],
+                **_scores(texts, params.emotion, _name(s), i, k),
+            }
+            for i, given in enumerate(params.text)
+            for s in params.strengths
+            for k in range(sampling.samples)
+        ]  # fmt: skip
+        columns = {"prompt": "prompt", "alpha": "α", "text": "text", "embedded": "classifier", "lexicon": "words",
+                   "rep4": "rep-4"}  # fmt: skip
+        table = Table("texts", f"{params.emotion} at layer {layer}", f"Strength in {params.unit}.", columns, rows)
+        said = [f"α {r['alpha']:+g}: {' '.join(str(r['text']).split())}" for r in rows]
+        section = Section("steer", f"Your text with {params.emotion}", [], tables=[table])
+        return Outcome({"layer": layer, "unit": params.unit, "emotion": params.emotion, "results": rows}, said, section)
+
+
+def _layer(lm: LM, params: Steer.Params) -> int:
+    return lm.layers([params.layer])[0] if params.layer is not None else depths(lm, (0.5,))[0]
+
+
+def _prompts(lm: LM, params: Steer.Params) -> tuple[Prompt, ...]:
+    if not params.text or not all(t.strip() for t in params.text):
+        raise UsageError("there is no text to continue", 'give --text "The package arrived on Tuesday and"')
+    given = tuple(Prompt(f"text-{i}", t) for i, t in enumerate(params.text))
+    if not params.chat:
+        return given
+    from emotion_circuits.models.chat import chat_prompts
+
+    return tuple(chat_prompts(lm, given))
+
+
+def _vector(vectors: Vectors, params: Steer.Params, layer: int) -> tuple[NDArray[np.floating[Any]], float]:
+    """The vector to add and its length at strength 1."""
+    if params.vector is None:
+        if params.emotion not in vectors.directions.emotions:
+            from emotion_circuits.errors import unknown_name
+
+            raise unknown_name("emotion", params.emotion, list(vectors.directions.emotions))
+        return vectors.vector(params.emotion, layer), vectors.length(params.emotion, layer, params.unit)
+    import numpy as np
+
+    own = load_vector(params.vector, vectors.context.lm)
+    if params.unit == "sd":
+        raise UsageError("the unit sd is not known for a vector from a file", "use --unit fraction or raw")
+    length = vectors.residual_norm[layer] if params.unit == "fraction" else float(np.linalg.norm(own))
+    return own, length
+
+
+def load_vector(path: Path, lm: LM) -> NDArray[np.floating[Any]]:
+    """The one vector of a safetensors file, checked against the model.
+
+    Raises:
+        UsageError: several tensors, a vector of another width, or of another model (where the file names one).
+    """
+    import numpy as np
+
+    from emotion_circuits.store import open_tensors
+    from emotion_circuits.store.tensors import read_metadata
+
+    arrays = open_tensors(path)
+    made_for = read_metadata(path).get("weights")
+    if made_for is not None and made_for != lm.fingerprint:
+        raise UsageError(
+            f"{path} holds vectors of another model than {lm.name}",
+            "extract them from this model: emotion-circuits run directions --model …",
+        )
+    if len(arrays) != 1:
+        names = ", ".join(list(arrays)[:5])
+        raise UsageError(f"{path} holds {len(arrays)} tensors ({names})", "give a file with one vector")
+    vector = np.asarray(next(iter(arrays.values())), dtype=np.float64).squeeze()
+    if vector.shape != (lm.d_model,):
+        raise UsageError(
+            f"the vector of {path} has shape {vector.shape}; the residual stream of {lm.name} is {lm.d_model} wide",
+            "use a vector that was extracted from this model",
+        )
+    return vector
+
+
+def _name(strength: float) -> str:
+    return BASELINE_NAME if strength == 0 else f"{strength:+g}"
+
+
+def _scores(texts: ScoredTexts, emotion: str, condition: str, prompt: int, sample: int) -> dict[str, float | None]:
+    """Evaluators and damage of one text, by short names."""
+    wanted = {"embedded": f"embedded:{emotion}", "lexicon": f"lexicon:{emotion}", "vader": "vader", "rep4": "rep4",
+              "log_perplexity": "log_perplexity"}  # fmt: skip
+    found: dict[str, float | None] = {}
+    for short, scorer in wanted.items():
+        value = float(texts.of(scorer, condition)[prompt, sample]) if scorer in texts.values else None
+        found[short] = None if value is None or value != value else value
+    return found
