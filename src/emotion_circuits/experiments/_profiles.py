@@ -35,15 +35,21 @@ class Profile:
     def params(self, experiment: str, overrides: Mapping[str, Any] | None = None) -> ExperimentParams:
         """Parameters of an experiment in this study: its own table, then ``overrides``.
 
-        An experiment that the study does not run takes, field by field, what the study says for others (so that ``run
-        check`` uses the study's directions).
+        A field that is named like another experiment of the study takes that one's parameters, unless the table says
+        otherwise (so that ``sweep`` steers with the study's directions).
         """
-        model = find_experiment(experiment).Params
+        values = _merged(self._written(experiment), overrides or {})
+        where = f"profile {self.name!r}, experiment {experiment!r}"
+        return _validated(find_experiment(experiment).Params, values, where)
+
+    def _written(self, experiment: str) -> dict[str, Any]:
+        """The parameters of an experiment as the study has them, those of experiments that it builds on inside."""
+        fields = find_experiment(experiment).Params.model_fields
         written = dict(next((p for name, p in self.experiments if name == experiment), {}))
-        for name, values in self.experiments:
-            if name in model.model_fields and name not in written:
-                written[name] = values
-        return _validated(model, _merged(written, overrides or {}), f"profile {self.name!r}, experiment {experiment!r}")
+        for name, _ in self.experiments:
+            if name in fields and name != experiment and name not in written:
+                written[name] = self._written(name)
+        return written
 
 
 def list_profiles() -> tuple[str, ...]:

@@ -50,6 +50,17 @@ METHODS = (
     "values are (b + 1) / (m + 1), with one permutation of labels within scenarios shared by all layers (max-T).",
 )
 
+STEERING = (
+    "Steering adds a vector at the output of one block, from the prompt's last token on, at every step; strength is a "
+    "fraction of the mean residual norm at those positions. The primary endpoint is the log-sum-exp of the next-token "
+    "logits of the emotion's words minus that of as many neutral words matched in frequency (the run's "
+    "emotion-tokens.json lists them).",
+    "Random vectors are isotropic, matched to the covariance of neutral activations, or refitted on shuffled labels; p "
+    "is the rank (b + 1) / (m + 1) of the vector's mean odd effect among them, at the same length and, for each "
+    "family, at the length that gives the same KL divergence on dev prompts.",
+)
+"""What a study that steers did, beside METHODS."""
+
 
 def assemble_report(study: Study, command: str) -> Report:
     """The report of a study; failures become part of it."""
@@ -77,7 +88,8 @@ def methods(runs: Sequence[Run]) -> tuple[str, ...]:
     chosen = (UNPAIRED_TEXTS, capture, UNPAIRED_MEANS, UNPAIRED_TESTS) if unpaired else METHODS
     params = [run.read_json("spec.json")["inputs"]["params"] for run in found]
     numbers = {(p["permutations"], p["resamples"]) for p in params}
-    return (*chosen, *(f"Directions: {m} permutations, {r} resamples." for m, r in sorted(numbers)))
+    steered = STEERING if any(run.experiment == "sweep" for run in runs) else ()
+    return (*chosen, *steered, *(f"Directions: {m} permutations, {r} resamples." for m, r in sorted(numbers)))
 
 
 def verdicts(study: Study) -> list[Verdict]:
