@@ -152,8 +152,14 @@ def test_list_of_profiles(cli: Any) -> None:
 def test_every_shipped_profile_is_complete() -> None:
     for name in ("smoke", "quickstart", "baseline", "extended"):
         profile = load_profile(name)
-        assert [e for e, _ in profile.experiments] == ["doctor", "directions"] and profile.title
-        assert profile.params("check").directions == profile.params("directions")  # type: ignore[attr-defined]
+        asked = [e for e, _ in profile.experiments]
+        assert asked[:2] == ["doctor", "directions"] and profile.title and profile.description
+        assert ("sweep" in asked) is (name != "smoke")
+        for builds_on in ("check", "sweep"):
+            directions = profile.params(builds_on).directions  # type: ignore[attr-defined]
+            assert directions == profile.params("directions"), f"{builds_on} uses the study's directions"
+        controls: Any = profile.params("controls")
+        assert controls.sweep == profile.params("sweep"), "also one experiment further down"
 
 
 def test_overrides_reach_nested_parameters_without_losing_the_study() -> None:
