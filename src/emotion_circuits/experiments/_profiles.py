@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
 from emotion_circuits.experiments._contract import ExperimentParams
-from emotion_circuits.experiments._registry import experiments, find_experiment
+from emotion_circuits.experiments._registry import find_experiment
 
 _KEYS = {"title", "description", "models", "experiment"}
 
@@ -44,12 +44,11 @@ class Profile:
 
     def _written(self, experiment: str) -> dict[str, Any]:
         """The parameters of an experiment as the study has them, those of experiments that it builds on inside."""
-        fields = find_experiment(experiment).Params.model_fields
         written = dict(next((p for name, p in self.experiments if name == experiment), {}))
-        known = experiments()
-        for name in fields:
-            # A field such as `emotions` is no experiment, and one that the table fills is taken as it stands.
-            if name in known and name != experiment and name not in written and (inner := self._written(name)):
+        for name, field in find_experiment(experiment).Params.model_fields.items():
+            # A field of that name may be something else: `directions` has a list of sets to `compare`.
+            nested = isinstance(field.annotation, type) and issubclass(field.annotation, ExperimentParams)
+            if nested and name not in written and (inner := self._written(name)):
                 written[name] = inner
         return written
 
