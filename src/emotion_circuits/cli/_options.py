@@ -94,6 +94,17 @@ class ComputeOptions(ModelOptions, ResultOptions):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrackOptions:
+    """Where finished and failed runs are mirrored to."""
+
+    track: Annotated[
+        str | None,
+        Parameter(help="Also show the runs in a tracker: mlflow or mlflow:URI.", group=COMMON),
+    ] = None
+
+
 OUTPUT_OPTIONS, CACHE_OPTIONS, RESULT_OPTIONS = OutputOptions(), CacheOptions(), ResultOptions()
 MODEL_OPTIONS, COMPUTE_OPTIONS = ModelOptions(), ComputeOptions()
+TRACK_OPTIONS = TrackOptions()
 """The groups with every field at its default: what a verb's signature names."""

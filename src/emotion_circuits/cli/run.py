@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from emotion_circuits.cli._bench import loader, progress_of
+from emotion_circuits.cli._bench import loader, progress_of, scorer_of
 from emotion_circuits.cli._console import print_json, print_table, print_text
-from emotion_circuits.cli._options import COMPUTE_OPTIONS, ComputeOptions
+from emotion_circuits.cli._options import COMPUTE_OPTIONS, TRACK_OPTIONS, ComputeOptions, TrackOptions
+from emotion_circuits.cli._tracking import tracking
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import Experiment
 from emotion_circuits.experiments._registry import experiments
@@ -48,9 +49,10 @@ def _verb(experiment: Experiment) -> Callable[..., int]:
         model: Annotated[str, Parameter(help="Alias, hub id, folder or .gguf file.")] = "smollm2-135m",
         profile: Annotated[str, Parameter(help="Study profile (name or TOML file) or prompt set.")] = "baseline",
         params: Any = None,
+        track: Annotated[TrackOptions, Parameter(name="*")] = TRACK_OPTIONS,
         options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
     ) -> int:
-        return _run(experiment, model, profile, params, options)
+        return _run(experiment, model, profile, params, track, options)
 
     model_type = Annotated[experiment.Params, Parameter(name="*")]  # type: ignore[name-defined]
     verb.__annotations__ = {**verb.__annotations__, "params": model_type}
@@ -66,7 +68,9 @@ for _experiment in experiments().values():
     app.command(_verb(_experiment), name=_experiment.name)
 
 
-def _run(experiment: Experiment, model: str, profile: str, params: Any, options: ComputeOptions) -> int:
+def _run(
+    experiment: Experiment, model: str, profile: str, params: Any, track: TrackOptions, options: ComputeOptions
+) -> int:
     from emotion_circuits.experiments import Workbench, load_profile, run_experiment
     from emotion_circuits.store import Store
 
@@ -76,9 +80,10 @@ def _run(experiment: Experiment, model: str, profile: str, params: Any, options:
     resolved = study.params(experiment.name, given)
     bench = Workbench(
         Store(Path(options.results)), study.name, functools.cache(functools.partial(loader(options), model)),
-        options.seed, options.rows, options.force, progress_of(options),
+        options.seed, options.rows, options.force, progress_of(options), scorer_of(options),
     )  # fmt: skip
-    finished = run_experiment(experiment.name, resolved, bench)
+    with tracking(track, Path(options.results), study.name, quiet=options.quiet):
+        finished = run_experiment(experiment.name, resolved, bench)
     summary = finished.read_summary()
     if options.json:
         print_json({k: v for k, v in summary.items() if k != "verdicts"})

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from emotion_circuits.cli._bench import loader, progress_of
+from emotion_circuits.cli._bench import loader, progress_of, scorer_of
 from emotion_circuits.cli._console import duration_text, print_json, print_table, print_text, say
-from emotion_circuits.cli._options import COMPUTE_OPTIONS, ComputeOptions
+from emotion_circuits.cli._options import COMPUTE_OPTIONS, TRACK_OPTIONS, ComputeOptions, TrackOptions
+from emotion_circuits.cli._tracking import tracking
 from emotion_circuits.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def study(
     list: Annotated[bool, Parameter(help="List the profiles.", show_default=False)] = False,  # noqa: A002 - the flag
     dry_run: Annotated[bool, Parameter(help="Show what would run, and run nothing.", show_default=False)] = False,
     lang: Annotated[str, Parameter(help="Language of the report: en or ja.")] = "en",
+    track: Annotated[TrackOptions, Parameter(name="*")] = TRACK_OPTIONS,
     options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
 ) -> int:
     """Run every experiment of a profile on every model, then write the report. The same command resumes."""
@@ -47,7 +49,8 @@ def study(
     models = tuple(dict.fromkeys(model or chosen.models or ("smollm2-135m",)))
     if dry_run:
         return _dry_run(chosen, models, options)
-    return _run(profile, chosen, models, lang, options)
+    with tracking(track, Path(options.results), chosen.name, quiet=options.quiet):
+        return _run(profile, chosen, models, lang, options)
 
 
 def _list(as_json: bool) -> int:
@@ -73,7 +76,8 @@ def _run(typed: str, profile: Profile, models: Sequence[str], lang: str, options
     say(f"study {profile.name}: {profile.title}", quiet=options.quiet)
     finished = run_study(
         profile, models, Store(Path(options.results)), loader(options), seed=options.seed, rows=options.rows,
-        force=options.force, progress=progress_of(options), report=lambda line: say(f"  {line}", quiet=options.quiet),
+        force=options.force, progress=progress_of(options), scorer=scorer_of(options),
+        report=lambda line: say(f"  {line}", quiet=options.quiet),
     )  # fmt: skip
     for failure in finished.failures:
         say(f"failed: {failure.experiment} on {failure.model}: {failure.error}")
