@@ -26,6 +26,8 @@ KL_SCALES = (0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66)
 """Lengths, as multiples of the vector's, at which a random family's KL is measured."""
 DEV_CONTROLS = 20
 """Random vectors per family whose KL is measured on dev prompts."""
+KL_CONTROLS = 199
+"""Random vectors per family that are tested at matched KL, a secondary comparison: p can be as small as .005."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,8 @@ def score_cell(
     arms: list[RandomArm] = []
     for family, directions in families.items():
         scale = _scale_at_matched_kl(vectors, cell, family, directions[:DEV_CONTROLS], prompts["dev"], metrics)
-        for matched, at in (("norm", 1.0), ("kl", scale)):
-            arms.append(_random_arm(vectors, scored, family, directions, matched, at, metrics))
+        arms.append(_random_arm(vectors, scored, family, directions, "norm", 1.0, metrics))
+        arms.append(_random_arm(vectors, scored, family, directions[:KL_CONTROLS], "kl", scale, metrics))
     return CellScores(cell, test, scores, kl, tuple(arms))
 
 
