@@ -1,0 +1,127 @@
+"""Patching heads from emotional texts into their twins: the endpoint against random heads, and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_circuits.circuits.components import Grid, Head
+from emotion_circuits.circuits.conditions import transplant
+from emotion_circuits.circuits.pairs import Pair, align, length_matched
+from emotion_circuits.circuits.routing import routed
+from emotion_circuits.engine import Sampling, log_sum_exp_difference, score
+from emotion_circuits.engine.positions import prompt_indices
+from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._heads import Bench, Subject, matched_sets
+from emotion_circuits.stats import permutation_p, ratio_interval
+from emotion_circuits.types import Condition, Positions, Prompt
+
+PATCHED = "patched"
+FEWEST = 3
+
+
+@dataclass(frozen=True)
+class Patching:
+    """One emotion's test pairs: ``clean`` is the emotional text, ``donor`` the neutral twin that is patched."""
+
+    bench: Bench
+    subject: Subject
+    heads: tuple[Head, ...]
+    mode: str
+    at: str
+
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The test pairs that can be patched: of equal length for patterns, with an emotion word where it is read."""
+        lm, found = self.bench.context.lm, list(self.subject.testing)
+        if self.at == "emotion-word":
+            found = [p for p in found if p.clean.spans]
+        if self.mode == "pattern_v":
+            found = length_matched(lm, found) if found else []
+        if len(found) < FEWEST:
+            raise UsageError(
+                f"{len(found)} test pairs of {self.subject.emotion} can be patched with {self.mode} at {self.at}",
+                "raise --limit, use a larger matched set, or --patch-mode result --patch-at last",
+            )
+        return tuple(found)
+
+    def condition(self, pair: Pair, heads: Sequence[Head], name: str) -> Condition:
+        """The heads' output (or values) in the emotional text, put into the twin."""
+        read, write = self._places(pair)
+        kind: Any = "result" if self.mode == "result" else "v_only"
+        return transplant(self.bench.context.lm, name, heads, pair.clean, mode=kind, read=read, write=write)
+
+    def _places(self, pair: Pair) -> tuple[Positions, Positions]:
+        """Where it is read and written; the twin's token at the relative place of the emotion word."""
+        last = Positions("last")
+        if self.at == "last":
+            return last, last
+        read = Positions("emotion-word", "last")
+        twin, text = self.bench.context.lm.encode([pair.donor, pair.clean])
+        matched, key = align(twin, text), prompt_indices(text, read)[-1]
+        places = [abs(matched[i] - key) for i in twin.content]
+        return read, Positions("at", values=(places.index(min(places)),))
+
+    def _routing(self, pair: Pair) -> AbstractContextManager[None]:
+        if self.mode != "pattern_v":
+            return nullcontext()
+        return routed(self.bench.context.lm, pair.donor, pair.clean, self.heads)
+
+    def write(self, step: str, prompt: Prompt, sampling: Sampling) -> None:
+        """Continue one neutral text with the heads patched."""
+        pair = next(p for p in self.pairs if p.donor.id == prompt.id)
+        with self._routing(pair):
+            condition = self.condition(pair, self.heads, PATCHED)
+            self.bench.context.measure.generate(step, [prompt], [condition], sampling)
+
+    def endpoint(self, sets: int) -> dict[str, Any]:
+        """Recovery m of the named heads and of random matched ones (none in ``pattern_v``: each would need its own
+        pass with other patterns)."""
+        seed, grid = self.bench.context.seed, Grid.of(self.bench.context.lm)
+        random, slack = ([], 0) if self.mode == "pattern_v" else matched_sets(self.heads, grid, sets, seed)
+        saved = self.bench.saved(f"patch-{self.subject.emotion}", lambda: self._scores(random))
+        clean, neutral, patched = saved["clean"], saved["neutral"], saved["patched"]
+        gap = clean - neutral
+        found = ratio_interval(
+            patched[:, :1].T - neutral, gap[None], [p.cluster for p in self.pairs],
+            resamples=self.bench.params.resamples, seed=seed,
+        )  # fmt: skip
+        m = (patched - neutral[:, None]).mean(0) / gap.mean()
+        controls, own = m[1:], float(m[0])
+        beaten = int((own > controls).sum())
+        return {
+            "emotion": self.subject.emotion, "mode": self.mode, "change": own, "pairs": len(self.pairs),
+            "ci": [float(found.low[0]), float(found.high[0])], "random": controls.tolist(), "sets": len(random),
+            "beaten": beaten, "random_mean": float(controls.mean()) if len(random) else None, "layer_slack": slack,
+            "p": float(permutation_p(own, controls, "greater")) if len(random) else None,
+            "confirmed": bool(len(random) and beaten > 0.95 * len(random) and found.low[0] > 0),
+        }  # fmt: skip
+
+    def _scores(self, random: Sequence[Sequence[Head]]) -> dict[str, NDArray[np.float64]]:
+        """``clean`` and ``neutral`` ``[pair]``, ``patched`` ``[pair, set]`` with the named heads first."""
+        lm, metric = self.bench.context.lm, self.subject.metric
+        endpoint = log_sum_exp_difference(metric.targets, metric.foils)
+        clean = score(lm, [p.clean for p in self.pairs], [Condition("clean")], [endpoint])[:, 0, 0]
+        neutral = score(lm, [p.donor for p in self.pairs], [Condition("neutral")], [endpoint])[:, 0, 0]
+        patched = np.empty((len(self.pairs), 1 + len(random)))
+        for i, pair in enumerate(self.pairs):
+            with self._routing(pair):
+                conditions = self._conditions(pair, [self.heads, *random])
+                patched[i] = score(lm, [pair.donor], conditions, [endpoint])[0, :, 0]
+        return {"clean": clean.astype(np.float64), "neutral": neutral.astype(np.float64), "patched": patched}
+
+    def _conditions(self, pair: Pair, sets: Sequence[Sequence[Head]]) -> list[Condition]:
+        """One condition a set; the emotional text is read once for all of them."""
+        every = sorted({h for s in sets for h in s})
+        parts = {i.site: i for i in self.condition(pair, every, "all").interventions}
+        lm = self.bench.context.lm
+        group = 1 if self.mode == "result" else lm.n_heads // lm.n_kv_heads
+        places = {(site.layer, site.index): part for site, part in parts.items()}
+        chosen = [dict.fromkeys((h.layer, h.index // group) for h in s) for s in sets]
+        return [Condition(str(n), tuple(places[p] for p in c)) for n, c in enumerate(chosen)]

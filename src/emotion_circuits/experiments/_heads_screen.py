@@ -1,0 +1,121 @@
+"""The numbers of ``heads.screen`` for one emotion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_circuits.circuits.ablation import ablate_heads
+from emotion_circuits.circuits.attention import attention_to_words
+from emotion_circuits.circuits.attribution import Gate, attribute, checked_cells, judge
+from emotion_circuits.circuits.components import Head
+from emotion_circuits.circuits.contributions import direct_contributions
+from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._heads import Bench, Mode, Subject
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Screened:
+    """Rows of every head, the strongest supporters, and the gates."""
+
+    subject: Subject
+    rows: tuple[dict[str, Any], ...]
+    top: tuple[Head, ...]
+    gate: Gate
+    direct_error: float
+    attention_note: str
+    arrays: Mapping[str, Array]
+
+
+def screen(bench: Bench, subject: Subject, modes: Sequence[Mode], top: int) -> Screened:
+    """Score every head on the subject's fit and dev pairs."""
+    lm, emotion, params = bench.context.lm, subject.emotion, bench.params
+    ablated = {m: bench.saved(f"{emotion}-ablation-{m}", partial(_ablated, bench, subject, m)) for m in modes}
+    clean, changes = ablated[modes[0]]["clean"], ablated[modes[0]]["changes"]
+    estimates = bench.saved(f"{emotion}-attribution", lambda: {
+        "estimates": attribute(lm, subject.choosing, subject.metric, mode=modes[0]).estimates
+    })["estimates"]  # fmt: skip
+    direct = bench.saved(f"{emotion}-direct", lambda: _direct(bench, subject))
+    attention, note = _attention(bench, subject)
+    mean, estimate = changes.mean(-1), estimates.mean(-1)
+    cells = tuple(checked_cells(estimate, seed=bench.context.seed).T)
+    low, high, p_bh = _tested(
+        changes, [p.cluster for p in subject.choosing], emotion, params.resamples, bench.context.seed
+    )
+    words = int(attention["samples"]) if attention else 0
+    rows = tuple(
+        {
+            "emotion": emotion, "layer": layer, "head": head,
+            "delta_attn": _cell(attention, "delta", layer, head),
+            "emotion_mean_attn": _cell(attention, "emotion", layer, head),
+            "neutral_mean_attn": _cell(attention, "neutral", layer, head),
+            "samples_emotion": words, "samples_neutral": words,
+            "direct": float(direct["heads"][:, layer, head].mean()), "ablation": float(mean[layer, head]),
+            "ci": [float(low[layer, head]), float(high[layer, head])], "p_bh": float(p_bh[layer, head]),
+            "attribution": float(estimate[layer, head]),
+        }
+        for layer in range(lm.n_layers)
+        for head in range(lm.n_heads)
+    )  # fmt: skip
+    order = np.argsort(mean, axis=None, kind="stable")[: min(top, mean.size // 2)]
+    heads = tuple(Head(int(i) // lm.n_heads, int(i) % lm.n_heads) for i in order)
+    arrays = {"changes": changes, "clean": clean, "attribution": estimates, "direct": direct["heads"],
+              **{f"changes-{m}": ablated[m]["changes"] for m in modes[1:]}}  # fmt: skip
+    return Screened(subject, rows, heads, judge(estimate[cells], mean[cells]), float(direct["error"]), note, arrays)
+
+
+def _ablated(bench: Bench, subject: Subject, mode: Mode) -> dict[str, Array]:
+    found = ablate_heads(bench.context.lm, subject.choosing, subject.metric, mode=mode)
+    return {"clean": found.clean, "changes": found.changes}
+
+
+def _direct(bench: Bench, subject: Subject) -> dict[str, Any]:
+    """Contributions to the direction in the emotional text minus those in its twin, per pair."""
+    lm, position = bench.context.lm, bench.position
+    (own,) = direct_contributions(lm, [p.clean for p in subject.choosing], [subject.reading], position)
+    (twin,) = direct_contributions(lm, [p.donor for p in subject.choosing], [subject.reading], position)
+    return {"heads": own.heads - twin.heads, "mlps": own.mlps - twin.mlps, "error": max(own.error(), twin.error())}
+
+
+def _attention(bench: Bench, subject: Subject) -> tuple[dict[str, Array], str]:
+    """Attention figures, or nothing and why."""
+    pairs = [p for p in subject.choosing if p.clean.spans]
+    if not pairs:
+        return {}, f"{subject.emotion}: the texts have no emotion words, so attention to them is not measured"
+
+    def compute() -> dict[str, Any]:
+        found = attention_to_words(bench.context.lm, pairs)
+        return {"emotion": found.emotion_mean_attn, "neutral": found.neutral_mean_attn, "delta": found.delta_attn,
+                "samples": found.samples_emotion, "unmatched": found.unmatched}  # fmt: skip
+
+    try:
+        found = bench.saved(f"{subject.emotion}-attention", compute)
+    except UsageError as error:
+        return {}, f"{subject.emotion}: attention to emotion words is not measured: {error.what}"
+    left = int(found["unmatched"])
+    return found, f"{subject.emotion}: {left} emotion words had no matched neutral word" if left else ""
+
+
+def _cell(attention: Mapping[str, Array], key: str, layer: int, head: int) -> float | None:
+    return float(attention[key][layer, head]) if attention else None
+
+
+def _tested(
+    changes: Array, clusters: Sequence[str], emotion: str, resamples: int, seed: int
+) -> tuple[Array, Array, Array]:
+    """Bootstrap limits over scenarios and BH-adjusted p (cluster t) over all heads, ``[layer, head]`` each."""
+    from emotion_circuits.stats import adjust, bootstrap_interval, cluster_t
+
+    interval = bootstrap_interval(changes, clusters, resamples=resamples, seed=seed)
+    p = np.ones(changes.shape[:-1])
+    varies = np.ptp(changes, axis=-1) > 0
+    p[varies] = cluster_t(changes[varies], clusters).p
+    adjusted = adjust(p.ravel(), family=f"heads, ablation, {emotion}", method="bh").p.reshape(p.shape)
+    return np.asarray(interval.low), np.asarray(interval.high), adjusted

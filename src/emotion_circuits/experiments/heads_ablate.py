@@ -1,0 +1,45 @@
+"""``heads.ablate``: take named heads out, against random heads of the same layers, and read what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from emotion_circuits.experiments._component_texts import TextParams
+from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._heads import circuit_inputs, required_directions
+from emotion_circuits.experiments._registry import experiment
+
+if TYPE_CHECKING:
+    from emotion_circuits.models.lm import LM
+
+
+@experiment("heads.ablate", "Ablate named heads: endpoint against random matched heads, texts and evaluators.")
+class HeadsAblate(Experiment):
+    """Endpoint changes on test scenarios in all three modes; texts in the chosen one."""
+
+    class Params(TextParams):
+        """Parameters of ``heads.ablate``."""
+
+        head_spec: str = Field(description='Heads as "3:5,7:2" or ranges "0:0-11" (layer:head).')
+        use_attn_result: bool = Field(False, description="Accepted: a head's result is what is ablated in any case.")
+
+    def requires(self, params: Params) -> Sequence[Needed]:
+        return required_directions(params)
+
+    def inputs(self, params: Params) -> Mapping[str, Any]:
+        return circuit_inputs(params)
+
+    def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
+        from emotion_circuits.circuits.components import Grid, parse_heads
+
+        parse_heads(params.head_spec, Grid.of(lm))  # a wrong request is refused before anything runs
+        return ()
+
+    def summarise(self, context: Context, params: Params) -> Outcome:
+        from emotion_circuits.circuits.components import Grid, parse_heads
+        from emotion_circuits.experiments._component_ablation import ablation_outcome
+
+        return ablation_outcome(context, params, parse_heads(params.head_spec, Grid.of(context.lm)), "heads")
