@@ -140,6 +140,14 @@ def test_a_server_that_dies_half_way_loses_nothing(requests: int, server: str, s
     assert all(len(found(server, identity(run))) == 1 for run in runs)
 
 
+def test_only_a_server_has_to_answer_in_five_seconds(store: Store) -> None:
+    server, here = open_tracker("mlflow:http://127.0.0.1:1", store.root), open_tracker("mlflow", store.root)
+    # A new local database takes about six seconds; with the server's limit its first use would fail.
+    assert server.connect_seconds == 5 and here.connect_seconds >= 30
+    fallback = server.fallback()
+    assert fallback is not None and fallback.connect_seconds >= 30 and here.fallback() is None
+
+
 def test_an_address_that_mlflow_cannot_use_is_refused(store: Store) -> None:
     with pytest.raises(UsageError, match="file store"):
         open_tracker("mlflow:file:///tmp/x", store.root)

@@ -66,6 +66,11 @@ class Record:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+SERVER_SECONDS = 5.0
+"""A server that has not answered by then counts as down."""
+LOCAL_SECONDS = 60.0
+"""Making the tables of a local database takes about six seconds, and longer on a busy machine."""
+
 INCOMPLETE = "incomplete"
 """What :meth:`Tracker.mirrored` answers for a record whose sending was begun and not finished."""
 
@@ -78,6 +83,8 @@ class Tracker(Protocol):
 
     target: str
     """As the user names it: ``mlflow:http://127.0.0.1:5000``."""
+    connect_seconds: float
+    """Most time for :meth:`connect`: short for a server, which may be down; a place on this machine may be slow."""
 
     def session(self) -> AbstractContextManager[None]:
         """Settings of the backend's own library (time limits, silence, no telemetry) that hold for our calls only."""

@@ -14,8 +14,6 @@ from emotion_circuits.tracking._contract import INCOMPLETE, FilePolicy, Record, 
 from emotion_circuits.tracking._record import record_of, records
 from emotion_circuits.tracking._within import within
 
-CONNECT_SECONDS = 5.0
-"""A server that has not answered by then counts as down."""
 RECORD_SECONDS = 60.0
 """Most time for one record; a record that takes longer counts as not mirrored."""
 
@@ -50,7 +48,7 @@ def mirror_run(run: Run, tracker: Tracker, policy: FilePolicy | None = None) -> 
         TrackerError: the tracker does not answer or refuses; StoreError: the run folder cannot be read.
     """
     with tracker.session():
-        within(CONNECT_SECONDS, tracker.connect, f"connecting to {tracker.target}")
+        _connect(tracker)
         return _send(record_of(run, policy), tracker, RECORD_SECONDS)
 
 
@@ -65,7 +63,7 @@ def mirror_results(
 ) -> Outcome:
     """Show every run below the results (of one profile) that is not shown yet, changed, or was begun only.
 
-    A tracker that does not answer within :data:`CONNECT_SECONDS`, now or half-way, is given up, and what is left
+    A tracker that does not answer within its ``connect_seconds``, now or half-way, is given up, and what is left
     goes to its fallback. Raises nothing: what went wrong is in the outcome's ``notes``.
 
     Args:
@@ -89,7 +87,7 @@ def states(
 ) -> Iterator[tuple[Record, MirrorState]]:
     """Every record below the results with what the tracker has of it; raises :class:`TrackerError` when it is down."""
     with tracker.session():
-        within(CONNECT_SECONDS, tracker.connect, f"connecting to {tracker.target}")
+        _connect(tracker)
         for record in records(store, profile, policy):
             found = _known(record, tracker)
             state: MirrorState = "changed"
@@ -100,6 +98,10 @@ def states(
             elif found == record.fingerprint:
                 state = "mirrored"
             yield record, state
+
+
+def _connect(tracker: Tracker) -> None:
+    within(tracker.connect_seconds, tracker.connect, f"connecting to {tracker.target}")
 
 
 def _known(record: Record, tracker: Tracker) -> str | None:
@@ -166,7 +168,7 @@ class _Sending:
         self.refused_in_a_row += 1
         if self.refused_in_a_row < 2 and self._seconds_left() > 1:
             try:
-                within(CONNECT_SECONDS, place.connect, f"connecting to {place.target}")
+                _connect(place)
             except TrackerError:
                 pass
             else:
@@ -180,8 +182,7 @@ class _Sending:
         self.session = place.session()
         self.session.__enter__()
         try:
-            within(CONNECT_SECONDS if place is self.wanted else RECORD_SECONDS, place.connect,
-                   f"connecting to {place.target}")  # fmt: skip
+            _connect(place)
         except TrackerError as error:
             self._leave(error)
 

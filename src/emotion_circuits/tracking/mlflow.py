@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from emotion_circuits.errors import StoreError, UsageError
 from emotion_circuits.store import exclusive
-from emotion_circuits.tracking._contract import INCOMPLETE, Record, Tracker, TrackerError
+from emotion_circuits.tracking._contract import INCOMPLETE, LOCAL_SECONDS, SERVER_SECONDS, Record, Tracker, TrackerError
 from emotion_circuits.tracking._flatten import cut, legal_names
 from emotion_circuits.tracking._registry import missing_extra, tracker
 
@@ -66,10 +67,13 @@ class MlflowTracker:
         self.local = f"sqlite:///{(results / DATABASE).as_posix()}"
         self.uri = _checked(address or os.environ.get("MLFLOW_TRACKING_URI") or self.local)
         self.target = f"mlflow:{_without_password(self.uri)}"
+        self.connect_seconds = SERVER_SECONDS if self.uri.startswith(("http://", "https://")) else LOCAL_SECONDS
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}
         with self.session():
-            import mlflow  # noqa: F401 - seconds that do not belong to the time a server is given
+            # Seconds that do not belong to the time a server is given.
+            for module in ("mlflow", "requests", "alembic.util.exc", "sqlalchemy.exc"):
+                importlib.import_module(module)
 
     @contextmanager
     def session(self) -> Iterator[None]:
