@@ -1,4 +1,4 @@
-"""``emotion-circuits run EXPERIMENT``: one experiment on one model; options come from its parameter model."""
+"""``emotion-circuits run EXPERIMENT``: one experiment on one model or a pair; options come from its parameter model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from cyclopts import App, Parameter
 from emotion_circuits.cli._bench import loader, progress_of, scorer_of
 from emotion_circuits.cli._console import print_json, print_table, print_text
 from emotion_circuits.cli._options import COMPUTE_OPTIONS, TRACK_OPTIONS, ComputeOptions, TrackOptions
+from emotion_circuits.cli._pairs import pair_verb
 from emotion_circuits.cli._tracking import tracking
 from emotion_circuits.errors import UsageError, unknown_name
-from emotion_circuits.experiments._contract import Experiment
+from emotion_circuits.experiments._contract import Experiment, PairExperiment
 from emotion_circuits.experiments._registry import experiments
 
 app = App(name="run", help="Run one experiment on one model.")
@@ -65,7 +66,8 @@ def _verb(experiment: Experiment) -> Callable[..., int]:
 
 
 for _experiment in experiments().values():
-    app.command(_verb(_experiment), name=_experiment.name)
+    _made = pair_verb(_experiment) if isinstance(_experiment, PairExperiment) else _verb(_experiment)
+    app.command(_made, name=_experiment.name)
 
 
 def _run(

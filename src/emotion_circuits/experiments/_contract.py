@@ -15,9 +15,10 @@ Modules here import torch, numpy and pandas inside functions only: the command l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emotion_circuits.experiments._measure import Measure
+    from emotion_circuits.experiments._pair_runner import Identity
     from emotion_circuits.models.lm import LM
     from emotion_circuits.store import Run
 
@@ -112,4 +114,48 @@ class Experiment:
 
     def summarise(self, context: Context, params: Any) -> Outcome:
         """Turn what was run into tables, figures and sentences."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PairNeeded:
+    """A run that an experiment on two models reads: of the source, the target, the target's untrained twin, or of the
+    pair itself; ``name`` is its key in :class:`PairContext`."""
+
+    name: str
+    of: Literal["source", "target", "untrained", "pair"]
+    experiment: str
+    params: ExperimentParams
+    last_of_its_model: bool = True
+
+
+@dataclass(frozen=True)
+class PairContext:
+    """What an experiment on two models reads: who they are and the finished runs, by :class:`PairNeeded` name.
+
+    No model is in memory; ``measure()`` loads the target, for those that steer it.
+    """
+
+    source: Identity
+    target: Identity
+    profile: str
+    seed: int
+    runs: Mapping[str, Run]
+    run: Run
+    measure: Callable[[], Measure]
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
+
+
+class PairExperiment(Experiment):
+    """Base class of experiments on an ordered pair of models (``--source``, ``--target``)."""
+
+    def check(self, params: Any) -> None:
+        """Refuse a request that cannot be answered, before any model is loaded."""
+
+    def requires_of_pair(self, params: Any) -> Sequence[PairNeeded]:
+        """Runs that have to be finished first."""
+        return ()
+
+    def summarise_pair(self, context: PairContext, params: Any) -> Outcome:
+        """Turn the finished runs into tables, figures and sentences."""
         raise NotImplementedError

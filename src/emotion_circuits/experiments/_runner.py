@@ -177,14 +177,22 @@ def _execute(prepared: Prepared, required: Mapping[str, Run], bench: Workbench, 
             captures[step.name] = capture_to_run(lm, run, step, bench.rows, advance)
     measure = Measure(lm, run, bench.rows, bench.progress, bench.scorer)
     context = Context(lm, bench.profile, bench.seed, required, captures, measure)
-    _keep(run, bench, experiment.summarise(context, prepared.params), asked)
+    made_with = {"model": lm.name, "weights": lm.fingerprint}
+    keep_outcome(run, made_with, experiment.summarise(context, prepared.params), asked=asked,
+                 summary={"model": lm.name, "profile": bench.profile})  # fmt: skip
 
 
-def _keep(run: Run, bench: Workbench, outcome: Outcome, asked: bool) -> None:
-    """Write everything an experiment found; ``done.json`` comes last."""
+def finish_prepared(prepared: Prepared, bench: Workbench) -> Run:
+    """The finished run of something that another experiment requires."""
+    return _finish(prepared, bench, asked=False)
+
+
+def keep_outcome(
+    run: Run, made_with: Mapping[str, str], outcome: Outcome, *, asked: bool, summary: Mapping[str, Any]
+) -> None:
+    """Write everything an experiment found; ``done.json`` comes last. ``summary`` says what it was run on."""
     from emotion_circuits.store import plain, write_tensors
 
-    made_with = {"model": bench.lm.name, "weights": bench.lm.fingerprint}
     for file, arrays in outcome.tensors.items():
         write_tensors(run.path(f"{file}.safetensors"), arrays, made_with)
     for file, content in outcome.documents.items():
@@ -197,9 +205,7 @@ def _keep(run: Run, bench: Workbench, outcome: Outcome, asked: bool) -> None:
         run.write_observations(chain((first,), rows))
     if outcome.section is not None:
         run.write_json("section.json", plain(outcome.section))
-    run.finish({
-        "model": bench.lm.name, "profile": bench.profile, **outcome.summary, "verdicts": list(outcome.verdicts),
-    }, asked=asked)  # fmt: skip
+    run.finish({**summary, **outcome.summary, "verdicts": list(outcome.verdicts)}, asked=asked)
 
 
 def _inputs(

@@ -1,0 +1,171 @@
+"""``shared-texts``: what a comparison of two models reads of each: emotional texts, and neutral texts for the map.
+
+One run per model serves every pair that the model is part of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, ExperimentParams, Outcome
+from emotion_circuits.experiments._registry import experiment
+from emotion_circuits.experiments.extract import EmotionNames, SetNames, select_sets
+from emotion_circuits.types import NEUTRAL, Positions, Prompt, SiteKind
+
+if TYPE_CHECKING:
+    from emotion_circuits.models.lm import LM
+
+SITE: SiteKind = "resid_post"
+EMBEDDING: SiteKind = "resid_pre"
+EMOTIONAL, NEUTRAL_TEXTS, CONTRASTS = "emotional", "neutral", "contrasts"
+AT_EMBEDDING = "-embedding"
+"""Suffix of the captures of the embedding layer (input of block 0)."""
+TOKENS = "tokens"
+"""File with the character spans of every neutral text's tokens, by prompt id: words are paired across tokenizers."""
+
+DEPTHS = (0.2, 0.35, 0.5, 0.65, 0.75, 0.85)
+MEAN, EVERY = Positions("mean-content"), Positions("all")
+MOST_OWN_NEUTRAL = 300
+
+
+class SharedTextsParams(ExperimentParams):
+    """Which texts, and at which layers."""
+
+    texts: SetNames = Field(("atlas", "implicit"), description="Emotional texts (sets or files), all splits.")
+    on: Path | None = Field(None, description="Labelled texts of your own instead (JSONL, JSON or CSV: text, emotion).")
+    emotions: EmotionNames = Field((), description="Only these emotions (default: all).")
+    scenarios: int | None = Field(None, ge=10, description="Only the first N scenarios of every set.")
+    per_emotion: int = Field(400, ge=20, description="At most N texts per emotion of --on.")
+    map_texts: SetNames = Field(
+        ("neutral_pool", "extended"), description="Neutral texts the map is fitted on (of labelled sets: fit split)."
+    )
+    map_size: int | None = Field(None, ge=1, description="Only the first N neutral texts.")
+    pairs: Literal["words", "sentences"] = Field(
+        "words", description="Rows of the map: last tokens of the same word, or mean over each text."
+    )
+    depths: tuple[float, ...] = Field(DEPTHS, description="Relative depths of the layers: 0 first, 1 last.")
+    layers: tuple[int, ...] = Field((), description="Layers instead of depths.")
+
+
+@experiment("shared-texts", "Capture what comparisons of models read: emotional texts, and neutral ones for the map.")
+class SharedTexts(Experiment):
+    """Mean over content tokens of emotional texts; every token (or the mean) of neutral texts; embedding layer too."""
+
+    Params = SharedTextsParams
+
+    def plan(self, lm: LM, params: SharedTextsParams) -> Sequence[CaptureStep]:
+        layers = layer_grid(lm.n_layers, params)
+        emotional, neutral = emotional_texts(params), map_texts(params)
+        position = EVERY if params.pairs == "words" else MEAN
+        steps = [
+            CaptureStep(EMOTIONAL, emotional, (SITE,), (MEAN,), layers),
+            CaptureStep(EMOTIONAL + AT_EMBEDDING, emotional, (EMBEDDING,), (MEAN,), (0,)),
+            CaptureStep(NEUTRAL_TEXTS, neutral, (SITE,), (position,), layers),
+            CaptureStep(NEUTRAL_TEXTS + AT_EMBEDDING, neutral, (EMBEDDING,), (position,), (0,)),
+        ]
+        return [*steps, CaptureStep(CONTRASTS, contrast_texts(), (SITE,), (MEAN,), layers)]
+
+    def summarise(self, context: Context, params: SharedTextsParams) -> Outcome:
+        neutral = map_texts(params)
+        spans = {e.prompt.id: [e.offsets[i] for i in e.content] for e in context.lm.encode(neutral)}
+        layers = list(layer_grid(context.lm.n_layers, params))
+        counts = {name: len(a.prompts) for name, a in context.captures.items()}
+        return Outcome({"layers": layers, "texts": counts, "n_layers": context.lm.n_layers}, documents={TOKENS: spans})
+
+
+def layer_grid(n_layers: int, params: SharedTextsParams) -> tuple[int, ...]:
+    """Layers to look at: never the last two of a model that has more than three."""
+    if params.layers:
+        for layer in params.layers:
+            if not -n_layers <= layer < n_layers:
+                raise UsageError(
+                    f"layer {layer} does not exist in a model of {n_layers} layers",
+                    f"choose layers from 0 to {n_layers - 1}",
+                )
+        return tuple(sorted({layer % n_layers for layer in params.layers}))
+    for depth in params.depths:
+        if not 0 <= depth <= 1:
+            raise UsageError(f"relative depth {depth} is not between 0 and 1", "0 is the first layer, 1 the last")
+    last = n_layers - 3 if n_layers > 3 else n_layers - 1
+    return tuple(sorted({min(round(d * (n_layers - 1)), last) for d in params.depths}))
+
+
+def emotional_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
+    """Labelled emotional texts with splits; a text without scenario is a cluster of its own."""
+    if params.on is not None:
+        texts = [p for p in _own(params) if p.emotion != NEUTRAL and p.emotion in (params.emotions or (p.emotion,))]
+        counts: dict[str, int] = {}
+        kept = []
+        for prompt in texts:
+            counts[prompt.emotion] = counts.get(prompt.emotion, 0) + 1
+            if counts[prompt.emotion] <= params.per_emotion:
+                kept.append(prompt)
+        texts = kept
+    else:
+        sets = select_sets(params.texts, params.emotions, params.scenarios)
+        texts = list({p.id: p for part in sets.values() for p in part if p.emotion != NEUTRAL}.values())
+    if len({p.emotion for p in texts}) < 2:
+        raise UsageError(
+            f"{params.on or ', '.join(params.texts)} has texts of {len({p.emotion for p in texts})} emotion(s)",
+            "own-vs-rest transfer compares at least two, and at least six for a claim about which one is shared",
+        )
+    return tuple(texts)
+
+
+def map_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
+    """Neutral texts, each once; neutral texts of a user's own fit split are added."""
+    from emotion_circuits.prompts import load_prompts
+    from emotion_circuits.prompts.copies import folded
+
+    texts: list[Prompt] = []
+    for name in params.map_texts:
+        found = load_prompts(name)
+        labelled = any(p.emotion != NEUTRAL for p in found)
+        texts += [p for p in found if p.emotion == NEUTRAL and (not labelled or p.split == "fit")]
+    if params.on is not None:
+        own = [p for p in _own(params) if p.emotion == NEUTRAL and p.split == "fit"]
+        texts += own[:MOST_OWN_NEUTRAL]
+    distinct = list({folded(p.text): p for p in texts}.values())[: params.map_size]
+    if not distinct:
+        raise UsageError(
+            f"{', '.join(params.map_texts)} has no neutral text of a fit split to fit a map on",
+            "use --map-texts neutral_pool extended",
+        )
+    return tuple({p.id: p for p in distinct}.values())
+
+
+def contrast_texts() -> tuple[Prompt, ...]:
+    """Pairs that have nothing to do with emotion: past and present tense, formal and casual style."""
+    from emotion_circuits.prompts import load_prompts
+
+    return load_prompts("contrasts")
+
+
+def own_inputs(params: SharedTextsParams) -> Mapping[str, Any]:
+    """The content of a user's file."""
+    from emotion_circuits.store import fingerprint_file
+
+    return {} if params.on is None else {"file": fingerprint_file(params.on)}
+
+
+def _own(params: SharedTextsParams) -> list[Prompt]:
+    """The user's file: splits it lacks are given by scenario, or by text where it has none; copies stay together."""
+    from dataclasses import replace
+
+    from emotion_circuits.prompts.copies import clustered_by_text, folded
+    from emotion_circuits.prompts.importing import import_rows
+    from emotion_circuits.prompts.splits import assign_splits
+
+    if params.on is None:
+        return []
+    rows = clustered_by_text([row.prompt for row in import_rows(params.on)])
+    clusters = [p.scenario or folded(p.text) for p in rows]
+    if all(p.split for p in rows):
+        return [replace(p, scenario=c) for p, c in zip(rows, clusters, strict=True)]
+    splits = assign_splits(clusters)
+    return [replace(p, scenario=c, split=splits[c]) for p, c in zip(rows, clusters, strict=True)]
