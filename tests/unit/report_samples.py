@@ -109,6 +109,7 @@ def every_figure() -> dict[str, Figure]:
             _figure("heads", "bars", _heads(), x="direct effect on the log-odds"),
             _figure("norms", "lines", norms, y="L2 norm", log=True),
             _figure("arms", "violins", observations, x="change of log-odds", reference=0),
+            _figure("frontier", "scatter", _frontier(), x="Δ log perplexity", y="Δ classifier score", reference=0),
             _figure("null", "histogram", null, x="AUROC of shuffled labels", reference=0.71),
         )
     }
@@ -205,6 +206,19 @@ def _heads() -> list[dict[str, Any]]:
         for head, effect in effects
         for emotion, sign in (("gratitude", 1.0), ("anger", -0.6))
     ]
+
+
+def _frontier() -> list[dict[str, Any]]:
+    """What every cell of a sweep gains and costs; a cell whose texts were too short to judge has no cost."""
+    rows = [
+        {"x": 2 * strength * (1 + layer / 20), "value": strength - 0.04 * index, "series": emotion}
+        | {"label": f"layer {layer}, α {strength:g}"}
+        for index, emotion in enumerate(EMOTIONS)
+        for layer in (7, 15, 22)
+        for strength in (0.1, 0.2, 0.3, 0.45)
+    ]
+    rows[3]["x"] = None
+    return rows
 
 
 def _layer_pairs() -> list[dict[str, Any]]:

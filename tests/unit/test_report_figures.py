@@ -62,7 +62,7 @@ def drawn(figure: Figure) -> tuple[Any, str]:
 
 
 def test_the_kinds_a_study_needs_are_there() -> None:
-    needed = {"layer-curves", "matrix", "intervals", "bars", "lines", "violins", "histogram"}
+    needed = {"layer-curves", "matrix", "intervals", "bars", "lines", "scatter", "violins", "histogram"}
     assert needed <= set(figure_kinds())
     assert {figure.kind for figure in FIGURES.values()} == needed
 
