@@ -3,11 +3,21 @@
 A new kind is one file with a class under :func:`figure_kind`, imported below.
 """
 
-from emotion_circuits.report.figures import bars, histogram, intervals, layer_curves, lines, matrix, scatter, violins
+from emotion_circuits.report.figures import (
+    bars,
+    circuit,
+    histogram,
+    intervals,
+    layer_curves,
+    lines,
+    matrix,
+    scatter,
+    violins,
+)
 from emotion_circuits.report.figures.registry import Drawing, drawing_of, figure_kind, figure_kinds
 from emotion_circuits.report.figures.saving import save_figures
 
 __all__ = [
-    "Drawing", "bars", "drawing_of", "figure_kind", "figure_kinds", "histogram", "intervals", "layer_curves", "lines",
-    "matrix", "save_figures", "scatter", "violins",
+    "Drawing", "bars", "circuit", "drawing_of", "figure_kind", "figure_kinds", "histogram", "intervals",
+    "layer_curves", "lines", "matrix", "save_figures", "scatter", "violins",
 ]  # fmt: skip

@@ -1,0 +1,158 @@
+"""The circuit of one emotion: nodes ranked on fit and dev scenarios, judged on test scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion_circuits.circuits.attention import attention_to_words
+from emotion_circuits.circuits.components import Grid, Head, Node
+from emotion_circuits.circuits.contributions import endpoint_contributions
+from emotion_circuits.circuits.graph import (
+    FRACTIONS,
+    completeness,
+    faithfulness_curve,
+    minimality,
+    random_circuits,
+    run_circuits,
+    score_nodes,
+)
+from emotion_circuits.circuits.pairs import Pair
+from emotion_circuits.circuits.roles import NodeFigures, node_roles
+from emotion_circuits.circuits.stability import selection_stability
+from emotion_circuits.circuits.viewer import CircuitNode, CircuitSummary, viewer_graph
+from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._heads import Bench, Subject
+from emotion_circuits.stats import bootstrap_interval
+
+if TYPE_CHECKING:
+    from emotion_circuits.experiments.circuit_report import CircuitReport
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FoundCircuit:
+    """One emotion's circuit with its figures and its graph for the viewer."""
+
+    summary: CircuitSummary
+    numbers: Mapping[str, Any]
+    graph: Mapping[str, Any]
+
+    def sentence(self) -> str:
+        """The verdict in words."""
+        f, n = self.summary.figures, self.numbers
+        verdict = "more faithful" if n["beaten"] > 0.95 * n["random_circuits"] else "NOT more faithful"
+        return (
+            f"{self.summary.emotion}: {len(self.summary.nodes)} of {n['all_nodes']} nodes reach faithfulness "
+            f"{f['faithfulness']:.2f} on test scenarios, {verdict} than random circuits (|1 − f| smaller than "
+            f"{n['beaten']} of {n['random_circuits']}); CMD {f['cmd']:.2f}, stability {f['stability']:.2f} (chance "
+            f"{f['stability_chance']:.2f})"
+        )
+
+
+def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -> FoundCircuit:
+    """Rank, cut, judge and describe."""
+    lm, emotion, metric, seed = bench.context.lm, subject.emotion, subject.metric, bench.context.seed
+    grid, mode, test = Grid.of(lm), params.mode, subject.testing
+    nodes = grid.all_nodes()
+    size = min(params.size, len(nodes) // 2)
+    changes = bench.saved(
+        f"{emotion}-nodes", lambda: {"changes": score_nodes(lm, subject.choosing, metric, mode=mode).changes}
+    )["changes"]
+    order = np.argsort(-np.abs(changes.mean(-1)), kind="stable")
+    ranking = [nodes[i] for i in order]
+    circuit = ranking[:size]
+    clusters = [p.cluster for p in subject.choosing]
+
+    def curve() -> dict[str, Any]:
+        found = faithfulness_curve(lm, test, ranking, metric, mode=mode)
+        interval = found.runs.interval(seed=seed, resamples=params.resamples)
+        return {"f": found.f, "low": interval.low, "high": interval.high, "cmd": found.cmd, "sizes": found.sizes}
+
+    def against_random() -> dict[str, Any]:
+        random = random_circuits(circuit, grid, params.random, seed=seed)
+        runs = run_circuits(lm, test, [circuit, *random], metric, mode=mode)
+        return {"f": runs.faithfulness}
+
+    def complete() -> dict[str, Any]:
+        return {"gaps": completeness(lm, test, circuit, metric, subsets=params.subsets, seed=seed, mode=mode).gaps}
+
+    def minimal() -> dict[str, Any]:
+        found = minimality(lm, test, circuit, metric, contexts=params.contexts, seed=seed, mode=mode)
+        return {"matters": [found[n] for n in circuit]}
+
+    c = bench.saved(f"{emotion}-curve", curve)
+    f = bench.saved(f"{emotion}-random", against_random)["f"]
+    gaps = bench.saved(f"{emotion}-completeness", complete)["gaps"]
+    matters = bench.saved(f"{emotion}-minimality", minimal)["matters"]
+    stable = selection_stability(changes, clusters, size, seed=seed)
+    described = _described(bench, subject, circuit, changes[order[:size]])
+    figures = {
+        "faithfulness": float(f[0]), "cmd": float(c["cmd"]), "completeness_gap": float(gaps.max()),
+        "minimality": float(matters.min()), "stability": stable.jaccard, "stability_chance": stable.chance,
+        "random_faithfulness": float(f[1:].mean()),
+    }  # fmt: skip
+    summary = CircuitSummary(emotion, grid, described, figures)
+    numbers = {
+        "name": emotion, "fractions": list(FRACTIONS), "sizes": c["sizes"].tolist(),
+        "faithfulness_curve": c["f"].tolist(), "curve_ci": np.stack([c["low"], c["high"]], 1).tolist(),
+        "random_circuits": params.random, "beaten": int((abs(1 - f[0]) < np.abs(1 - f[1:])).sum()),
+        "all_nodes": len(nodes), "minimality_by_node": dict(zip(map(str, circuit), matters.tolist(), strict=True)),
+        "selected_share": {str(nodes[i]): float(stable.share[i]) for i in order[:size]},
+    }  # fmt: skip
+    return FoundCircuit(summary, numbers, _graph(bench, subject, summary))
+
+
+def _described(bench: Bench, subject: Subject, circuit: Sequence[Node], changes: Array) -> tuple[CircuitNode, ...]:
+    """Every node with its direct contribution to the endpoint and its roles."""
+    direct = bench.saved(f"{subject.emotion}-endpoint-direct", lambda: _endpoint_direct(bench, subject))
+    low = _attention_low(bench, subject, subject.choosing)
+    clusters = [p.cluster for p in subject.choosing]
+    found = bootstrap_interval(changes, clusters, resamples=bench.params.resamples, seed=bench.context.seed)
+    nodes = []
+    for i, node in enumerate(circuit):
+        head = isinstance(node, Head)
+        own = float(direct["heads"][node.layer, node.index] if isinstance(node, Head) else direct["mlps"][node.layer])
+        reads = float(low[node.layer, node.index]) if isinstance(node, Head) and low is not None else None
+        change = float(changes[i].mean())
+        known = NodeFigures(change, float(found.low[i]), float(found.high[i]), own, reads if head else None)
+        nodes.append(CircuitNode(node, change, own, node_roles(known)))
+    return tuple(nodes)
+
+
+def _endpoint_direct(bench: Bench, subject: Subject) -> dict[str, Array]:
+    """Direct contributions to the endpoint's direction, emotional text minus twin, means over pairs."""
+    lm, direction = bench.context.lm, subject.metric.direction(bench.context.lm)
+    own = endpoint_contributions(lm, [p.clean for p in subject.choosing], direction)
+    twin = endpoint_contributions(lm, [p.donor for p in subject.choosing], direction)
+    return {"heads": (own.heads - twin.heads).mean(0), "mlps": (own.mlps - twin.mlps).mean(0)}
+
+
+def _attention_low(bench: Bench, subject: Subject, pairs: Sequence[Pair]) -> Array | None:
+    """Lower limits of the attention difference ``[layer, head]``; None where no emotion word can be matched."""
+
+    def compute() -> dict[str, Array]:
+        found = attention_to_words(bench.context.lm, [p for p in pairs if p.clean.spans])
+        limits = bootstrap_interval(found.deltas, found.clusters, resamples=bench.params.resamples)
+        return {"low": np.asarray(limits.low)}
+
+    try:
+        return np.asarray(bench.saved(f"{subject.emotion}-attention", compute)["low"])
+    except UsageError:
+        return None
+
+
+def _graph(bench: Bench, subject: Subject, summary: CircuitSummary) -> dict[str, Any]:
+    """The circuit on the first test text, for circuit-tracer's viewer."""
+    lm, prompt = bench.context.lm, subject.testing[0].clean
+    (encoded,) = lm.encode([prompt])
+    tokens = [str(lm.tokenizer.decode([i])) for i in encoded.ids]
+    return viewer_graph(
+        summary, slug=f"{lm.name}-{summary.emotion}", prompt=prompt.text, token_ids=list(encoded.ids), tokens=tokens,
+        endpoint=f"{summary.emotion} words − neutral words",
+    )  # fmt: skip
