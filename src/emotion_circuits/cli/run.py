@@ -58,11 +58,17 @@ def _verb(experiment: Experiment) -> Callable[..., int]:
     model_type = Annotated[experiment.Params, Parameter(name="*")]  # type: ignore[name-defined]
     verb.__annotations__ = {**verb.__annotations__, "params": model_type}
     signature = inspect.signature(verb)
-    replaced = [p.replace(annotation=model_type, default=experiment.Params()) if p.name == "params" else p
+    replaced = [p.replace(annotation=model_type, default=_defaults(experiment)) if p.name == "params" else p
                 for p in signature.parameters.values()]  # fmt: skip
     verb.__signature__ = signature.replace(parameters=replaced)  # type: ignore[attr-defined]
     verb.__doc__ = experiment.help
     return verb
+
+
+def _defaults(experiment: Experiment) -> Any:
+    """The parameters with nothing given; none where one of them has to be."""
+    fields = experiment.Params.model_fields.values()
+    return None if any(field.is_required() for field in fields) else experiment.Params()
 
 
 for _experiment in experiments().values():

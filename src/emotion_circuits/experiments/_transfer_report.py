@@ -86,7 +86,7 @@ def transfer_outcome(context: PairContext, params: Transfer.Params) -> Outcome:
 def _layer_pair(grid: Grid, data: PairData) -> dict[str, Any]:
     found: dict[str, Any] = {"source": grid.chosen[0], "target": grid.chosen[1], "chosen_on": "dev",
                              "grid": {"source": list(grid.layers[0]), "target": list(grid.layers[1])}}  # fmt: skip
-    if grid.test is not None:
+    if grid.test is not None and grid.dev is not None:
         i, j = grid.layers[0].index(grid.chosen[0]), grid.layers[1].index(grid.chosen[1])
         found |= {
             "p_max_t": float(grid.test.p[i, j]), "threshold_max_t": grid.test.threshold,
