@@ -45,7 +45,8 @@ def ablation_outcome(
     for subject in bench.subjects:
         named: Sequence[Any] = components
         for mode in (params.mode, *(m for m in MODES if m != params.mode)):
-            tested.append(confirm(bench, subject, named, f"ablate-{subject.emotion}-{mode}", mode, params.random))
+            sets = params.random if mode == params.mode else 0  # the other modes show how much the mode matters
+            tested.append(confirm(bench, subject, named, f"ablate-{subject.emotion}-{mode}", mode, sets))
         prompts = [p.clean for p in subject.testing][: params.texts]
         if prompts:
             step = f"texts-{subject.emotion}"

@@ -33,6 +33,8 @@ Mode = Literal["resample", "mean", "zero"]
 MODES: tuple[Mode, ...] = ("resample", "mean", "zero")
 RANDOM_SETS = 100
 FEWEST_PAIRS = 4
+FEWEST_SETS = 19
+"""Random sets below which a rank cannot reach p = .05."""
 TOKENS = "emotion-tokens"
 
 
@@ -172,17 +174,24 @@ def _evenly(pairs: Sequence[Pair], limit: int) -> tuple[Pair, ...]:
     return tuple(pairs[i * len(pairs) // n] for i in range(n))
 
 
+FEWER_SETS = (50, 19, 10, 3)
+"""How many random sets are tried for where a small model does not have as many as were asked for."""
+
+
 def matched_sets(components: Sequence[C], grid: Grid, count: int, seed: int) -> tuple[list[tuple[C, ...]], int]:
-    """Random sets of equal size and layer distribution, and the layer slack that it took to find so many."""
+    """Random sets of equal size and layer distribution, and the layer slack that it took to find so many.
+
+    A small model may not have ``count`` of them at any slack: then fewer, down to none.
+    """
     from emotion_circuits.circuits.components import random_matched_sets
 
-    for slack in range(grid.layers):
-        try:
-            return random_matched_sets(components, grid, count, seed=seed, layer_slack=slack), slack
-        except UsageError:
-            if slack == grid.layers - 1:
-                raise
-    raise AssertionError("a model has layers")
+    for wanted in (count, *(n for n in FEWER_SETS if n < count)):
+        for slack in range(grid.layers if wanted else 0):
+            try:
+                return random_matched_sets(components, grid, wanted, seed=seed, layer_slack=slack), slack
+            except UsageError:
+                continue
+    return [], 0
 
 
 def confirm(
@@ -191,7 +200,7 @@ def confirm(
     """Ablate a chosen set and as many random matched ones on test scenarios, and rank it among them.
 
     ``change`` is ablated − clean of the endpoint in nats with its interval over scenarios; ``beaten`` counts the random
-    sets that lower it less; ``p`` = (b + 1)/(m + 1).
+    sets that lower it less; ``p`` = (b + 1)/(m + 1). ``sets`` 0: no random sets are run. Fewer than 19 confirm nothing.
     """
     from emotion_circuits.circuits.ablation import ablate_sets
     from emotion_circuits.circuits.components import Grid
@@ -200,6 +209,7 @@ def confirm(
     lm, seed = bench.context.lm, bench.context.seed
     random: Sequence[Sequence[Any]]
     random, slack = matched_sets(components, Grid.of(lm), sets, seed)
+    sets = len(random)
     every: list[Sequence[Any]] = [tuple(components), *random]
 
     def compute() -> Mapping[str, Any]:
@@ -215,15 +225,21 @@ def confirm(
     return {
         "emotion": subject.emotion, "mode": mode, "components": [str(c) for c in components],
         "change": float(own.estimate), "ci": [float(own.low), float(own.high)], "beaten": beaten, "sets": sets,
-        "p": float(permutation_p(changes[0].mean(), controls, "less")), "layer_slack": slack,
-        "random_mean": float(controls.mean()), "random_low": float(controls.min()),
+        "p": float(permutation_p(changes[0].mean(), controls, "less")) if sets else None, "layer_slack": slack,
+        "random_mean": float(controls.mean()) if sets else None,
         "random": [float(c) for c in controls], "clean": float(arrays["clean"].mean()),
-        "confirmed": bool(beaten > 0.95 * sets and own.high < 0), "scenarios": len(set(clusters)),
+        "confirmed": bool(sets >= FEWEST_SETS and beaten > 0.95 * sets and own.high < 0),
+        "scenarios": len(set(clusters)),
     }  # fmt: skip
 
 
 def confirmation_sentence(row: Mapping[str, Any], noun: str) -> str:
     """The verdict in words."""
+    if not row["sets"]:
+        return (
+            f"{row['emotion']}: ablating the {len(row['components'])} {noun} changes the endpoint by "
+            f"{row['change']:+.3f} nats; NOT confirmed: this model has no random sets of equal size to compare with"
+        )
     slack = f", from up to {row['layer_slack']} layers away" if row["layer_slack"] else ""
     verdict = "confirmed" if row["confirmed"] else "NOT confirmed"
     return (
@@ -240,9 +256,11 @@ def confirmation_bars(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
     bars: list[dict[str, Any]] = []
     for r in rows:
-        low, high = np.quantile(r["random"], [0.025, 0.975])
         label = f"{r['emotion']}, {r['mode']}"
         bars.append({"label": label, "group": "chosen", "value": r["change"], "low": r["ci"][0], "high": r["ci"][1]})
+        if not r["random"]:
+            continue
+        low, high = np.quantile(r["random"], [0.025, 0.975])
         bars.append({"label": label, "group": "random sets", "value": r["random_mean"], "low": float(low),
                      "high": float(high)})  # fmt: skip
     return bars

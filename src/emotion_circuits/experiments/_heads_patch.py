@@ -16,11 +16,13 @@ from emotion_circuits.circuits.conditions import transplant
 from emotion_circuits.circuits.pairs import Pair, align, length_matched
 from emotion_circuits.circuits.routing import routed
 from emotion_circuits.engine import Sampling, log_sum_exp_difference, score
+from emotion_circuits.engine.capture import capture
+from emotion_circuits.engine.interventions import resample_ablation
 from emotion_circuits.engine.positions import prompt_indices
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._heads import Bench, Subject, matched_sets
+from emotion_circuits.experiments._heads import FEWEST_SETS, Bench, Subject, matched_sets
 from emotion_circuits.stats import permutation_p, ratio_interval
-from emotion_circuits.types import Condition, Positions, Prompt
+from emotion_circuits.types import Condition, Positions, Prompt, Site
 
 PATCHED = "patched"
 FEWEST = 3
@@ -53,9 +55,23 @@ class Patching:
 
     def condition(self, pair: Pair, heads: Sequence[Head], name: str) -> Condition:
         """The heads' output (or values) in the emotional text, put into the twin."""
+        if self.mode == "pattern_v":
+            return self._values(pair, heads, name)
         read, write = self._places(pair)
         kind: Any = "result" if self.mode == "result" else "v_only"
         return transplant(self.bench.context.lm, name, heads, pair.clean, mode=kind, read=read, write=write)
+
+    def _values(self, pair: Pair, heads: Sequence[Head], name: str) -> Condition:
+        """The heads' values at every token: what the patterns of the emotional text look at."""
+        lm, everywhere = self.bench.context.lm, Positions("all")
+        layers, group = sorted({h.layer for h in heads}), lm.n_heads // lm.n_kv_heads
+        values = capture(lm, [pair.clean], ["v"], [everywhere], layers=layers).get("v", everywhere)
+        places = dict.fromkeys((h.layer, h.index // group) for h in heads)  # heads that share their values: once
+        edits = [
+            resample_ablation(Site("v", layer, i), values[:, layers.index(layer), i], Positions("prompt"))
+            for layer, i in places
+        ]
+        return Condition(name, tuple(edits))
 
     def _places(self, pair: Pair) -> tuple[Positions, Positions]:
         """Where it is read and written; the twin's token at the relative place of the emotion word."""
@@ -76,8 +92,8 @@ class Patching:
     def write(self, step: str, prompt: Prompt, sampling: Sampling) -> None:
         """Continue one neutral text with the heads patched."""
         pair = next(p for p in self.pairs if p.donor.id == prompt.id)
+        condition = self.condition(pair, self.heads, PATCHED)  # reads the emotional text: not inside the routing
         with self._routing(pair):
-            condition = self.condition(pair, self.heads, PATCHED)
             self.bench.context.measure.generate(step, [prompt], [condition], sampling)
 
     def endpoint(self, sets: int) -> dict[str, Any]:
@@ -100,7 +116,7 @@ class Patching:
             "ci": [float(found.low[0]), float(found.high[0])], "random": controls.tolist(), "sets": len(random),
             "beaten": beaten, "random_mean": float(controls.mean()) if len(random) else None, "layer_slack": slack,
             "p": float(permutation_p(own, controls, "greater")) if len(random) else None,
-            "confirmed": bool(len(random) and beaten > 0.95 * len(random) and found.low[0] > 0),
+            "confirmed": bool(len(random) >= FEWEST_SETS and beaten > 0.95 * len(random) and found.low[0] > 0),
         }  # fmt: skip
 
     def _scores(self, random: Sequence[Sequence[Head]]) -> dict[str, NDArray[np.float64]]:
@@ -111,8 +127,8 @@ class Patching:
         neutral = score(lm, [p.donor for p in self.pairs], [Condition("neutral")], [endpoint])[:, 0, 0]
         patched = np.empty((len(self.pairs), 1 + len(random)))
         for i, pair in enumerate(self.pairs):
+            conditions = self._conditions(pair, [self.heads, *random])
             with self._routing(pair):
-                conditions = self._conditions(pair, [self.heads, *random])
                 patched[i] = score(lm, [pair.donor], conditions, [endpoint])[0, :, 0]
         return {"clean": clean.astype(np.float64), "neutral": neutral.astype(np.float64), "patched": patched}
 

@@ -23,7 +23,7 @@ class HeadsAblate(Experiment):
     class Params(TextParams):
         """Parameters of ``heads.ablate``."""
 
-        head_spec: str = Field(description='Heads as "3:5,7:2" or ranges "0:0-11" (layer:head).')
+        head_spec: str = Field("", description='Heads as "3:5,7:2" or ranges "0:0-11" (layer:head).')
         use_attn_result: bool = Field(False, description="Accepted: a head's result is what is ablated in any case.")
 
     def requires(self, params: Params) -> Sequence[Needed]:

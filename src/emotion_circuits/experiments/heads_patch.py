@@ -40,9 +40,9 @@ class HeadsPatch(Experiment):
     class Params(TextParams):
         """Parameters of ``heads.patch``."""
 
-        head_spec: str = Field(description='Heads as "3:5,7:2" or ranges "0:0-11" (layer:head).')
+        head_spec: str = Field("", description='Heads as "3:5,7:2" or ranges "0:0-11" (layer:head).')
         patch_mode: PatchMode = Field(
-            "result", description="result: the heads' output; v_only: their values; pattern_v: pattern and values."
+            "result", description="result: the heads' output; v_only: their values; pattern_v: pattern and all values."
         )
         patch_at: Literal["last", "emotion-word"] = Field(
             "last", description="Token that is read and written: the last one, or the emotion word and its counterpart."

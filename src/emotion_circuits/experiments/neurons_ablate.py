@@ -25,7 +25,7 @@ class NeuronsAblate(Experiment):
     class Params(TextParams):
         """Parameters of ``neurons.ablate``."""
 
-        neurons: str = Field(description='Neurons as "3:10,12;5:7" (layer:neurons;layer:neurons).')
+        neurons: str = Field("", description='Neurons as "3:10,12;5:7" (layer:neurons;layer:neurons).')
 
     def requires(self, params: Params) -> Sequence[Needed]:
         return required_directions(params)

@@ -1,0 +1,176 @@
+"""Experiments on heads, neurons and circuits, on a model whose circuit was written into its weights."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from conftest import Command
+from emotion_circuits.prompts import load_prompts
+from emotion_circuits.prompts.lexicon import emotion_words, list_lexicons
+from emotion_circuits.scorers._words import read_words
+from emotion_circuits.scorers.emotion_tokens import resolve_emotion_tokens
+from planted_circuits import CONFIRMED, CONFIRMERS, MARKED, PLAIN, READER, SEEN, planted
+
+EMOTION = "apology"
+OPENERS = ("The parcel", "A cup", "The bus", "The dog", "My chair", "The letter", "Our table", "The book")
+PLACES = ("on Tuesday.", "at noon.", "in the morning.", "at the weekend.", "near the window.")
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """Words of the lexicons, the everyday list and the texts are mostly whole tokens."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    words = [w for e in list_lexicons() for w in emotion_words(e)] + [*read_words("everyday")]
+    corpus = [f"a {word}" for word in [*words, MARKED.strip(), PLAIN.strip()] for _ in range(3)]
+    corpus += [f"{a} went{MARKED} and{PLAIN} {b}" for a in OPENERS for b in PLACES for _ in range(3)]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    inner.train_from_iterator(corpus, trainers.BpeTrainer(
+        vocab_size=2600, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False,
+    ))  # fmt: skip
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
+
+
+@pytest.fixture(scope="module")
+def planted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The planted model, whose circuit raises the words of an apology, as a Hugging Face folder."""
+    tokenizer = _tokenizer()
+    lm = planted(tokenizer, opponent=0.0).lm
+    prefixes = [p for p in load_prompts("neutral_pool") if p.split == "fit"]
+    tokens = resolve_emotion_tokens(lm, [EMOTION], prefixes)
+    head = lm.model.get_output_embeddings().weight
+    with torch.no_grad():
+        head[:, [SEEN, CONFIRMED]] = 0.0
+        for ids, sign in ((tokens.ids(EMOTION), 1.0), (tokens.neutral_ids(EMOTION), -1.0)):
+            for column in (SEEN, CONFIRMED):
+                head[list(ids), column] = sign
+    folder = tmp_path_factory.mktemp("planted") / "planted"
+    lm.model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Matched scenarios in three splits; the marked word is the emotion word."""
+    path = tmp_path_factory.mktemp("texts") / "marked.jsonl"
+    rows = []
+    for i, (opener, place) in enumerate(itertools.product(OPENERS, PLACES)):
+        split = ("fit", "fit", "dev", "test")[i % 4]
+        for emotion, word in ((EMOTION, MARKED), ("neutral", PLAIN)):
+            text = f"{opener} went{word} {place}"
+            at = text.index(word) + 1
+            spans = [[at, at + len(word) - 1]] if emotion == EMOTION else []
+            rows.append({"schema": 1, "id": f"{emotion}-{i}", "text": text, "emotion": emotion, "scenario": f"s{i}",
+                         "stratum": "explicit" if spans else "none", "end": ".", "spans": spans, "split": split,
+                         "domain": "test", "source": "test", "language": "en"})  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture
+def run(cli: Command, planted_folder: Path, texts: Path, results: Path) -> Any:
+    """Runs one experiment on the planted model and gives its answer."""
+
+    def call(name: str, *words: object) -> Any:
+        return cli(
+            "run", name, "--model", planted_folder, "--prompts", texts, "--directions.prompts", texts,
+            "--directions.permutations", 99, "--directions.resamples", 200, "--resamples", 200, "--limit", 12,
+            "--results", results, "--device", "cpu", "--json", "--quiet", *words,
+        )  # fmt: skip
+
+    return call
+
+
+def test_the_screen_finds_and_confirms_the_planted_head(run: Any) -> None:
+    found = run("heads.screen", "--top", 2).json
+    assert (found["layers"], found["heads_per_layer"]) == (4, 4)
+    rows = found["scores"]
+    assert len(rows) == 16
+    assert set(rows[0]) == {
+        "emotion", "layer", "head", "delta_attn", "emotion_mean_attn", "neutral_mean_attn", "samples_emotion",
+        "samples_neutral", "direct", "ablation", "ci", "p_bh", "attribution",
+    }  # fmt: skip
+    for key, sign in (("ablation", 1), ("attribution", 1), ("delta_attn", -1)):
+        best = min(rows, key=lambda r: sign * r[key])
+        assert (best["layer"], best["head"]) == (READER.layer, READER.index), key
+    best = min(rows, key=lambda r: r["ablation"])
+    assert best["p_bh"] < 0.001 and best["ci"][1] < 0
+    gates = found["gates"][EMOTION]
+    assert gates["direct_error"] < 1e-4 and gates["attribution"]["valid"]
+    assert {t["mode"] for t in found["confirmation"]} == {"resample", "mean", "zero"}
+    resampled = found["confirmation"][0]
+    assert resampled["change"] < 0 and str(READER) in resampled["components"]
+
+
+def test_ablating_the_planted_head_is_confirmed_and_another_one_is_not(run: Any) -> None:
+    def tested(spec: str) -> Any:
+        found = run("heads.ablate", "--head-spec", spec, "--texts", 3, "--max-tokens", 3).json
+        assert len(found["baseline_texts"]) == len(found["ablation_texts"]) == 3
+        assert f"embedded:{EMOTION}" in found["ablation_metrics"][EMOTION]
+        return found["results"][0]
+
+    # Random sets that share the planted head lower the endpoint too: four of ten pairs of heads here have it not.
+    planted_set, other = tested("1:2,2:0,3:0"), tested("1:0,2:0,3:0")
+    assert planted_set["change"] < 0 and planted_set["ci"][1] < 0
+    assert not other["confirmed"] and other["change"] > planted_set["change"]
+
+
+def test_patching_the_planted_head_recovers_the_endpoint(run: Any) -> None:
+    for mode in ("result", "pattern_v"):
+        words = ("--patch-mode", mode, "--texts", 2, "--max-tokens", 2, "--patch-at", "last")
+        found = run("heads.patch", "--head-spec", "1:2", *words, "--random", 19).json
+        assert found["patch_mode"] == mode and len(found["patched_texts"]) == 2
+        assert found["results"][0]["change"] > 0.5, mode
+
+
+def test_saliency_finds_the_planted_neurons_and_ablation_confirms_them(run: Any) -> None:
+    planted_neurons = {(n.layer, n.index) for n in CONFIRMERS}
+    found = run("neurons.saliency", "--top", 2, "--confirm", "gradient").json
+    top = {(r["layer"], r["neuron"]) for r in found["neurons"] if r["score"] == "gradient"}
+    assert top == planted_neurons
+    assert found["confirmation"][0]["confirmed"]
+    ablated = run("neurons.ablate", "--neurons", "3:5,17", "--texts", 0).json
+    assert ablated["results"][0]["confirmed"] and ablated["results"][0]["beaten"] > 95
+
+
+def test_ov_qk_names_the_head_its_sources_and_how_qk_was_read(run: Any) -> None:
+    words = ("--top", 2, "--texts", 2, "--max-tokens", 2, "--layer", 2, "--position", "last")
+    found = run("circuit.ov-qk", *words, "--random", 19).json["results"][0]
+    assert found["heads"][0] == str(READER)
+    assert found["qk_method"] == "measured"
+    first = next(r for r in found["source_tokens"] if r["head"] == str(READER) and r["source"] == "prompts")
+    assert first["tokens"].split()[0] == MARKED.strip()
+
+
+def test_the_circuit_holds_the_planted_head_and_is_faithful(run: Any, results: Path) -> None:
+    found = run("circuit.report", "--size", 4, "--random", 19).json["results"][0]
+    assert str(READER) in {n["node"] for n in found["nodes"]}
+    assert found["faithfulness"] > 0.8 and found["cmd"] < 0.3
+    (graph,) = results.glob("*/*/circuit.report/*/graph-apology.json")
+    assert json.loads(graph.read_text(encoding="utf-8"))["metadata"]["slug"].endswith(EMOTION)
+    (report,) = results.glob("*/*/circuit.report/*/circuits.md")
+    assert "| 1:2 |" in report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("spec", ["12:99", "a:b", "1:2,1:2", "1:3-0"])
+def test_wrong_heads_get_the_grid(run: Any, spec: str) -> None:
+    for name in ("heads.ablate", "heads.patch"):
+        run(name, "--head-spec", spec).refused(2, "4 layers × 4 heads")
+
+
+def test_wrong_neurons_get_the_grid(run: Any) -> None:
+    run("neurons.ablate", "--neurons", "3:99").refused(2, "24 neurons per layer")
