@@ -1,0 +1,412 @@
+"""The steering experiments through the command line, on a tiny random model whose tokenizer knows the emotions' words.
+
+A random model holds no emotions, so what is tested here is that every experiment runs, what it prints and keeps, what
+it refuses, and that it resumes; that the numbers mean what they say is tested on a planted direction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from transformers.utils import logging as transformers_logging
+
+from emotion_circuits.prompts import load_prompts
+from emotion_circuits.prompts.lexicon import emotion_words, list_lexicons
+from emotion_circuits.scorers._words import read_words
+from emotion_circuits.store.tensors import open_tensors
+from tiny_models import tiny_model
+
+EXPERIMENTS = ("sweep", "steer", "compare", "controls", "real-world", "swap", "iterative", "patch")
+ROW = {
+    "emotion", "layer", "alpha", "effect", "ci", "effect_embedded", "ci_embedded", "rank_p_isotropic",
+    "rank_p_covariance", "rank_p_shuffled", "wrong_way", "ppl_ratio", "rep4", "distinct2", "empty", "damage_ok",
+    "prompting_effect",
+}  # fmt: skip
+"""Keys of a tested cell that other programs read."""
+
+PROFILE = """
+title = "Steering"
+models = ["{model}"]
+
+[[experiment]]
+name = "directions"
+prompts = "baseline"
+scenarios = 20
+permutations = 99
+resamples = 200
+"""
+
+SMALL = ("--max-new-tokens", 5, "--scenarios", 3, "--emotions", "gratitude", "anger")
+SWEEP = (*SMALL, "--layers", 0, 1, "--strengths", -0.4, 0, 0.4, "--samples", 2, "--random", 19)
+WORDS: dict[str, tuple[object, ...]] = {
+    "sweep": SWEEP,
+    "steer": ("--text", "The parcel came on Monday and", "--max-new-tokens", 5, "--strengths", -0.4, 0, 0.4),
+    "compare": (*SMALL, "--layers", 0, 1, "--strengths", -0.2, 0, 0.2, "--effect", 0.05, "--resamples", 200,
+                "--positions", "last", "mean-content"),
+    "controls": (*(f"--sweep.{str(w)[2:]}" if str(w).startswith("--") else w for w in SWEEP), "--generated", 2,
+                 "--resamples", 200, "--permutations", 99),
+    "real-world": ("--max-new-tokens", 5, "--scenarios", 8, "--layer", 1, "--resamples", 200, "--permutations", 99),
+    "swap": ("--max-new-tokens", 5, "--scenarios", 4, "--layers", 0, 1, "--resamples", 200, "--permutations", 99),
+    "iterative": ("--max-new-tokens", 10, "--scenarios", 3, "--resamples", 200, "--permutations", 99,
+                  "--schedule", "decay", "--decay-rate", 0.5, "--log-activations"),
+    "patch": ("--prompts", "extended", "--scenarios", 6, "--layers", 0, 2, "--positions", "last", "all",
+              "--resamples", 200),
+}  # fmt: skip
+
+
+def worded_tokenizer() -> Any:
+    """Words of the lexicons and the everyday list are mostly whole tokens: the endpoint finds its tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    words = [w for e in list_lexicons() for w in emotion_words(e)] + list(read_words("everyday"))
+    corpus = [f"a {word}" for word in words for _ in range(3)] + [p.text for p in load_prompts("neutral_pool")[:12]]
+    trainer = trainers.BpeTrainer(
+        vocab_size=2500, special_tokens=["<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    inner.train_from_iterator(corpus, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", bos_token="<eos>")
+
+
+@pytest.fixture(scope="session")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of three layers with random weights and that tokenizer, as a folder."""
+    folder = tmp_path_factory.mktemp("models") / "worded-llama"
+    tokenizer = worded_tokenizer()
+    transformers_logging.disable_progress_bar()
+    tiny_model("llama", tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    transformers_logging.enable_progress_bar()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_profile(tmp_path_factory: pytest.TempPathFactory, worded: Path) -> Path:
+    path = tmp_path_factory.mktemp("profiles") / "steering.toml"
+    path.write_text(PROFILE.format(model=worded), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results that all tests add to: directions are fitted once."""
+    return tmp_path_factory.mktemp("steering")
+
+
+@pytest.fixture
+def command(cli: Any, embedded: Any, worded: Path, small_profile: Path, shared_results: Path) -> Any:
+    """``command(experiment, *words, results=…)`` with the model, the profile and the results of these tests."""
+    embedded("minilm")
+
+    def run(name: str, *words: object, results: Path = shared_results) -> Any:
+        return cli(*line(name, worded, small_profile, results), *words)
+
+    return run
+
+
+def line(name: str, model: Path, profile: Path, results: Path) -> list[str]:
+    return [*map(str, ("run", name, "--model", model, "--profile", profile, "--results", results, "--quiet"))]
+
+
+def folder_of(results: Path, experiment: str) -> Path:
+    return sorted(
+        (p.parent for p in results.glob(f"*/*/{experiment}/*/done.json")), key=lambda p: p.stat().st_mtime
+    )[-1]  # fmt: skip
+
+
+# ---- all eight ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", [e for e in EXPERIMENTS if e != "patch"])
+def test_every_experiment_runs_and_keeps_what_it_found(command: Any, shared_results: Path, name: str) -> None:
+    answer = command(name, *WORDS[name], "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert found["test"] if name == "sweep" else found["results"]
+    folder = folder_of(shared_results, name)
+    summary = json.loads((folder / "summary.json").read_text())
+    section = json.loads((folder / "section.json").read_text())
+    assert summary["verdicts"] and all(isinstance(v, str) for v in summary["verdicts"])
+    assert section["tables"]
+    if name != "steer":
+        import pandas as pd
+
+        observed = pd.read_parquet(folder / "observations.parquet")
+        assert len(observed) and np.isfinite(observed["value"]).all()
+    again = command(name, *WORDS[name], "--json")
+    assert again.json == found
+
+
+def test_the_sweep_prints_the_row_that_other_programs_read(command: Any, shared_results: Path) -> None:
+    found = command("sweep", *SWEEP, "--json").json
+    assert [row["emotion"] for row in found["test"]] == ["gratitude", "anger"]
+    for row in found["test"]:
+        assert set(row) >= ROW
+        assert row["layer"] in (0, 1) and row["alpha"] == 0.4
+        assert row["ci"][0] <= row["effect"] <= row["ci"][1]
+        assert row["ci_embedded"] is None or row["ci_embedded"][0] <= row["effect_embedded"] <= row["ci_embedded"][1]
+        for family in ("isotropic", "covariance", "shuffled"):
+            assert 1 / 20 <= row[f"rank_p_{family}"] <= 1
+        assert 0 <= row["wrong_way"] <= 1 and 0 <= row["rep4"] <= 1 and isinstance(row["damage_ok"], bool)
+    plan = json.loads((folder_of(shared_results, "sweep") / "sweep.json").read_text())
+    assert set(plan) == {"baseline_summary", "aggregated_metrics", "delta_metrics", "sweep_results"}
+    assert len(plan["sweep_results"]) == 2 * 2 * 2
+    assert (folder_of(shared_results, "sweep") / "emotion-tokens.json").exists()
+
+
+def test_random_control_texts_and_paired_rows_are_csv_files(command: Any, shared_results: Path) -> None:
+    import pandas as pd
+
+    assert command("controls", *WORDS["controls"]).code == 0
+    folder = folder_of(shared_results, "controls")
+    effects, each = (pd.read_csv(folder / f"{n}.csv") for n in ("effects", "distributions"))
+    assert {"emotion", "scorer", "arm", "against", "mean_diff", "g_z", "p_permutation", "ci_low"} <= set(effects)
+    assert {"baseline", "+v", "-v", "prompting", "random: isotropic"} <= set(each["arm"])
+
+
+def test_activations_of_every_step_are_logged_on_request(command: Any, shared_results: Path) -> None:
+    assert command("iterative", *WORDS["iterative"]).code == 0
+    logged = open_tensors(folder_of(shared_results, "iterative") / "activations.safetensors")
+    assert logged and all(a.shape[1] == 32 and 1 <= a.shape[0] <= 10 for a in logged.values())
+
+
+def test_patching_a_model_without_emotions_is_refused_by_its_denominator(command: Any) -> None:
+    """Recovery is a share of a difference that a random model does not have."""
+    command("patch", *WORDS["patch"]).refused(2, "not separated from 0")
+
+
+def test_the_plan_grid_is_the_plans(command: Any, tmp_path: Path, shared_results: Path) -> None:
+    words = ("--grid", "plan", *SMALL, "--texts", "declared", "--samples", 1, "--random", 0, "--json")
+    found = command("sweep", *words, "--layers", 1).json
+    assert found["unit"] == "raw" and found["strengths"] == [-2, -1, -0.5, 0, 0.5, 1, 2]
+
+
+# ---- refusals -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "words", "parts"),
+    [
+        ("sweep", ("--strengths", "nan", "0", "1"), ("strength", "nan")),
+        ("sweep", ("--strengths", "-0.3", "0", "0.2"), ("symmetric",)),
+        ("sweep", ("--strengths", "0"), ("symmetric",)),
+        ("steer", ("--strengths", "inf"), ("strength", "inf")),
+        ("sweep", ("--layers", "0", "7"), ("7", "layers")),
+        ("steer", ("--layer", "99"), ("99",)),
+        ("sweep", ("--max-new-tokens", "0"), ("--max-new-tokens", "greater than or equal to 1")),
+        ("sweep", ("--emotions", "gratitud"), ("gratitud",)),
+        ("steer", ("--emotion", "hunger"), ("hunger",)),
+        ("sweep", ("--at", "somewhere"), ("somewhere",)),
+        ("sweep", ("--at", "mean-content"), ("cannot be steered",)),
+        ("sweep", ("--position", "all"), ("all",)),
+        ("sweep", ("--schedule", "sometimes"), ("sometimes",)),
+        ("sweep", ("--prompts", "nothing-like-this"), ("nothing-like-this",)),
+        ("steer", ("--text", " "), ("no text",)),
+        ("steer", ("--chat",), ("chat template",)),
+        ("compare", ("--positions", "last"), ("nothing to compare",)),
+        ("patch", ("--positions", "generated"), ("generated",)),
+        ("swap", ("--at", "all"), ("one token",)),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_paragraph(command: Any, name: str, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    answer = command(name, *words)
+    answer.refused(2, *parts)
+
+
+def test_an_empty_list_of_strengths_is_refused(cli: Any, worded: Path, tmp_path: Path) -> None:
+    path = tmp_path / "empty.toml"
+    path.write_text(PROFILE.format(model=worded) + '\n[[experiment]]\nname = "sweep"\nstrengths = []\n')
+    cli(*line("sweep", worded, path, tmp_path / "r")).refused(2, "strengths is empty")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "part"),
+    [
+        ({"v": np.ones(33, np.float32)}, {}, "32 wide"),
+        ({"v": np.ones(32, np.float32), "w": np.ones(32, np.float32)}, {}, "2 tensors"),
+        ({"v": np.ones(32, np.float32)}, {"weights": "0" * 64}, "another model"),
+        ({"v": np.zeros(32, np.float32)}, {}, "no direction"),
+    ],
+)
+def test_vector_files_that_do_not_fit_are_refused(
+    command: Any, tmp_path: Path, tensors: Any, metadata: Any, part: str
+) -> None:
+    save_file(tensors, tmp_path / "v.safetensors", metadata)
+    command("steer", *WORDS["steer"], "--vector", tmp_path / "v.safetensors").refused(2, part)
+
+
+def test_a_vector_of_ones_own_is_added(command: Any, tmp_path: Path) -> None:
+    save_file({"v": np.ones(32, np.float32)}, tmp_path / "v.safetensors")
+    found = command("steer", *WORDS["steer"], "--vector", tmp_path / "v.safetensors", "--json").json
+    assert len(found["results"]) == 3
+
+
+@pytest.mark.parametrize("content", ["", '{"text": "only one"}\n'])
+def test_a_prompts_file_without_prompts_is_refused(command: Any, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(content)
+    answer = command("sweep", "--prompts", path)
+    assert answer.code in (1, 2) and "error: " in answer.err and "\n  → " in answer.err
+
+
+def test_an_evaluator_that_is_not_available_is_said_and_nothing_takes_its_place(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emotion_circuits.errors import ModelError
+    from emotion_circuits.scorers import embedded as module
+
+    def unavailable(*args: object, **options: object) -> None:
+        raise ModelError("the encoder cannot be fetched", "connect, or give --cache")
+
+    monkeypatch.setattr(module.EmbeddedScorer, "load", unavailable)
+    command("steer", *WORDS["steer"], results=tmp_path).refused(1, "cannot be fetched")
+    assert not list(tmp_path.glob("*/*/steer/*/done.json"))
+
+
+# ---- resuming -----------------------------------------------------------------------------------------------------
+KILLED = """
+import os, signal, sys
+import emotion_circuits.experiments._measure as measure
+from emotion_circuits.cli import main
+from emotion_circuits.store import tensors
+
+after, *words = sys.argv[1:]
+tensors.FLUSH_BYTES = 0
+write = measure.Measure._generate_chunk
+written = []
+
+def counted(*args):
+    write(*args)
+    written.append(1)
+    if len(written) == int(after):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+measure.Measure._generate_chunk = counted
+main(words)
+"""
+NUMBERS = ("summary.json", "sweep.json", "observations.parquet", "grid.safetensors", "random_effects.safetensors")
+
+
+def numbers(results: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in results.glob("*/*/sweep/*/*") if p.name in NUMBERS}
+
+
+def texts(results: Path) -> list[dict[str, Any]]:
+    (path,) = results.glob("*/*/sweep/*/generations.jsonl")
+    return [json.loads(row) for row in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_killed_sweep_goes_on_and_finds_the_same_numbers(
+    command: Any, worded: Path, small_profile: Path, tmp_path: Path
+) -> None:
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    words = [*map(str, (*SWEEP, "--rows", 7))]
+    assert command("sweep", *words, results=once).code == 0
+    code = [sys.executable, "-c", KILLED, "4", *line("sweep", worded, small_profile, twice), *words]
+    done = subprocess.run(code, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    kept = texts(twice)
+    assert kept and not list(twice.glob("*/*/sweep/*/done.json"))
+    assert command("sweep", *words, results=twice).code == 0
+    assert texts(twice)[: len(kept)] == kept, "finished texts were written again"
+    key = [(t["step"], t["prompt"], t["condition"], t["sample"]) for t in texts(twice)]
+    assert len(key) == len(set(key))
+    assert numbers(twice) == numbers(once)
+
+
+def test_the_same_command_twice_measures_once(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from emotion_circuits.experiments._measure import Measure
+
+    first = command("sweep", *SWEEP, "--json").json
+
+    def never(*args: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(Measure, "score", never)
+    monkeypatch.setattr(Measure, "generate", never)
+    assert command("sweep", *SWEEP, "--json").json == first
+
+
+def test_rows_change_rounding_only(command: Any, shared_results: Path, tmp_path: Path) -> None:
+    a = command("sweep", *SWEEP, "--json").json
+    b = command("sweep", *SWEEP, "--rows", 3, "--json", results=tmp_path).json
+    assert [r["layer"] for r in a["test"]] == [r["layer"] for r in b["test"]]
+    for x, y in zip(a["test"], b["test"], strict=True):
+        assert x["effect"] == pytest.approx(y["effect"], abs=1e-4)
+        assert x["prompting_effect"] == pytest.approx(y["prompting_effect"], abs=1e-4)
+
+
+# ---- what a tested cell says, on planted numbers --------------------------------------------------------------------
+def planted(odd: float, even: float = 0.0, *, loops: bool = False, random_odd: float = 0.0) -> dict[str, Any]:
+    """The tested row of a cell whose endpoint moves by ``±odd + even`` on 25 prompts, among 199 random vectors."""
+    from emotion_circuits.experiments._cell import Cell, CellScores, RandomArm
+    from emotion_circuits.experiments._grid import Choice, Tested
+    from emotion_circuits.experiments._sweep_numbers import tested_row
+    from emotion_circuits.experiments._texts import ScoredTexts, damage_of
+    from emotion_circuits.stats import permutation_p
+    from emotion_circuits.types import Prompt
+
+    rng = np.random.default_rng(0)
+    prompts = tuple(Prompt(str(i), "x", split="test") for i in range(25))
+    noise = {arm: rng.normal(0, 0.1, 25) for arm in ("baseline", "+v", "-v", "prompting")}
+    scores = {arm: noise[arm] + {"+v": even + odd, "-v": even - odd}.get(arm, 0.0) for arm in noise}
+    effects = rng.normal(random_odd, 0.3, 199)
+    truth = np.array(((scores["+v"] - scores["-v"]) / 2).mean())
+    p = float(permutation_p(truth, effects, "greater"))
+    arms = [RandomArm(f, "norm", 1.0, effects, p, 0.1) for f in ("isotropic", "covariance", "shuffled")]
+    cell = Cell("anger", 1, 0.3, 3.0)
+    conditions = ("baseline", "+v", "-v")
+
+    def texts(steered: float) -> ScoredTexts:
+        shape = (25, 3, 2)
+        moved = rng.normal(0, 0.05, shape) + np.array([0, odd, -odd])[None, :, None]
+        repeated = np.broadcast_to(np.array([0.0, steered, 0.0])[None, :, None], shape)
+        # A loop has an unremarkable perplexity; that it repeats itself is what gives it away.
+        values = {"embedded:anger": moved, "lexicon:anger": moved, "log_perplexity": np.full(shape, 2.0),
+                  "rep4": repeated, "distinct2": 1 - repeated, "empty": np.zeros(shape)}  # fmt: skip
+        return ScoredTexts(prompts, conditions, (), values)
+
+    written = texts(0.8 if loops else 0.0)
+    damage = damage_of(written, "baseline", "+v")
+    choice = Choice(cell, odd, odd, damage, damage.ok, 1.0)
+    scored = CellScores(cell, prompts, scores, {"+v": 0.1}, tuple(arms))
+    return tested_row(Tested(choice, scored, written, written, damage))
+
+
+def test_a_planted_direction_is_established() -> None:
+    row = planted(2.0)
+    assert row["established"] and row["damage_ok"]
+    assert row["effect"] == pytest.approx(2.0, abs=0.1) and row["ci"][0] > 0
+    assert row["wrong_way"] == 0 and row["rank_p_covariance"] == 1 / 200
+
+
+def test_a_vector_no_better_than_random_ones_is_not_established() -> None:
+    row = planted(0.3, random_odd=0.3)
+    assert row["ci"][0] > 0 and row["rank_p_isotropic"] > 0.05
+    assert not row["established"]
+
+
+def test_a_pure_even_effect_is_disruption_and_not_established() -> None:
+    row = planted(0.0, even=5.0)
+    assert row["even"] == pytest.approx(5.0, abs=0.2)
+    assert abs(row["effect"]) <= 0.1 and not row["established"]
+
+
+def test_an_effect_against_the_emotion_is_not_established() -> None:
+    row = planted(-2.0)
+    assert row["wrong_way"] == 1 and not row["established"]
+
+
+def test_loops_are_refused_however_large_the_effect() -> None:
+    row = planted(2.0, loops=True)
+    assert row["ppl_ratio"] == 1 and not row["damage_ok"] and not row["established"]
