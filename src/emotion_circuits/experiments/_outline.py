@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from emotion_circuits.experiments._contract import PairExperiment
 from emotion_circuits.experiments._profiles import Profile
+from emotion_circuits.experiments._registry import find_experiment
 from emotion_circuits.experiments._runner import Prepared, Workbench, prepare
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ def outline(profile: Profile, bench: Workbench, overrides: Mapping[str, Any] | N
     """Every run of a study on one model, required ones first, each once."""
     cells: dict[str, Cell] = {}
     for name, _ in profile.experiments:
+        if isinstance(find_experiment(name), PairExperiment):
+            continue  # of two models: its own work is linear algebra on captures
         for prepared in _in_order(prepare(name, profile.params(name, overrides), bench)):
             cells.setdefault(prepared.run.key, _cell(prepared, bench))
     return list(cells.values())

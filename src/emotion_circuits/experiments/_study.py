@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.experiments._contract import PairExperiment
 from emotion_circuits.experiments._memory import is_out_of_memory, out_of_memory
+from emotion_circuits.experiments._pair_runner import ModelSlot, PairBench, run_pair_experiment
 from emotion_circuits.experiments._profiles import Profile
+from emotion_circuits.experiments._registry import find_experiment
 from emotion_circuits.experiments._runner import Progress, Workbench, default_scorer, no_progress, run_experiment
 
 if TYPE_CHECKING:
@@ -67,29 +71,65 @@ def run_study(
     per finished experiment.
     """
     study = Study(profile)
+    single, paired = _kinds(profile)
+    sound = []
     for model in models:
         loaded = functools.cache(functools.partial(load, model))
         bench = Workbench(store, profile.name, loaded, seed, rows, force, progress, scorer)
-        for experiment, _ in profile.experiments:
-            failure: Failure | None = None
-            try:
-                run = run_experiment(experiment, profile.params(experiment, overrides), bench)
-            except EmotionCircuitsError as error:
-                failure = Failure(model, experiment, error)
-            except Exception as error:  # noqa: BLE001 - one model's defect must not lose the models after it
-                failure = Failure(model, experiment, _unforeseen(model, error))
-            if failure is not None:
-                log.error("%s on %s failed: %s", experiment, model, failure.error)
-                study.failures.append(failure)
-                _leave_log(store, profile.name, failure)
+        for experiment in single:
+            found = _attempt(model, experiment, functools.partial(
+                run_experiment, experiment, profile.params(experiment, overrides), bench))  # fmt: skip
+            if isinstance(found, Failure):
+                _failed(study, store, found, model)
                 break
-            study.runs.append(run)
+            study.runs.append(found)
             study.sources[bench.lm.name] = bench.lm.source
-            for verdict in run.read_summary()["verdicts"]:
+            for verdict in found.read_summary()["verdicts"]:
                 report(verdict)
         else:
+            sound.append(model)
             _clear_log(store, profile.name, model)
+        del loaded, bench  # one model in memory at a time
+    for names in itertools.permutations(sound, 2) if paired else ():
+        slots = [ModelSlot(functools.partial(load, name)) for name in names]
+        pair = PairBench(Workbench(store, profile.name, slots[0], seed, rows, force, progress, scorer), *slots)
+        shown = " → ".join(names)
+        for experiment in paired:
+            found = _attempt(shown, experiment, functools.partial(
+                run_pair_experiment, experiment, profile.params(experiment, overrides), pair))  # fmt: skip
+            if isinstance(found, Failure):
+                _failed(study, store, found, names)
+                break
+            study.runs.append(found)
+            study.sources.update({slot.identity.name: slot.identity.source for slot in slots})
+            for verdict in found.read_summary()["verdicts"]:
+                report(verdict)
+        else:
+            _clear_log(store, profile.name, names)
     return study
+
+
+def _kinds(profile: Profile) -> tuple[list[str], list[str]]:
+    """The profile's experiments on one model, and those on ordered pairs of models."""
+    names = [name for name, _ in profile.experiments]
+    paired = [name for name in names if isinstance(find_experiment(name), PairExperiment)]
+    return [name for name in names if name not in paired], paired
+
+
+def _attempt(model: str, experiment: str, run: Callable[[], Run]) -> Run | Failure:
+    """The finished run, or why there is none: nothing that fails on one model may lose those after it."""
+    try:
+        return run()
+    except EmotionCircuitsError as error:
+        return Failure(model, experiment, error)
+    except Exception as error:  # noqa: BLE001 - one model's defect must not lose the models after it
+        return Failure(model, experiment, _unforeseen(model, error))
+
+
+def _failed(study: Study, store: Store, failure: Failure, model: str | tuple[str, ...]) -> None:
+    log.error("%s on %s failed: %s", failure.experiment, failure.model, failure.error)
+    study.failures.append(failure)
+    _leave_log(store, study.profile.name, failure, model)
 
 
 def _unforeseen(model: str, error: Exception) -> EmotionCircuitsError:
@@ -105,7 +145,7 @@ def _unforeseen(model: str, error: Exception) -> EmotionCircuitsError:
     return failure
 
 
-def _leave_log(store: Store, profile: str, failure: Failure) -> None:
+def _leave_log(store: Store, profile: str, failure: Failure, model: str | tuple[str, ...]) -> None:
     """What went wrong, beside the model's runs: a model that could not even be loaded has no run folder."""
     from emotion_circuits.errors import StoreError
     from emotion_circuits.store import append_jsonl, write_json
@@ -115,12 +155,12 @@ def _leave_log(store: Store, profile: str, failure: Failure) -> None:
     record = {"time": now(), "model": failure.model, "experiment": failure.experiment, "type": type(error).__name__,
               "message": error.what, "fix": error.fix}  # fmt: skip
     with suppress(StoreError):  # results that cannot be written are the failure itself
-        folder = _model_folder(store, profile, failure.model)
+        folder = _model_folder(store, profile, model)
         write_json(folder / FAILED, record)
         append_jsonl(folder / FAILURES, [{**record, "traceback": "".join(traceback.format_exception(error))}])
 
 
-def _clear_log(store: Store, profile: str, model: str) -> None:
+def _clear_log(store: Store, profile: str, model: str | tuple[str, ...]) -> None:
     """A model that went through has not failed; what happened before stays in its log."""
     with suppress(OSError):
         (_model_folder(store, profile, model) / FAILED).unlink(missing_ok=True)
@@ -134,7 +174,8 @@ def read_failures(store: Store, profile: str) -> list[Failure]:
     return [Failure(r["model"], r["experiment"], EmotionCircuitsError(r["message"], r["fix"])) for r in records]
 
 
-def _model_folder(store: Store, profile: str, model: str) -> Path:
-    from emotion_circuits.store import model_folder, slug
+def _model_folder(store: Store, profile: str, model: str | tuple[str, ...]) -> Path:
+    from emotion_circuits.store import slug
 
-    return store.root / slug(profile) / model_folder(model)
+    parts = (model,) if isinstance(model, str) else model
+    return store.root / slug(profile) / "--".join(slug(part) for part in parts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from emotion_circuits import __version__
-from emotion_circuits.types import Report, Section, Verdict
+from emotion_circuits.types import Figure, Report, Section, Verdict
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Study
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = {
     1: ("Where is each emotion?", ("directions",)),
-    2: ("Is it shared between models?", ()),
+    2: ("Is it shared between models?", ("transfer",)),
     3: ("Does it cause what the model writes?", ("sweep",)),
     4: ("Which parts carry it?", ()),
 }
@@ -73,7 +73,7 @@ def assemble_report(study: Study, command: str) -> Report:
         title=profile.title,
         profile=profile.name,
         verdicts=verdicts(study),
-        sections=[*sections, *_failures(study)],
+        sections=[*_pairs(study), *sections, *_failures(study)],
         methods=methods(study.runs),
         command=command.strip(),
         provenance=_provenance(study),
@@ -97,15 +97,43 @@ def verdicts(study: Study) -> list[Verdict]:
     found = []
     for number, (question, names) in QUESTIONS.items():
         answers = [
-            f"{'' if len(study.sources) == 1 else run.model + ': '}{line}"
+            f"{'' if len(study.sources) == 1 or run.experiment == 'transfer' else run.model + ': '}{line}"
             for run in study.runs
             if run.experiment in names
             for line in run.read_summary()["verdicts"]
         ]
         planned = {name for name, _ in study.profile.experiments} & {*names}
+        if number == 2 and planned and len(study.sources) < 2:
+            found.append(Verdict(f"Question {number}. {question}", answers, "" if answers else _second_model(study)))
+            continue
         reason = "did not finish" if planned else "not part of this study" if names else "not part of the study yet"
         found.append(Verdict(f"Question {number}. {question}", answers, "" if answers else reason))
     return found
+
+
+def _second_model(study: Study) -> str:
+    """Which flag brings a second model into the study."""
+    other = "smollm2-135m" if "gemma-3-270m" in study.sources else "gemma-3-270m"
+    return "did not finish" if len(study.failures) else f"not asked: add --model {other}"
+
+
+def _pairs(study: Study) -> Sequence[Section]:
+    """The matrix of verdicts over all ordered pairs of models."""
+    found = [run.read_summary() for run in study.runs if run.experiment == "transfer"]
+    if not found:
+        return ()
+    rows = [
+        {"row": s["source"], "column": s["target"], "value": s["tau"],
+         "label": f"{s['verdict']} ({'–' if s['tau'] is None else format(s['tau'], '.2f')})"}
+        for s in found
+    ]  # fmt: skip
+    figure = Figure(
+        "verdicts", "matrix", "Verdicts of all ordered pairs",
+        "τ: 0 is the highest floor (shuffled maps, untrained target, embedding layers), 1 a probe of the target's own.",
+        "Matrix of verdicts, sources in rows, targets in columns.", rows, {"x": "target", "y": "source", "value": "τ"},
+    )  # fmt: skip
+    sentences = [f"{s['source']} → {s['target']}: {s['verdict']}." for s in found]
+    return (Section("pairs", "Which models share emotions", sentences, [figure]),)
 
 
 def _section(run: Run) -> Section | None:

@@ -1,0 +1,138 @@
+"""Experiments on two models: random ones of different widths, depths and tokenizers, and the embedded ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from emotion_circuits.experiments.shared_texts import SharedTextsParams, layer_grid
+from emotion_circuits.models import LM
+from emotion_circuits.models.untrained import UntrainedTwin
+from tiny_models import metaspace_tokenizer
+
+SMALL = ("--scenarios", 20, "--permutations", 99, "--resamples", 100, "--depths", 0, 1, "--map-size", 70, "--quiet")
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another width, depth and tokenizer than ``model``."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-other"
+    tokenizer = metaspace_tokenizer()
+    torch.manual_seed(5)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=5, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=256, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_random_models_share_nothing_and_the_json_is_whole(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:
+    words = ("run", "transfer", "--source", model, "--target", other, "--results", tmp_path, *SMALL)
+    found = cli(*words, "--json").json
+    assert found["verdict"] in ("not shared", "not identified", "inconclusive")
+    assert set(found["floor"]) == {"shuffled", "untrained", "embedding_target", "embedding_source"}
+    assert set(found["p"]) == {"relabel", "shuffled_map", "covariance", "above_floor", "max"}
+    assert found["d"] == [32, 48] and set(found["strata"]) == {"explicit", "implicit"}
+    assert {e["emotion"] for e in found["per_emotion"]} == {
+        "gratitude", "anger", "apology", "joy", "sadness", "fear", "pride",
+    }  # fmt: skip
+    assert {"emotion", "verdict", "tau", "auroc_transfer", "auroc_native", "cosine"} <= set(found["per_emotion"][0])
+    assert found["layer_pair"]["grid"]["target"] == [0, 2], "never the last two layers"
+    (done,) = tmp_path.glob("*/tiny-llama*--tiny-other*/transfer/*/done.json")
+    before = done.stat().st_mtime_ns
+    assert cli(*words, "--json").json == found and done.stat().st_mtime_ns == before, "finished work is reused"
+    captured = [p.parents[2].name for p in tmp_path.glob("*/*/shared-texts/*/done.json")]
+    assert sorted(n.split("-")[1] for n in captured) == ["llama", "other", "other"], "each model and the untrained twin"
+
+
+def test_too_few_neutral_texts_are_not_identified(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:
+    words = [w if w != 70 else 30 for w in SMALL]
+    found = cli("run", "transfer", "--source", model, "--target", other, "--results", tmp_path, *words, "--json").json
+    assert found["verdict"] == "not identified" and found["transfer"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--source", "x"), ("--target is missing",)),
+        (("--source", "x", "--target", "y", "--both", "--target-untrained"), ("no way back",)),
+        (("--source", "x", "--target", "y", "--emotions", "joy"), ("1 emotion(s)",)),
+        (("--source", "x", "--target", "y", "--on", "missing.csv"), ("missing.csv",)),
+    ],
+)
+def test_wrong_requests_are_refused_before_a_model_is_loaded(
+    cli: Any, words: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    cli("run", "transfer", *words, "--offline").refused(2, *parts)
+
+
+def test_nan_activations_are_named(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:
+    broken = LlamaForCausalLM.from_pretrained(other)
+    with torch.no_grad():
+        broken.model.layers[0].mlp.down_proj.weight.fill_(float("nan"))
+    folder = tmp_path / "broken"
+    broken.save_pretrained(folder)
+    metaspace_tokenizer().save_pretrained(folder)
+    answer = cli("run", "transfer", "--source", model, "--target", folder, "--results", tmp_path / "r", *SMALL)
+    answer.refused(1, "broken")
+
+
+def test_own_texts_replace_the_profiles(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    rows = [
+        {"text": f"A line number {i} about {e}.", "emotion": e} for e in ("joy", "fear", "pride") for i in range(40)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = ("--source", model, "--target", other, "--on", path, "--results", tmp_path / "r", *SMALL, "--json")
+    found = cli("run", "transfer", *words).json
+    assert found["emotions"] == ["fear", "joy", "pride"] and found["strata"]["implicit"] is None, (
+        "words name the emotion"
+    )
+
+
+def test_study_of_two_models_has_a_matrix_of_verdicts(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "two.toml"
+    profile.write_text(
+        'title = "Two"\n[[experiment]]\nname = "transfer"\nscenarios = 20\npermutations = 99\nresamples = 100\n'
+        "depths = [0.5]\nmap_size = 60\n", encoding="utf-8",
+    )  # fmt: skip
+    words = ("study", profile, "--results", tmp_path / "r", "--quiet", "--json", "--model", model)
+    found = cli(*words, other).json
+    answers = found["verdicts"][1]["answers"]
+    assert sum("by emotion" in a for a in answers) == 2, "both directions"
+    assert "Verdicts of all ordered pairs" in Path(found["report"]).read_text(encoding="utf-8")
+
+
+def test_untrained_twin_is_deterministic_and_another_model(tiny: Callable[..., LM]) -> None:
+    lm = tiny("llama")
+    one, again, two = (UntrainedTwin.of(lm).build(seed) for seed in (0, 0, 1))
+    assert one.fingerprint == again.fingerprint != two.fingerprint != lm.fingerprint
+    assert one.n_layers == lm.n_layers and one.prefix_ids == lm.prefix_ids
+
+
+def test_layer_grid_leaves_the_last_two_layers_out() -> None:
+    assert layer_grid(18, SharedTextsParams())[-1] <= 15
+    assert layer_grid(2, SharedTextsParams()) == (0, 1)
+
+
+def test_trained_target_exceeds_its_untrained_twin(cli: Any, embedded: Callable[..., Any], tmp_path: Path) -> None:
+    """Planted-truth test 30 on the embedded models, one layer pair."""
+    for alias in ("smollm2-135m", "gemma-3-270m"):
+        embedded(alias)
+    found = cli(
+        "run", "transfer", "--source", "smollm2-135m", "--target", "gemma-3-270m", "--results", tmp_path, "--quiet",
+        "--depths", 0.5, "--permutations", 99, "--resamples", 200, "--json",
+    ).json  # fmt: skip
+    gap = found["differences"]["untrained"]
+    assert gap["estimate"] >= 0.12 and gap["low"] > 0
+    assert found["similarity"]["cka"]["p"] <= 0.05 and found["similarity"]["cka_untrained"]["p"] <= 0.05
+    assert np.isfinite(found["tau"])
