@@ -131,7 +131,7 @@ def test_ablating_the_planted_head_is_confirmed_and_another_one_is_not(run: Any)
 
 def test_patching_the_planted_head_recovers_the_endpoint(run: Any) -> None:
     for mode in ("result", "pattern_v"):
-        words = ("--patch-mode", mode, "--texts", 2, "--max-tokens", 2, "--patch-at", "last")
+        words = ("--patch-mode", mode, "--texts", 2, "--max-tokens", 2, "--position", "last")
         found = run("heads.patch", "--head-spec", "1:2", *words, "--random", 19).json
         assert found["patch_mode"] == mode and len(found["patched_texts"]) == 2
         assert found["results"][0]["change"] > 0.5, mode
@@ -148,7 +148,7 @@ def test_saliency_finds_the_planted_neurons_and_ablation_confirms_them(run: Any)
 
 
 def test_ov_qk_names_the_head_its_sources_and_how_qk_was_read(run: Any) -> None:
-    words = ("--top", 2, "--texts", 2, "--max-tokens", 2, "--layer", 2, "--position", "last")
+    words = ("--top", 2, "--texts", 2, "--max-tokens", 2, "--layer", 2, "--read-at", "last")
     found = run("circuit.ov-qk", *words, "--random", 19).json["results"][0]
     assert found["heads"][0] == str(READER)
     assert found["qk_method"] == "measured"

@@ -44,7 +44,7 @@ class CircuitParams(ExperimentParams):
     prompts: str = Field("extended", description="Prompt set of matched scenarios (name or JSONL file).")
     emotions: EmotionNames = Field((), description="Only these emotions (default: all of the set).")
     limit: int = Field(32, ge=FEWEST_PAIRS, description="Pairs of texts per emotion, for choosing and for testing.")
-    position: ReadPosition = Field("mean-content", description="Token position the emotion direction is read at.")
+    read_at: ReadPosition = Field("mean-content", description="Token position the emotion direction is read at.")
     layer: int | None = Field(None, description="Layer the direction is read at (default: the one chosen on dev).")
     mode: Mode = Field("resample", description="What an ablated component carries: a twin's activation, a mean, zero.")
     resamples: int = Field(2000, ge=200, description="Bootstrap resamples of scenarios.")
@@ -55,7 +55,7 @@ def required_directions(params: CircuitParams) -> Sequence[Needed]:
     """The ``directions`` run that has the direction at the wanted position."""
     wanted = params.directions
     return [Needed("directions", wanted.model_copy(update={
-        "positions": tuple(dict.fromkeys((*wanted.positions, params.position))),
+        "positions": tuple(dict.fromkeys((*wanted.positions, params.read_at))),
         "sites": tuple(dict.fromkeys((*wanted.sites, SITE))),
     }))]  # fmt: skip
 
@@ -127,9 +127,9 @@ class Bench:
         from emotion_circuits.experiments.directions import load_directions
 
         run = self.context.runs["directions"]
-        found = load_directions(run, SITE, self.params.position)
+        found = load_directions(run, SITE, self.params.read_at)
         rows = [r for r in run.read_summary()["results"] if r["emotion"] == emotion and r["site"] == SITE]
-        own = [r for r in rows if r["position"] == self.params.position] or rows
+        own = [r for r in rows if r["position"] == self.params.read_at] or rows
         wanted = self.params.layer
         layer = int(own[0]["layer"]) if wanted is None else self.context.lm.layers([wanted])[0]
         return Reading(Site(SITE, layer), found.vectors["neutral"][emotion][found.row(layer)])
@@ -137,7 +137,7 @@ class Bench:
     @property
     def position(self) -> Positions:
         """Where the direction is read."""
-        return Positions.parse(self.params.position)
+        return Positions.parse(self.params.read_at)
 
     def saved(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
         """Arrays that are computed once: what a killed run finished is not computed again."""

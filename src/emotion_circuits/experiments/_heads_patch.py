@@ -49,7 +49,7 @@ class Patching:
         if len(found) < FEWEST:
             raise UsageError(
                 f"{len(found)} test pairs of {self.subject.emotion} can be patched with {self.mode} at {self.at}",
-                "raise --limit, use a larger matched set, or --patch-mode result --patch-at last",
+                "raise --limit, use a larger matched set, or --patch-mode result --position last",
             )
         return tuple(found)
 

@@ -44,7 +44,7 @@ class HeadsPatch(Experiment):
         patch_mode: PatchMode = Field(
             "result", description="result: the heads' output; v_only: their values; pattern_v: pattern and all values."
         )
-        patch_at: Literal["last", "emotion-word"] = Field(
+        position: Literal["last", "emotion-word"] = Field(
             "last", description="Token that is read and written: the last one, or the emotion word and its counterpart."
         )
         use_attn_result: bool = Field(False, description="Synonym of --patch-mode result (whatever that says).")
@@ -72,7 +72,7 @@ class HeadsPatch(Experiment):
         tested, rows, paired = [], [], []
         metrics: dict[str, Any] = {}
         for subject in bench.subjects:
-            patching = Patching(bench, subject, heads, mode, params.patch_at)
+            patching = Patching(bench, subject, heads, mode, params.position)
             tested.append(patching.endpoint(params.random))
             prompts = [p.donor for p in patching.pairs][: params.texts]
             if prompts:
@@ -96,7 +96,7 @@ class HeadsPatch(Experiment):
             [figure] if figure.data else [], tables,
         )  # fmt: skip
         summary = {
-            "heads": [str(h) for h in heads], "patch_mode": mode, "position": params.patch_at,
+            "heads": [str(h) for h in heads], "patch_mode": mode, "position": params.position,
             "prompts": [r["prompt"] for r in rows], "baseline_texts": [r["baseline_texts"] for r in rows],
             "patched_texts": [r["patched_texts"] for r in rows],
             "baseline_metrics": {e: m[BASELINE_NAME] for e, m in metrics.items()},
