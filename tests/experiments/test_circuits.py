@@ -174,3 +174,14 @@ def test_wrong_heads_get_the_grid(run: Any, spec: str) -> None:
 
 def test_wrong_neurons_get_the_grid(run: Any) -> None:
     run("neurons.ablate", "--neurons", "3:99").refused(2, "24 neurons per layer")
+
+
+def test_heads_of_two_models_are_matched_or_not(cli: Command, planted_folder: Path, texts: Path, results: Path) -> None:
+    found = cli(
+        "run", "heads.match", "--source", planted_folder, "--target", planted_folder, "--prompts", texts,
+        "--directions.prompts", texts, "--directions.permutations", 99, "--directions.resamples", 200, "--resamples",
+        200, "--limit", 12, "--size", 2, "--results", results, "--device", "cpu", "--json", "--quiet",
+    ).json  # fmt: skip
+    (row,) = found["results"]
+    assert row["depth_distance"] == 0 and row["role_distance"] < 1e-9
+    assert row["p_role"] < 0.1 and [str(READER), str(READER)] in row["pairs"]

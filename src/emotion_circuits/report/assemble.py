@@ -19,7 +19,7 @@ QUESTIONS = {
     1: ("Where is each emotion?", ("directions",)),
     2: ("Is it shared between models?", ("transfer",)),
     3: ("Does it cause what the model writes?", ("sweep",)),
-    4: ("Which parts carry it?", ()),
+    4: ("Which parts carry it?", ("heads.screen", "circuit.report")),
 }
 """Research questions and the experiments that answer them."""
 
