@@ -70,10 +70,10 @@ def page(simulations: int, transfers: Sequence[Mapping[str, Any]] = ()) -> str:
         f"{false:.2f} |",
         f"| overlaps of .13-.15 are above chance | {massive:.3f} where three massive dimensions coincide (chance "
         f"{chance:.3f} ± {sd:.3f}) | raw overlaps are printed with chance and carry no claim |",
-        f"| k = 2 suffices | overlap after the map: {few:.3f} for k = 2, {many:.3f} for k = 20: the formula cannot tell "
-        "them apart | k is chosen on dev by held-out transfer (`run k-sweep`, `stats k`) |",
-        "| Llama > Qwen > Gemma | not recomputed: none of these weights come with the package | τ with its interval for "
-        "every ordered pair |",
+        f"| k = 2 suffices | overlap after the map: {few:.3f} for k = 2, {many:.3f} for k = 20: the formula cannot "
+        "tell them apart | k is chosen on dev by held-out transfer (`run k-sweep`, `stats k`) |",
+        "| Llama > Qwen > Gemma | not recomputed: none of these weights come with the package | τ with its interval "
+        "for every ordered pair |",
         "",
     ]
     if transfers:
