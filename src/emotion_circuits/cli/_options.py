@@ -104,6 +104,17 @@ class TrackOptions:
     ] = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class CopyOptions:
+    """Where CSV files of a run are copied to, beside the run folder that holds them."""
+
+    output_csv: Annotated[Path | None, Parameter(help="Copy the run's effects.csv here.", group=COMMON)] = None
+    distributions_csv: Annotated[
+        Path | None, Parameter(help="Copy the run's distributions.csv here.", group=COMMON)
+    ] = None
+
+
+COPY_OPTIONS = CopyOptions()
 OUTPUT_OPTIONS, CACHE_OPTIONS, RESULT_OPTIONS = OutputOptions(), CacheOptions(), ResultOptions()
 MODEL_OPTIONS, COMPUTE_OPTIONS = ModelOptions(), ComputeOptions()
 TRACK_OPTIONS = TrackOptions()

@@ -6,18 +6,28 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from emotion_circuits.cli._bench import loader, progress_of, scorer_of
 from emotion_circuits.cli._console import print_json, print_table, print_text
-from emotion_circuits.cli._options import COMPUTE_OPTIONS, TRACK_OPTIONS, ComputeOptions, TrackOptions
+from emotion_circuits.cli._options import (
+    COMPUTE_OPTIONS,
+    COPY_OPTIONS,
+    TRACK_OPTIONS,
+    ComputeOptions,
+    CopyOptions,
+    TrackOptions,
+)
 from emotion_circuits.cli._pairs import pair_verb
 from emotion_circuits.cli._tracking import tracking
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import Experiment, PairExperiment
 from emotion_circuits.experiments._registry import experiments
+
+if TYPE_CHECKING:
+    from emotion_circuits.store import Run
 
 app = App(name="run", help="Run one experiment on one model.")
 
@@ -50,10 +60,11 @@ def _verb(experiment: Experiment) -> Callable[..., int]:
         model: Annotated[str, Parameter(help="Alias, hub id, folder or .gguf file.")] = "smollm2-135m",
         profile: Annotated[str, Parameter(help="Study profile (name or TOML file) or prompt set.")] = "baseline",
         params: Any = None,
+        copies: Annotated[CopyOptions, Parameter(name="*")] = COPY_OPTIONS,
         track: Annotated[TrackOptions, Parameter(name="*")] = TRACK_OPTIONS,
         options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
     ) -> int:
-        return _run(experiment, model, profile, params, track, options)
+        return _run(experiment, model, profile, params, copies, track, options)
 
     model_type = Annotated[experiment.Params, Parameter(name="*")]  # type: ignore[name-defined]
     verb.__annotations__ = {**verb.__annotations__, "params": model_type}
@@ -76,8 +87,26 @@ for _experiment in experiments().values():
     app.command(_made, name=_experiment.name)
 
 
+def _copy(finished: Run, copies: CopyOptions) -> None:
+    """Copy the run's CSV files to where the user wants them."""
+    from emotion_circuits.store import write_text
+
+    for name, path in (("effects.csv", copies.output_csv), ("distributions.csv", copies.distributions_csv)):
+        if path is None:
+            continue
+        if not finished.path(name).exists():
+            raise UsageError(f"{finished.experiment} writes no {name}", "leave the option out, or run controls")
+        write_text(path, finished.path(name).read_text(encoding="utf-8"))
+
+
 def _run(
-    experiment: Experiment, model: str, profile: str, params: Any, track: TrackOptions, options: ComputeOptions
+    experiment: Experiment,
+    model: str,
+    profile: str,
+    params: Any,
+    copies: CopyOptions,
+    track: TrackOptions,
+    options: ComputeOptions,
 ) -> int:
     from emotion_circuits.experiments import Workbench, load_profile, run_experiment
     from emotion_circuits.store import Store
@@ -92,6 +121,7 @@ def _run(
     )  # fmt: skip
     with tracking(track, Path(options.results), study.name, quiet=options.quiet):
         finished = run_experiment(experiment.name, resolved, bench)
+    _copy(finished, copies)
     summary = finished.read_summary()
     if options.json:
         print_json({k: v for k, v in summary.items() if k != "verdicts"})

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from emotion_circuits.representations.controls import Family
 
 BASE, PLUS, MINUS = "baseline", "+v", "-v"
+PRIMARY = ("endpoint", "kl")
 KL_SCALES = (0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66)
 """Lengths, as multiples of the vector's, at which a random family's KL is measured."""
 DEV_CONTROLS = 20
@@ -62,13 +63,17 @@ class RandomArm:
 
 @dataclass(frozen=True)
 class CellScores:
-    """The endpoint of one cell on one split: ``scores[arm]`` is ``[prompt]`` for the cell's own emotion."""
+    """The endpoint of one cell on one split: ``scores[arm]`` is ``[prompt]`` for the cell's own emotion.
+
+    ``halves`` are odd effects ``[prompt]`` on words that the vectors' texts contain (``seen_words``) and on the others.
+    """
 
     cell: Cell
     prompts: tuple[Prompt, ...]
     scores: Mapping[str, NDArray[np.float64]]
     kl: Mapping[str, float]
     random: Sequence[RandomArm] = field(default_factory=tuple)
+    halves: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def odd(self) -> NDArray[np.float64]:
@@ -91,7 +96,7 @@ def score_cell(
     prompting: Sequence[Prompt],
     seed: int,
 ) -> CellScores:
-    """Score every arm of a cell on the test prompts; ``metrics`` are ``endpoint`` and ``kl``.
+    """Score every arm of a cell on the test prompts; ``metrics`` are ``endpoint``, ``kl`` and any halves of the first.
 
     Args:
         prompts: ``dev`` (for matching KL) and ``test``. prompting: the test prompts with the request in front.
@@ -108,9 +113,15 @@ def score_cell(
     found = measure.score(f"test-{cell.name}", test, conditions, metrics)
     scores = {c.name: np.asarray(found["endpoint"][:, i], dtype=np.float64) for i, c in enumerate(conditions)}
     kl = {c.name: float(found["kl"][:, i].mean()) for i, c in enumerate(conditions)}
+    halves = {
+        half: np.asarray((found[half][:, 1] - found[half][:, 2]) / 2, dtype=np.float64)
+        for half in metrics
+        if half not in PRIMARY
+    }
+    metrics = {name: metrics[name] for name in PRIMARY}
     asked = measure.score(f"prompting-{cell.name}", prompting, [Condition(BASE)], metrics)
     scores["prompting"] = np.asarray(asked["endpoint"][:, 0], dtype=np.float64)
-    scored = CellScores(cell, test, scores, kl)
+    scored = CellScores(cell, test, scores, kl, halves=halves)
     if not controls:
         return scored
     families = _random_families(vectors, cell, controls, seed)
@@ -119,7 +130,7 @@ def score_cell(
         scale = _scale_at_matched_kl(vectors, cell, family, directions[:DEV_CONTROLS], prompts["dev"], metrics)
         arms.append(_random_arm(vectors, scored, family, directions, "norm", 1.0, metrics))
         arms.append(_random_arm(vectors, scored, family, directions[:KL_CONTROLS], "kl", scale, metrics))
-    return CellScores(cell, test, scores, kl, tuple(arms))
+    return CellScores(cell, test, scores, kl, tuple(arms), halves)
 
 
 def signed(vectors: Vectors, name: str, vector: NDArray[Any], cell: Cell, scale: float = 1.0) -> list[Condition]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +39,19 @@ class Endpoint:
 
         return log_sum_exp_difference(self.tokens.ids(emotion), self.tokens.neutral_ids(emotion))
 
-    def of_cell(self, emotion: str) -> dict[str, Metric]:
-        """What is measured at a declared cell: the endpoint and the KL divergence from the unsteered model."""
-        from emotion_circuits.engine import kl_from_baseline
+    def of_cell(self, emotion: str, fitted_on: Sequence[str]) -> dict[str, Metric]:
+        """What is measured at a declared cell: the endpoint, the KL divergence from the unsteered model, and halves.
 
-        return {"endpoint": self.metric(emotion), "kl": kl_from_baseline()}
+        A word that the vector's own texts contain may rise for that reason alone: ``seen_words`` and ``unseen_words``
+        are the endpoint on tokens of words that occur in ``fitted_on`` and on the others (where there are both).
+        """
+        from emotion_circuits.engine import kl_from_baseline, log_sum_exp_difference
+
+        found = {"endpoint": self.metric(emotion), "kl": kl_from_baseline()}
+        for name, half in zip(("seen_words", "unseen_words"), self.tokens.split(fitted_on), strict=True):
+            if emotion in half.emotions:
+                found[name] = log_sum_exp_difference(half.ids(emotion), half.neutral_ids(emotion))
+        return found
 
     def of_grid(self) -> dict[str, Metric]:
         """Every emotion's endpoint, and the KL divergence."""

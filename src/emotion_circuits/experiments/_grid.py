@@ -173,8 +173,8 @@ def _test(grid: Grid, params: Sweep.Params, choice: Choice) -> Tested:
     split = {name: [p for p in grid.prompts if p.split == name] for name in ("dev", "test")}
     asked = prompted(split["test"], cell.emotion)
     scores = score_cell(
-        vectors, cell, split, grid.endpoint.of_cell(cell.emotion), controls=params.random, prompting=asked,
-        seed=context.seed,
+        vectors, cell, split, grid.endpoint.of_cell(cell.emotion, vectors.fitted_on(cell.emotion)),
+        controls=params.random, prompting=asked, seed=context.seed,
     )  # fmt: skip
     conditions = [Condition(BASE)] + [
         Condition(name, (vectors.add(vectors.vector(cell.emotion, cell.layer), cell.layer, sign * cell.length),))

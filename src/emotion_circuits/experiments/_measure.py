@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.experiments._batches import rows_of_capture
@@ -108,13 +109,18 @@ class Measure:
         found.update({(g.prompt, g.condition, g.sample): g for g in new})
 
     def _written(self, name: str) -> dict[Key, Generation]:
+        return self._earlier.get(name, {})
+
+    @cached_property
+    def _earlier(self) -> dict[str, dict[Key, Generation]]:
+        """What earlier attempts of this run wrote, by step; read once."""
         from emotion_circuits.engine import Generation
 
-        found = {}
+        found: dict[str, dict[Key, Generation]] = {}
         for row in self.run.read_jsonl(GENERATIONS):
-            if row.pop("step") == name:
-                generation = Generation(**{**row, "tokens": tuple(row["tokens"])})
-                found[generation.prompt, generation.condition, generation.sample] = generation
+            step = found.setdefault(row.pop("step"), {})
+            generation = Generation(**{**row, "tokens": tuple(row["tokens"])})
+            step[generation.prompt, generation.condition, generation.sample] = generation
         return found
 
     def _rows(self, name: str, rows: Sequence[Any], new_tokens: int, files: Sequence[Any]) -> int:

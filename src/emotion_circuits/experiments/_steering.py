@@ -201,6 +201,14 @@ class Vectors:
         own = np.array([all(part in ids for part in i.split(AT)) for i in data.ids])
         return data.select(own).split("fit")
 
+    def fitted_on(self, emotion: str) -> list[str]:
+        """The texts of one emotion that its vector was fitted on."""
+        from emotion_circuits.experiments.extract import select_sets
+
+        chosen = fitted_directions(self.params)
+        texts = select_sets((chosen.prompts,), chosen.emotions, chosen.scenarios)[chosen.prompts]
+        return [p.text for p in texts if p.emotion == emotion and p.split == "fit"]
+
     def neutral_activations(self, layer: int) -> NDArray[np.floating[Any]]:
         """``[text, d]`` of the neutral pool at one layer."""
         pool = self.context.captures[POOL]

@@ -41,6 +41,8 @@ def tested_row(tested: Tested) -> dict[str, Any]:
         "alpha": cell.strength,
         **effect,
         **{f"{key}_embedded": value for key, value in _mean(embedded, scores.prompts).items()},
+        "evaluators": 1 if embedded is None else 2,
+        **{f"effect_{half}": float(values.mean()) for half, values in scores.halves.items()},
         "effect_lexicon": None if lexicon is None else float(np.mean(lexicon)),
         **ranks,
         "random_vectors": max((len(arm.effects) for arm in scores.random), default=0),
@@ -57,6 +59,7 @@ def tested_row(tested: Tested) -> dict[str, Any]:
             for name in scores.scores
             if name.startswith("+") and name != PLUS
         },
+        "other_language": _share(texts, "other_language"),
         "dev_effect": tested.choice.dev_effect,
         "passed_on_dev": tested.choice.gated,
         "n_test": len(scores.prompts),
@@ -73,12 +76,16 @@ def damage_columns(damage: Damage) -> dict[str, Any]:
 
 
 def established(row: Row) -> bool:
-    """Both endpoints move the emotion's way, more than random vectors of each family do, and the text is sound."""
+    """Both endpoints move the emotion's way, more than random vectors of each family do, and the text is sound.
+
+    An emotion that the classifier has no label for is judged by the endpoint alone (``effect_embedded`` is None, and
+    ``evaluators`` says 1); a classifier whose scores do not vary at all establishes nothing.
+    """
     low, low_embedded = row["ci"], row["ci_embedded"]
     ranks = [row.get(f"rank_p_{family}") for family in ("isotropic", "covariance", "shuffled")]
     return bool(
         low is not None and low[0] > 0
-        and (low_embedded is None or low_embedded[0] > 0)
+        and (row["effect_embedded"] is None or (low_embedded is not None and low_embedded[0] > 0))
         and all(p is not None and p <= ALPHA for p in ranks)
         and row["damage_ok"]
     )  # fmt: skip
@@ -113,6 +120,10 @@ def _difference(asked: ScoredTexts, texts: ScoredTexts, scorer: str) -> float | 
     if scorer not in asked.values:
         return None
     return float(asked.of(scorer, BASE).mean() - texts.of(scorer, BASE).mean())
+
+
+def _share(texts: ScoredTexts, scorer: str) -> float | None:
+    return float(texts.of(scorer, PLUS).mean()) if scorer in texts.values else None
 
 
 def _shift(texts: ScoredTexts, scorer: str) -> float | None:

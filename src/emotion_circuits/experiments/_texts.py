@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from emotion_circuits.scorers.fluency import Damage
 
 FLUENCY = ("log_perplexity", "rep4", "distinct2", "words", "empty")
+EVALUATORS = ("embedded", "lexicon")
 ADVERBS = {
     "gratitude": "gratefully", "anger": "angrily", "apology": "apologetically", "joy": "joyfully",
     "sadness": "sadly", "fear": "fearfully", "pride": "proudly",
@@ -27,7 +28,8 @@ ADVERBS = {
 class ScoredTexts:
     """Texts of one step. ``values[scorer]`` is ``[prompt, condition, sample]``; NaN where a text is too short to score.
 
-    Scorers are ``embedded:{emotion}``, ``lexicon:{emotion}``, ``vader`` and those of ``FLUENCY``.
+    Scorers are ``embedded:{emotion}``, ``lexicon:{emotion}``, ``vader``, ``other_language`` (1: not English) and those
+    of ``FLUENCY``.
     """
 
     prompts: tuple[Prompt, ...]
@@ -74,22 +76,25 @@ def _scored(
     """Every evaluator's value of every text, ``[text]`` each; the evaluators see the continuation only."""
     import numpy as np
 
-    from emotion_circuits.scorers import Continuation
+    from emotion_circuits.scorers import Continuation, language_flags
     from emotion_circuits.scorers.fluency import fluency
 
     per_prompt = shape[1] * shape[2]
     owners = [prompts[i // per_prompt] for i in range(len(generations))]
     texts = [Continuation(g.text, p.text, p.language) for g, p in zip(generations, owners, strict=True)]
     values: dict[str, Any] = {}
-    for name in ("embedded", "lexicon"):
+    for name in EVALUATORS:
         evaluator = measure.scorer(name)
         found = evaluator.score(texts)
+        measure.run.write_json(f"card-{name}.json", evaluator.card().to_dict())
         for emotion in emotions:
             column = evaluator.emotion_column(emotion)
             if column is not None:
                 values[f"{name}:{emotion}"] = np.asarray(found[column], dtype=np.float64)
         if name == "lexicon":
             values["vader"] = np.asarray(found["vader_compound"], dtype=np.float64)
+    # Another language is flagged, never taken for a text without emotion.
+    values["other_language"] = np.array([bool(flag) for flag in language_flags(texts)], dtype=np.float64)
     quality = fluency(
         measure.lm, [(p, g.tokens) for p, g in zip(owners, generations, strict=True)], [g.text for g in generations]
     )

@@ -66,7 +66,7 @@ class RealWorld(Experiment):
             if _full(scorer, e) in texts.values
             for domain in ("all", *dict.fromkeys(p.domain or "" for p in texts.prompts))
         ]  # fmt: skip
-        said = [_sentence(rows, e, max(params.strengths)) for e in emotions]
+        said = [_sentence(rows, e, max(params.strengths, key=abs)) for e in emotions if any(params.strengths)]
         return Outcome(
             {"layer": params.layer, "unit": params.unit, "results": rows},
             said,

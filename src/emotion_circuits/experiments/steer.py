@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
@@ -52,7 +52,17 @@ class Steer(Experiment):
         vector: Path | None = Field(
             None, description="Your own vector: a safetensors file with one tensor of the model's width."
         )
+        patch_window: int | None = Field(None, ge=1, description="The plan's name of --at window:W.")
+        patch_positions: tuple[int, ...] = Field((), description="The plan's name of --at at:N,N.")
+        patch_new_only: bool = Field(False, description="The plan's name of --at generated.")
+        alpha_schedule: str | None = Field(None, description="The plan's name of --schedule.")
+        alpha_decay_rate: float | None = Field(None, description="The plan's name of --decay-rate.")
         chat: bool = Field(False, description="Give each text as a user turn of the model's chat template.")
+
+        @model_validator(mode="before")
+        @classmethod
+        def _plan_names(cls, given: Any) -> Any:
+            return _translated(given) if isinstance(given, Mapping) else given
 
     def requires(self, params: Params) -> Sequence[Needed]:
         return required_runs(params)
@@ -93,6 +103,32 @@ class Steer(Experiment):
         said = [f"α {r['alpha']:+g}: {' '.join(str(r['text']).split())}" for r in rows]
         section = Section("steer", f"Your text with {params.emotion}", [], tables=[table])
         return Outcome({"layer": layer, "unit": params.unit, "emotion": params.emotion, "results": rows}, said, section)
+
+
+def _translated(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan's option names as ours; both names of one thing are refused."""
+    found = {key: value for key, value in given.items() if key not in _PLAN}
+    for key, (ours, write) in _PLAN.items():
+        value = given.get(key)
+        if value is None or value is False or value == ():
+            continue
+        if ours in found:
+            name = key.replace("_", "-")
+            raise UsageError(
+                f"--{name} says again what {ours.replace('_', ' ')} is", f"give one of --{name} and --{ours}"
+            )
+        found[ours] = write(value)
+    return found
+
+
+_PLAN: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "patch_window": ("at", lambda width: f"window:{width}"),
+    "patch_positions": ("at", lambda places: "at:" + ",".join(map(str, places))),
+    "patch_new_only": ("at", lambda _: "generated"),
+    "alpha_schedule": ("schedule", str),
+    "alpha_decay_rate": ("decay_rate", float),
+}
+"""The original plan's names: which parameter of ours each one is, and how its value is written there."""
 
 
 def _layer(lm: LM, params: Steer.Params) -> int:
