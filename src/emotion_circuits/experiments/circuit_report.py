@@ -40,7 +40,7 @@ class CircuitReport(Experiment):
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.circuits.viewer import summary_data, summary_markdown
-        from emotion_circuits.experiments._circuit import find_circuit
+        from emotion_circuits.experiments._components.circuit import find_circuit
 
         bench = Bench(context, params)
         found = [find_circuit(bench, s, params) for s in bench.subjects]

@@ -64,7 +64,7 @@ class HeadsPatch(Experiment):
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.circuits.components import Grid, parse_heads
-        from emotion_circuits.experiments._heads_patch import Patching
+        from emotion_circuits.experiments._components.patching import Patching
 
         mode: PatchMode = "result" if params.use_attn_result else params.patch_mode
         heads = parse_heads(params.head_spec, Grid.of(context.lm))

@@ -25,7 +25,7 @@ from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.types import BASELINE_ARM, Figure, Observation, Section, Table
 
 if TYPE_CHECKING:
-    from emotion_circuits.experiments._heads_screen import Screened
+    from emotion_circuits.experiments._components.screen import Screened
 
 
 def _resample_first(modes: tuple[Mode, ...]) -> tuple[Mode, ...]:
@@ -52,7 +52,7 @@ class HeadsScreen(Experiment):
         return circuit_inputs(params)
 
     def summarise(self, context: Context, params: Params) -> Outcome:
-        from emotion_circuits.experiments._heads_screen import screen
+        from emotion_circuits.experiments._components.screen import screen
 
         bench = Bench(context, params)
         found = [screen(bench, s, params.modes, params.top) for s in bench.subjects]

@@ -1,0 +1,1 @@
+"""Computations on components that experiments import inside functions: these modules load torch and numpy."""
