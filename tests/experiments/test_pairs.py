@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from emotion_circuits.experiments.shared_texts import SharedTextsParams, layer_grid
 from emotion_circuits.models import LM
 from emotion_circuits.models.untrained import UntrainedTwin
+from emotion_circuits.representations.alignment_map import AlignmentMap
 from tiny_models import metaspace_tokenizer
 
 SMALL = ("--scenarios", 20, "--permutations", 99, "--resamples", 100, "--depths", 0, 1, "--map-size", 70, "--quiet")
@@ -110,6 +111,28 @@ def test_study_of_two_models_has_a_matrix_of_verdicts(cli: Any, model: Path, oth
     answers = found["verdicts"][1]["answers"]
     assert sum("by emotion" in a for a in answers) == 2, "both directions"
     assert "Verdicts of all ordered pairs" in Path(found["report"]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["overlap", "align", "k-sweep", "subspace-align"])
+def test_other_experiments_on_pairs(cli: Any, model: Path, other: Path, tmp_path: Path, name: str) -> None:
+    words = ("--depths", 0.5, "--map-size", 60, "--results", tmp_path, "--quiet")
+    words = (*words, *(("--components", 5) if name == "subspace-align" else ()))
+    answer = cli("run", name, "--source", model, "--target", other, *words)
+    assert answer.code == 0, answer.err
+    (folder,) = [p.parent for p in tmp_path.glob(f"*/*--*/{name}/*/done.json")]
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    if name == "align":
+        (row,) = summary["layers"]
+        assert row["before"] is None and 0 <= row["after"] <= 1
+        (saved,) = folder.glob("linear_maps/layer_*.safetensors")
+        assert AlignmentMap.load(saved).weights.shape[1] == 48
+    elif name == "overlap":
+        assert summary["between"][0]["joint"] is None, "widths differ: no overlap is defined"
+    elif name == "k-sweep":
+        assert {row["k"] for row in summary["results"]} <= {2, 5, 10, 20}
+        assert (folder / "observations.parquet").exists()
+    else:
+        assert "same by algebra" in summary["warning"]
 
 
 def test_untrained_twin_is_deterministic_and_another_model(tiny: Callable[..., LM]) -> None:
