@@ -39,8 +39,8 @@ class Align(PairExperiment):
         return both_sides(params)
 
     def summarise_pair(self, context: PairContext, params: Params) -> Outcome:
-        from emotion_circuits.experiments._pair_spaces import directions_at, like_depth, mapped_overlap, raw_overlap
-        from emotion_circuits.experiments._transfer_report import pair_data
+        from emotion_circuits.experiments._pairs.spaces import directions_at, like_depth, mapped_overlap, raw_overlap
+        from emotion_circuits.experiments._pairs.transfer_report import pair_data
         from emotion_circuits.representations.alignment import fit_alignment, nested_r2, reduce_pairs
         from emotion_circuits.representations.sharing import MINIMUM_PAIRS
 

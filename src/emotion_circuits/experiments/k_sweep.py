@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from emotion_circuits.experiments._pair_spaces import Directions
+    from emotion_circuits.experiments._pairs.spaces import Directions
     from emotion_circuits.representations.alignment_map import AlignmentMap
 
 
@@ -43,8 +43,8 @@ class KSweep(PairExperiment):
     def summarise_pair(self, context: PairContext, params: Params) -> Outcome:
         import numpy as np
 
-        from emotion_circuits.experiments._pair_spaces import directions_at, like_depth
-        from emotion_circuits.experiments._transfer_report import pair_data
+        from emotion_circuits.experiments._pairs.spaces import directions_at, like_depth
+        from emotion_circuits.experiments._pairs.transfer_report import pair_data
         from emotion_circuits.representations.alignment import fit_alignment
         from emotion_circuits.stats.k_selection import select_k
 
@@ -79,7 +79,7 @@ def _placements(fitted: AlignmentMap, found: Directions, i: int, k: int) -> NDAr
     """Share of the other emotions' texts that each own text beats, scored by the direction inside k dimensions."""
     import numpy as np
 
-    from emotion_circuits.experiments._pair_spaces import centred
+    from emotion_circuits.experiments._pairs.spaces import centred
     from emotion_circuits.representations.subspaces import span
 
     z = fitted.source.standardise(found.source.x)

@@ -31,8 +31,8 @@ class OverlapOfSubspaces(PairExperiment):
     def summarise_pair(self, context: PairContext, params: Params) -> Outcome:
         import numpy as np
 
-        from emotion_circuits.experiments._pair_spaces import centred, directions_at, like_depth, raw_overlap
-        from emotion_circuits.experiments._transfer_report import pair_data
+        from emotion_circuits.experiments._pairs.spaces import centred, directions_at, like_depth, raw_overlap
+        from emotion_circuits.experiments._pairs.transfer_report import pair_data
         from emotion_circuits.representations.alignment_scaling import fit_scaling
         from emotion_circuits.representations.clusterability import clusterability
 

@@ -63,6 +63,6 @@ class Transfer(PairExperiment):
         return both_sides(params, untrained=params.floors == "all")
 
     def summarise_pair(self, context: PairContext, params: Params) -> Outcome:
-        from emotion_circuits.experiments._transfer_report import transfer_outcome
+        from emotion_circuits.experiments._pairs.transfer_report import transfer_outcome
 
         return transfer_outcome(context, params)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotion_circuits.experiments._pair_data import PairData
+from emotion_circuits.experiments._pairs.data import PairData
 from emotion_circuits.representations.alignment import fit_alignment, reduce_pairs
 from emotion_circuits.representations.alignment_map import AlignmentMap
 from emotion_circuits.representations.layer_pairs import LayerPairs, choose_layer_pair, compare_layer_pairs

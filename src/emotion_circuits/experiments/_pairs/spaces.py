@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotion_circuits.experiments._pair_data import PairData
+from emotion_circuits.experiments._pairs.data import PairData
 from emotion_circuits.representations.alignment import Reduction, ridge_weights
 from emotion_circuits.representations.principal_angles import chance_overlap, overlap
 from emotion_circuits.representations.sharing_arrays import Texts, check_texts

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotion_circuits.experiments._contract import Outcome
-from emotion_circuits.experiments._pair_data import PairData, Side
-from emotion_circuits.experiments._transfer_numbers import (
+from emotion_circuits.experiments._pairs.data import PairData, Side
+from emotion_circuits.experiments._pairs.transfer_numbers import (
     Grid,
     contrasts,
     other_routes,
