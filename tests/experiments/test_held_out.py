@@ -17,7 +17,7 @@ import pytest
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments import Outcome
 from emotion_circuits.experiments._captured import fingerprint_prompts
-from emotion_circuits.experiments._runner import _keep
+from emotion_circuits.experiments._runner import keep_outcome
 from emotion_circuits.experiments._study import read_failures
 from emotion_circuits.experiments.directions import established
 from emotion_circuits.experiments.extract import select_sets
@@ -235,7 +235,6 @@ def test_observations_are_streamed(tmp_path: Path) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(run, name)
 
-    bench = SimpleNamespace(lm=SimpleNamespace(name="m"), profile="p")
     with run.open():
-        _keep(Recording(), bench, Outcome({}, observations=rows()), True)  # type: ignore[arg-type]
+        keep_outcome(Recording(), {}, Outcome({}, observations=rows()), asked=True, summary={})  # type: ignore[arg-type]
     assert taken == [0, 1, 2] and run.done
