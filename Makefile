@@ -10,11 +10,12 @@ DEV := $(VENV)/.dev
 NOTEBOOK := $(VENV)/.notebook
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: study test check format calibrate bench notebook clean help
+.PHONY: study test test-slow check format calibrate bench notebook clean help
 
 help:
 	@echo "make study      install, fetch the embedded model, run the quickstart study, print the answers"
 	@echo "make test       install what the tests need and run them (no model hub)"
+	@echo "make test-slow  checks that take minutes on real weights"
 	@echo "make check      format, lint, types"
 	@echo "make calibrate  the statistics on planted truth at full size; writes docs/calibration.md"
 	@echo "make bench      benchmarks"
@@ -43,8 +44,15 @@ $(NOTEBOOK): pyproject.toml $(RUNTIME)
 study: $(RUNTIME)
 	$(BIN)/emotion-circuits study quickstart
 
+# One thread a process: on small arrays the threads of several libraries cost more than they bring. A file's tests
+# stay in one process, because they share fixtures.
+WORKERS ?= 2
+
 test: $(DEV)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+test-slow: $(DEV)
+	$(BIN)/python -m pytest -m slow
 
 check: $(DEV)
 	$(BIN)/ruff format --check .

@@ -147,6 +147,7 @@ def test_layer_grid_leaves_the_last_two_layers_out() -> None:
     assert layer_grid(2, SharedTextsParams()) == (0, 1)
 
 
+@pytest.mark.slow
 def test_trained_target_exceeds_its_untrained_twin(cli: Any, embedded: Callable[..., Any], tmp_path: Path) -> None:
     """Planted-truth test 30 on the embedded models, one layer pair."""
     for alias in ("smollm2-135m", "gemma-3-270m"):
