@@ -22,7 +22,7 @@ from emotion_circuits.store import Store
 
 OPEN = ["Question 2. Is it shared between models? – not part of this study",
         "Question 3. Does it cause what the model writes? – not part of this study",
-        "Question 4. Which parts carry it? – not part of the study yet"]  # fmt: skip
+        "Question 4. Which parts carry it? – not part of this study"]  # fmt: skip
 
 
 @pytest.fixture

@@ -70,7 +70,10 @@ class SubspaceAlign(PairExperiment):
                     )
                     pushed = fitted.push(centred(found.source, count, found.source.x)) / fitted.target.sd
                     native = centred(found.target, count, fitted.target.standardise(found.target.x))
-                    row[f"after{name}"] = float(overlap(span(pushed, count - 1), span(native, count - 1)).value)
+                    # A map of few components can flatten emotions into fewer dimensions than they have.
+                    k = min(count - 1, int(np.linalg.matrix_rank(pushed)))
+                    after = overlap(span(pushed, k), span(native, count - 1)).value if k else 0.0
+                    row[f"after{name}"] = float(after)
                     matrix = pushed_transfer(fitted, data.source.at(a, keep, splits), data.target.at(b, keep, splits))
                     row[f"transfer{name}"] = float(np.trace(matrix) / count)
                 rows.append(row)
