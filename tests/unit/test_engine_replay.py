@@ -101,6 +101,7 @@ def test_generated_leaves_the_prompt_alone_and_one_token_has_no_step_to_edit(tin
 
 def test_what_cannot_be_replayed_is_refused(tiny):
     lm = tiny("gpt2")
+    before = count_hooks(lm.model)
     with pytest.raises(UsageError, match="nothing was written"):
         replay(lm, PROMPT, [])
     for condition in (
