@@ -378,7 +378,7 @@ def planted(odd: float, even: float = 0.0, *, loops: bool = False, random_odd: f
 
     written = texts(0.8 if loops else 0.0)
     damage = damage_of(written, "baseline", "+v")
-    choice = Choice(cell, odd, odd, damage, damage.ok, 1.0)
+    choice = Choice(cell, odd, odd, damage, float(damage.ok), damage.ok, 1.0)
     scored = CellScores(cell, prompts, scores, {"+v": 0.1}, tuple(arms))
     return tested_row(Tested(choice, scored, written, written, damage))
 

@@ -11,7 +11,14 @@ import torch
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models import LM
-from emotion_circuits.scorers.fluency import FEWEST_TOKENS, damage_gate, distinct, fluency, repetition
+from emotion_circuits.scorers.fluency import (
+    FEWEST_TOKENS,
+    damage_gate,
+    damage_pass_rate,
+    distinct,
+    fluency,
+    repetition,
+)
 from emotion_circuits.types import Prompt
 
 TinyModels = Callable[..., LM]
@@ -157,3 +164,38 @@ def test_the_gate_needs_texts_and_columns() -> None:
         damage_gate(SOUND, {name: np.array([]) for name in SOUND})
     with pytest.raises(UsageError, match="baseline has no rep4"):
         damage_gate({k: v for k, v in SOUND.items() if k != "rep4"}, SOUND)
+
+
+def noisy(rng: np.random.Generator, count: int, shift: float) -> dict[str, np.ndarray]:
+    return {
+        "log_perplexity": 3.0 + shift + rng.normal(0, 0.5, count),
+        "rep4": np.zeros(count),
+        "distinct2": np.full(count, 0.95),
+        "empty": np.zeros(count),
+    }
+
+
+def test_a_gate_passed_by_a_hair_is_not_passed_reliably() -> None:
+    rng = np.random.default_rng(0)
+    base = noisy(rng, 40, 0.0)
+    units = np.arange(40) // 2
+    rates = [damage_pass_rate(base, noisy(rng, 40, shift), units) for shift in (0.0, np.log(2.5) - 0.02, np.log(5.0))]
+    assert rates[0] == 1.0
+    assert 0.1 < rates[1] < 0.9
+    assert rates[2] == 0.0
+
+
+def test_prompts_are_drawn_whole() -> None:
+    """Half of the prompts broken: with the two texts of each drawn together the rate is that of a coin."""
+    rng = np.random.default_rng(1)
+    base, arm = noisy(rng, 400, 0.0), noisy(rng, 400, 0.0)
+    arm["rep4"] = np.repeat([0.0, 0.2 - 1e-9], 200)
+    whole = damage_pass_rate(base, arm, np.arange(400) // 200, resamples=400)
+    assert 0.65 < whole < 0.85  # only two draws of the broken prompt fail: 1 in 4
+    assert damage_pass_rate(base, arm, np.arange(400), resamples=400) < 0.65
+
+
+def test_arms_and_units_of_different_length_are_refused() -> None:
+    rng = np.random.default_rng(2)
+    with pytest.raises(UsageError, match="different lengths"):
+        damage_pass_rate(noisy(rng, 4, 0.0), noisy(rng, 6, 0.0), np.arange(4))

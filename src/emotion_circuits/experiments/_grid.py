@@ -1,8 +1,8 @@
 """The grid of a sweep: endpoint and texts of every cell, the cell that dev chooses, and its test.
 
 1. Score every cell on every prompt (teacher-forced). 2. Write sampled dev texts for every strength, both signs. 3. Of
-the cells whose dev texts pass the damage gate, take the one whose weaker endpoint is strongest. 4. Test that one cell
-on the test prompts.
+the cells whose dev texts pass the damage gate, and would on most draws of the prompts, take the one whose weaker
+endpoint is strongest. 4. Test that one cell on the test prompts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from emotion_circuits.experiments._cell import BASE, MINUS, PLUS, Cell, CellScores, score_cell
 from emotion_circuits.experiments._endpoint import Endpoint
 from emotion_circuits.experiments._steering import Unit, Vectors, steered_prompts
-from emotion_circuits.experiments._texts import ScoredTexts, damage_of, prompted, write_texts
+from emotion_circuits.experiments._texts import ScoredTexts, damage_of, pass_rate_of, prompted, write_texts
 from emotion_circuits.types import Condition, Prompt
 
 if TYPE_CHECKING:
@@ -25,17 +25,26 @@ if TYPE_CHECKING:
     from emotion_circuits.scorers.fluency import Damage
 
 
+LEAST_PASS_RATE = 0.9
+"""Share of draws of the dev prompts in which a cell has to pass the damage gate to be declared.
+
+A gate passed by a hair on a few dev texts is failed on test about every second time.
+"""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What dev says about one cell: mean odd effects on both endpoints, damage, and the smaller t of the two.
 
-    ``gated`` says that its texts are sound and both effects positive; where no cell is, the best of all is tested.
+    ``gated``: its texts pass the damage gate reliably (``pass_rate``) and both effects are positive. Where no cell is,
+    the one whose texts pass most often is tested.
     """
 
     cell: Cell
     dev_effect: float
     dev_embedded: float | None
     damage: Damage
+    pass_rate: float
     gated: bool
     rank: float
 
@@ -121,7 +130,7 @@ def _sampled(params: Sweep.Params, samples: int, seed: int) -> Any:
 
 
 def _choose(grid: Grid, params: Sweep.Params, emotion: str) -> Choice:
-    """The cell whose weaker endpoint is strongest on dev, among those whose sampled dev texts are sound.
+    """The cell whose weaker endpoint is strongest on dev, among those whose sampled dev texts are reliably sound.
 
     Both endpoints have to move on test, so cells are ranked by the smaller of their two t statistics.
     """
@@ -136,7 +145,7 @@ def _choose(grid: Grid, params: Sweep.Params, emotion: str) -> Choice:
     sampling = _sampled(params, params.dev_samples, vectors.context.seed)
     texts = write_texts(vectors.context.measure, f"dev-{emotion}", dev, conditions, sampling, vectors.emotions)
     found = [_candidate(grid, params, emotion, layer, s, texts) for layer, s in cells]
-    return max(found, key=lambda c: (c.gated, c.rank))
+    return max(found, key=lambda c: (c.gated, c.rank if c.gated else c.pass_rate, c.rank))
 
 
 def _candidate(
@@ -154,7 +163,9 @@ def _candidate(
         embedded = float(moved.mean())
     damage = damage_of(texts, BASE, up)
     cell = Cell(emotion, layer, strength, strength * grid.vectors.length(emotion, layer, grid.unit))
-    return Choice(cell, float(effect.mean()), embedded, damage, damage.ok and min(ranks) > 0, min(ranks))
+    rate = pass_rate_of(texts, BASE, up, grid.vectors.context.seed)
+    gated = damage.ok and rate >= LEAST_PASS_RATE and min(ranks) > 0
+    return Choice(cell, float(effect.mean()), embedded, damage, rate, gated, min(ranks))
 
 
 def _t(values: NDArray[np.float64], clusters: Sequence[str]) -> float:

@@ -113,7 +113,10 @@ def _answer(grid: Grid, rows: Sequence[Row]) -> list[str]:
                 f"{r['emotion']} is {max(known):.2g}."
             )
         if not r["passed_on_dev"]:
-            sentences.append(f"No cell of {r['emotion']} passed the damage gate on dev; the strongest one was tested.")
+            sentences.append(
+                f"No cell of {r['emotion']} passed the damage gate reliably on dev with both effects positive; the one "
+                "whose texts passed most often was tested."
+            )
     return sentences
 
 

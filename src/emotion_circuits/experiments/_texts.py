@@ -106,9 +106,22 @@ def damage_of(texts: ScoredTexts, baseline: str, arm: str) -> Damage:
     """The joint damage gate of one condition against another, over all its texts."""
     from emotion_circuits.scorers.fluency import damage_gate
 
-    wanted = ("log_perplexity", "rep4", "distinct2", "empty")
-    base, changed = ({s: texts.of(s, c).ravel() for s in wanted} for c in (baseline, arm))
-    return damage_gate(base, changed)
+    return damage_gate(_damage_columns(texts, baseline), _damage_columns(texts, arm))
+
+
+def pass_rate_of(texts: ScoredTexts, baseline: str, arm: str, seed: int) -> float:
+    """How often the damage gate passes when the prompts are drawn again."""
+    import numpy as np
+
+    from emotion_circuits.scorers.fluency import damage_pass_rate
+
+    units = np.repeat(np.arange(len(texts.prompts)), texts.of("empty", arm).shape[1])
+    return damage_pass_rate(_damage_columns(texts, baseline), _damage_columns(texts, arm), units, seed=seed)
+
+
+def _damage_columns(texts: ScoredTexts, condition: str) -> dict[str, NDArray[np.float64]]:
+    """``[text]`` of each measure that the gate reads, samples of a prompt side by side."""
+    return {s: texts.of(s, condition).ravel() for s in ("log_perplexity", "rep4", "distinct2", "empty")}
 
 
 def prompted(prompts: Sequence[Prompt], emotion: str) -> tuple[Prompt, ...]:

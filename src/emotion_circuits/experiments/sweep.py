@@ -62,7 +62,7 @@ class Sweep(Experiment):
             "grid", description="grid: greedy texts of every cell; declared: of the chosen cells only."
         )
         samples: int = Field(5, ge=1, description="Sampled texts per prompt at the chosen cells.")
-        dev_samples: int = Field(1, ge=1, description="Sampled texts per dev prompt and cell, to choose a cell by.")
+        dev_samples: int = Field(2, ge=1, description="Sampled texts per dev prompt and cell, to choose a cell by.")
         temperature: float = Field(1.0, gt=0, description="Temperature of sampled texts.")
         top_p: float = Field(0.9, gt=0, le=1, description="Nucleus of sampled texts.")
         random: int = Field(999, ge=0, description="Random vectors per family at the chosen cells.")

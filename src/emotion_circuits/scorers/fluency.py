@@ -29,7 +29,7 @@ from emotion_circuits.scorers.lexicon import count_words
 from emotion_circuits.types import Prompt
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
 
     from emotion_circuits.models.lm import LM, Encoded
 
@@ -156,6 +156,38 @@ def damage_gate(baseline: Columns, arm: Columns) -> Damage:
         and judged >= FEWEST_JUDGED
     )
     return Damage(ratio, rep4, rep4_baseline, distinct2_ratio, empty, empty_baseline, judged, ok)
+
+
+def damage_pass_rate(
+    baseline: Columns, arm: Columns, units: Sequence[int] | Int[np.ndarray, " text"], *, resamples: int = 200,
+    seed: int = 0,
+) -> float:  # fmt: skip
+    """Share of bootstrap resamples of prompts in which :func:`damage_gate` passes: will it pass on other prompts too?
+
+    Of many cells, the strongest one that just passes on a few texts is likely to fail on new ones; choosing among cells
+    with a high pass rate avoids that.
+
+    Args:
+        units: ``[text]`` the prompt of every text, in the same order for both arms; prompts are drawn whole.
+
+    Raises:
+        UsageError: arms of different length, another number of units, or what :func:`damage_gate` refuses.
+    """
+    codes = np.unique(np.asarray(units), return_inverse=True)[1]
+    lengths = {len(codes), *(len(columns.get("empty", ())) for columns in (baseline, arm))}
+    if len(lengths) > 1:
+        raise UsageError(
+            f"the arms and their units have different lengths: {sorted(lengths)}",
+            "give the same prompts and samples for both arms, and the prompt of every text as units",
+        )
+    groups = [np.flatnonzero(codes == unit) for unit in range(int(codes.max()) + 1)]
+    rng = np.random.default_rng(seed)
+    passed = 0
+    for draw in rng.integers(0, len(groups), (resamples, len(groups))):
+        rows = np.concatenate([groups[i] for i in draw])
+        drawn = [{name: np.asarray(values)[rows] for name, values in columns.items()} for columns in (baseline, arm)]
+        passed += damage_gate(*drawn).ok
+    return passed / resamples
 
 
 def _judged(columns: Columns) -> dict[str, Float[np.ndarray, " text"]]:
