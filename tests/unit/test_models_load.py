@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import json
 from unittest import mock
 
@@ -181,6 +182,7 @@ def test_the_loaders_settings_are_as_before(saved):
         load_lm(saved[0], device="cpu")
     assert hf_logging.get_verbosity() == hf_logging.WARNING
     assert hf_logging.is_progress_bar_enabled()
+    assert gc.isenabled()
 
 
 def test_objects_that_are_no_models_are_refused(tokenizers):
@@ -199,9 +201,11 @@ def test_auto_picks_a_device_that_is_there():
 
 
 @pytest.mark.real_model
-def test_converted_weights_load_within_three_seconds(smollm2):
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m"])
+def test_converted_weights_load_within_three_seconds(model, embedded):
     import time
 
+    embedded(model)
     start = time.process_time()  # the processor's seconds: the machine may be busy with something else
-    load_lm("smollm2-135m", device="cpu")
+    load_lm(model, device="cpu")
     assert time.process_time() - start < 3
