@@ -62,7 +62,7 @@ def pair_verb(experiment: PairExperiment) -> Callable[..., int]:
 
 def _run(experiment: PairExperiment, wanted: Wanted, params: Any, track: TrackOptions, options: ComputeOptions) -> int:
     from emotion_circuits.experiments import load_profile
-    from emotion_circuits.experiments._pair_runner import run_pair_experiment
+    from emotion_circuits.experiments._pair_runner import run_pair_experiment, same_model
 
     source, target = wanted.source, wanted.target
     if source is None or target is None:
@@ -72,6 +72,8 @@ def _run(experiment: PairExperiment, wanted: Wanted, params: Any, track: TrackOp
         )
     if wanted.both and wanted.target_untrained:
         raise UsageError("an untrained target has no way back", "leave out --both or --target-untrained")
+    if experiment.distinct and source == target and not wanted.target_untrained:
+        raise same_model(experiment.name, source)
     study = load_profile(wanted.profile)
     given = {} if params is None else params.model_dump(exclude_unset=True)
     resolved = study.params(experiment.name, given)

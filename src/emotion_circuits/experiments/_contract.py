@@ -117,6 +117,10 @@ class Experiment:
         raise NotImplementedError
 
 
+Steered = Literal["target", "untrained"]
+"""Models of a pair that can be steered: the target, and its twin with random weights."""
+
+
 @dataclass(frozen=True)
 class PairNeeded:
     """A run that an experiment on two models reads: of the source, the target, the target's untrained twin, or of the
@@ -133,7 +137,8 @@ class PairNeeded:
 class PairContext:
     """What an experiment on two models reads: who they are and the finished runs, by :class:`PairNeeded` name.
 
-    No model is in memory; ``measure()`` loads the target, for those that steer it.
+    No model is in memory; ``measure(of)`` loads the target or its untrained twin, for those that steer it, and forgets
+    the other one.
     """
 
     source: Identity
@@ -142,12 +147,17 @@ class PairContext:
     seed: int
     runs: Mapping[str, Run]
     run: Run
-    measure: Callable[[], Measure]
+    measure: Callable[[Steered], Measure]
     progress: Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
 
 
 class PairExperiment(Experiment):
-    """Base class of experiments on an ordered pair of models (``--source``, ``--target``)."""
+    """Base class of experiments on an ordered pair of models (``--source``, ``--target``).
+
+    ``distinct``: a model paired with itself is refused.
+    """
+
+    distinct: ClassVar[bool] = False
 
     def check(self, params: Any) -> None:
         """Refuse a request that cannot be answered, before any model is loaded."""

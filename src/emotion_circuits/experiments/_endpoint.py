@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emotion_circuits.engine.score import Metric
-    from emotion_circuits.experiments._steering import Vectors
+    from emotion_circuits.experiments._measure import Measure
     from emotion_circuits.scorers.emotion_tokens import TokenSets
 
 TOKENS = "emotion-tokens"
@@ -18,19 +18,19 @@ TOKENS = "emotion-tokens"
 class Endpoint:
     """The token sets of one model (resolved once on neutral text, saved with the run) and the metrics made of them."""
 
-    def __init__(self, vectors: Vectors) -> None:
-        self._vectors = vectors
+    def __init__(self, measure: Measure, emotions: Sequence[str]) -> None:
+        self._measure = measure
+        self.emotions = tuple(emotions)
 
     @cached_property
     def tokens(self) -> TokenSets:
         from emotion_circuits.prompts import load_prompts
         from emotion_circuits.scorers.emotion_tokens import resolve_emotion_tokens
 
-        context = self._vectors.context
         # The fit half of the neutral pool: no prompt that is steered decides which tokens count.
         prefixes = [p for p in load_prompts("neutral_pool") if p.split == "fit"]
-        found = resolve_emotion_tokens(context.lm, self._vectors.emotions, prefixes)
-        context.measure.run.write_json(f"{TOKENS}.json", found.to_dict())
+        found = resolve_emotion_tokens(self._measure.lm, self.emotions, prefixes)
+        self._measure.run.write_json(f"{TOKENS}.json", found.to_dict())
         return found
 
     def metric(self, emotion: str) -> Metric:
@@ -57,7 +57,7 @@ class Endpoint:
         """Every emotion's endpoint, and the KL divergence."""
         from emotion_circuits.engine import kl_from_baseline
 
-        return {**{e: self.metric(e) for e in self._vectors.emotions}, "kl": kl_from_baseline()}
+        return {**{e: self.metric(e) for e in self.emotions}, "kl": kl_from_baseline()}
 
 
 def endpoint_inputs() -> Mapping[str, Any]:

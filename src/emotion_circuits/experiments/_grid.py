@@ -7,12 +7,13 @@ endpoint is strongest. 4. Test that one cell on the test prompts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.experiments._cell import BASE, MINUS, PLUS, Cell, CellScores, score_cell
 from emotion_circuits.experiments._endpoint import Endpoint
+from emotion_circuits.experiments._paired import t_of_mean
 from emotion_circuits.experiments._steering import Unit, Vectors, steered_prompts
 from emotion_circuits.experiments._texts import ScoredTexts, damage_of, pass_rate_of, prompted, write_texts
 from emotion_circuits.types import Condition, Prompt
@@ -98,7 +99,8 @@ def run_grid(
     vectors: Vectors, params: Sweep.Params, layers: tuple[int, ...], strengths: tuple[float, ...], unit: Unit
 ) -> Grid:
     """Score the grid, write its texts, choose a cell per emotion on dev and test it."""
-    measure, endpoint = vectors.context.measure, Endpoint(vectors)
+    measure = vectors.context.measure
+    endpoint = Endpoint(measure, vectors.emotions)
     prompts = steered_prompts(params)
     conditions = [Condition(BASE)] + [
         vectors.condition(cell_name(e, layer, s), e, layer, s, unit)
@@ -153,28 +155,19 @@ def _candidate(
 ) -> Choice:
     """One cell with what dev says about it."""
     dev = grid.rows("dev")
-    clusters = [p.scenario or p.id for p in grid.prompts if p.split == "dev"]
+    prompts = [p for p in grid.prompts if p.split == "dev"]
     up, down = cell_name(emotion, layer, strength), cell_name(emotion, layer, -strength)
     effect = (grid.score(emotion, layer, strength) - grid.score(emotion, layer, -strength))[dev] / 2
-    ranks, embedded, scorer = [_t(effect, clusters)], None, f"embedded:{emotion}"
+    ranks, embedded, scorer = [t_of_mean(effect, prompts)], None, f"embedded:{emotion}"
     if scorer in texts.values:
         moved = (texts.of(scorer, up).mean(axis=1) - texts.of(scorer, down).mean(axis=1)) / 2
-        ranks.append(_t(moved, clusters))
+        ranks.append(t_of_mean(moved, prompts))
         embedded = float(moved.mean())
     damage = damage_of(texts, BASE, up)
     cell = Cell(emotion, layer, strength, strength * grid.vectors.length(emotion, layer, grid.unit))
     rate = pass_rate_of(texts, BASE, up, grid.vectors.context.seed)
     gated = damage.ok and rate >= LEAST_PASS_RATE and min(ranks) > 0
     return Choice(cell, float(effect.mean()), embedded, damage, rate, gated, min(ranks))
-
-
-def _t(values: NDArray[np.float64], clusters: Sequence[str]) -> float:
-    """t of the mean; 0 where nothing varies."""
-    import numpy as np
-
-    from emotion_circuits.stats import cluster_t
-
-    return 0.0 if np.ptp(values) == 0 else float(cluster_t(values, clusters).t)
 
 
 def _test(grid: Grid, params: Sweep.Params, choice: Choice) -> Tested:

@@ -7,17 +7,24 @@ where it steers.
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.experiments._contract import ExperimentParams, Outcome, PairContext, PairExperiment, PairNeeded
+from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._contract import (
+    ExperimentParams,
+    Outcome,
+    PairContext,
+    PairExperiment,
+    PairNeeded,
+    Steered,
+)
 from emotion_circuits.experiments._measure import Measure
 from emotion_circuits.experiments._registry import find_experiment
-from emotion_circuits.experiments._runner import Workbench, finish_prepared, keep_outcome, prepare
+from emotion_circuits.experiments._runner import Prepared, Workbench, finish_prepared, keep_outcome, prepare
 
 if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
@@ -55,7 +62,8 @@ class ModelSlot:
 
     def release(self) -> None:
         """Free the memory; the next call loads the model again."""
-        _ = self.identity
+        if self._held is not None:
+            _ = self.identity  # what was loaded once need not be loaded to be named
         self._held = None
         gc.collect()
 
@@ -117,30 +125,9 @@ def run_pair_experiment(name: str, params: ExperimentParams | Mapping[str, Any],
 
 
 def _run(name: str, params: ExperimentParams | Mapping[str, Any], pair: PairBench, *, force: bool, asked: bool) -> Run:
-    found = find_experiment(name)
-    if not isinstance(found, PairExperiment):
-        raise TypeError(f"{name} is an experiment of one model")
-    experiment: PairExperiment = found
-    resolved = experiment.Params.model_validate(params) if isinstance(params, Mapping) else params
-    experiment.check(resolved)
+    experiment, resolved = _resolved(name, params)
     runs = {needed.name: _required(needed, pair) for needed in experiment.requires_of_pair(resolved)}
-    identities = {of: pair.slot(of).identity for of in ("source", "target")}
-    for of in identities:
-        pair.slot(of).release()
-    inputs = {
-        "experiment": {"name": experiment.name, "version": experiment.version},
-        "params": resolved,
-        "seed": pair.bench.seed,
-        **{of: {"name": i.name, "weights": i.weights, "tokenizer": i.tokenizer} for of, i in identities.items()},
-        "required": {key: run.key for key, run in runs.items()},
-        **experiment.inputs(resolved),
-    }
-    recorded = {
-        "rows": pair.bench.rows, "device": identities["target"].device,
-        "source": f"{identities['source'].source} → {identities['target'].source}",
-    }  # fmt: skip
-    names = (identities["source"].name, identities["target"].name)
-    run = pair.bench.store.run(pair.bench.profile, names, name, inputs, recorded)
+    run, identities = _run_of(experiment, resolved, pair, runs)
     if force:
         with run.lock():
             run.discard()
@@ -148,26 +135,99 @@ def _run(name: str, params: ExperimentParams | Mapping[str, Any], pair: PairBenc
         return run
     with run.open():
         if not run.done:
+            names = [identities[of].name for of in ("source", "target")]
             log.info("%s of %s → %s, key %s", name, *names, run.key)
             keep_outcome(run, _made_with(identities), _outcome(experiment, resolved, pair, run, runs), asked=asked,
                          summary={"source": names[0], "target": names[1], "profile": pair.bench.profile})  # fmt: skip
     return run
 
 
+def visit_pair(
+    name: str,
+    params: ExperimentParams | Mapping[str, Any],
+    pair: PairBench,
+    single: Callable[[Prepared, Workbench], None],
+    own: Callable[[PairExperiment, ExperimentParams, Run], None],
+) -> Run:
+    """Show every run that an experiment on a pair needs, and last its own, and run nothing.
+
+    ``single`` gets those of one model while that model can be asked for, ``own`` those of the pair.
+    """
+    experiment, resolved = _resolved(name, params)
+    runs = {}
+    for needed in experiment.requires_of_pair(resolved):
+        if needed.of == "pair":
+            runs[needed.name] = visit_pair(needed.experiment, needed.params, pair, single, own)
+            continue
+        bench = replace(pair.bench, load=pair.slot(needed.of), force=False)
+        prepared = prepare(needed.experiment, needed.params, bench)
+        single(prepared, bench)
+        runs[needed.name] = prepared.run
+        if needed.last_of_its_model:
+            pair.slot(needed.of).release()
+    run, _ = _run_of(experiment, resolved, pair, runs)
+    own(experiment, resolved, run)
+    return run
+
+
+def _resolved(name: str, params: ExperimentParams | Mapping[str, Any]) -> tuple[PairExperiment, ExperimentParams]:
+    found = find_experiment(name)
+    if not isinstance(found, PairExperiment):
+        raise TypeError(f"{name} is an experiment of one model")
+    resolved = found.Params.model_validate(params) if isinstance(params, Mapping) else params
+    found.check(resolved)
+    return found, resolved
+
+
+def _run_of(
+    experiment: PairExperiment, params: ExperimentParams, pair: PairBench, runs: Mapping[str, Run]
+) -> tuple[Run, dict[str, Identity]]:
+    """The run of a pair, done or not, and who its models are."""
+    identities = {of: pair.slot(of).identity for of in ("source", "target")}
+    for of in identities:
+        pair.slot(of).release()
+    if experiment.distinct and identities["source"].weights == identities["target"].weights:
+        raise same_model(experiment.name, identities["source"].name)
+    inputs = {
+        "experiment": {"name": experiment.name, "version": experiment.version},
+        "params": params,
+        "seed": pair.bench.seed,
+        **{of: {"name": i.name, "weights": i.weights, "tokenizer": i.tokenizer} for of, i in identities.items()},
+        "required": {key: run.key for key, run in runs.items()},
+        **experiment.inputs(params),
+    }
+    recorded = {
+        "rows": pair.bench.rows, "device": identities["target"].device,
+        "source": f"{identities['source'].source} → {identities['target'].source}",
+    }  # fmt: skip
+    names = (identities["source"].name, identities["target"].name)
+    return pair.bench.store.run(pair.bench.profile, names, experiment.name, inputs, recorded), identities
+
+
+def same_model(experiment: str, name: str) -> UsageError:
+    """A model paired with itself where that would answer nothing."""
+    return UsageError(
+        f"`{experiment}` needs two models, and {name} was given as source and target",
+        "name another model with --target (see `emotion-circuits models list`)",
+    )
+
+
 def _outcome(
     experiment: PairExperiment, params: ExperimentParams, pair: PairBench, run: Run, runs: Mapping[str, Run]
 ) -> Outcome:
-    def measure() -> Measure:
-        return Measure(pair.target(), run, pair.bench.rows, pair.bench.progress, pair.bench.scorer)
+    def measure(of: Steered) -> Measure:
+        pair.slot("untrained" if of == "target" else "target").release()
+        return Measure(pair.slot(of)(), run, pair.bench.rows, pair.bench.progress, pair.bench.scorer)
 
     context = PairContext(
         pair.source.identity, pair.target.identity, pair.bench.profile, pair.bench.seed, runs, run,
-        functools.cache(measure), pair.bench.progress,
+        measure, pair.bench.progress,
     )  # fmt: skip
     try:
         return experiment.summarise_pair(context, params)
     finally:
-        pair.target.release()
+        for of in ("target", "untrained"):
+            pair.slot(of).release()
 
 
 def _required(needed: PairNeeded, pair: PairBench) -> Run:

@@ -1,4 +1,4 @@
-"""Paired differences of scored texts, as rows of a table: what several experiments report per arm and scorer."""
+"""Means and paired differences over prompts, as rows of a table: what several experiments report per arm and scorer."""
 
 from __future__ import annotations
 
@@ -45,6 +45,31 @@ def paired_row(
         "g_z_ci": [float(size.low), float(size.high)], "t": float(test.t), "p": float(test.p),
         "p_permutation": float(flips.p),
     }  # fmt: skip
+
+
+def mean_over_prompts(values: NDArray[np.float64] | None, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """``effect``, ``ci`` and ``p`` of the mean over prompts; all None where nothing was measured or nothing varies."""
+    import numpy as np
+
+    from emotion_circuits.stats import cluster_t
+
+    if values is None or len(values) < 2:
+        return {"effect": None, "ci": None, "p": None}
+    if np.ptp(values) == 0:
+        return {"effect": float(values[0]), "ci": None, "p": None}
+    test = cluster_t(values, [p.scenario or p.id for p in prompts])
+    return {
+        "effect": float(test.mean.estimate), "ci": [float(test.mean.low), float(test.mean.high)], "p": float(test.p),
+    }  # fmt: skip
+
+
+def t_of_mean(values: NDArray[np.float64], prompts: Sequence[Prompt]) -> float:
+    """Cluster-robust t of the mean of ``[prompt]`` values; 0 where nothing varies."""
+    import numpy as np
+
+    from emotion_circuits.stats import cluster_t
+
+    return 0.0 if np.ptp(values) == 0 else float(cluster_t(values, [p.scenario or p.id for p in prompts]).t)
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.experiments._cell import BASE, MINUS, PLUS, cell_observations
 from emotion_circuits.experiments._grid import Grid, Tested, cell_name
+from emotion_circuits.experiments._paired import mean_over_prompts
 from emotion_circuits.experiments._texts import FLUENCY, ScoredTexts, damage_of
-from emotion_circuits.types import BASELINE_ARM, Observation, Prompt
+from emotion_circuits.types import BASELINE_ARM, Observation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,7 @@ def tested_row(tested: Tested) -> dict[str, Any]:
     import numpy as np
 
     cell, scores, texts = tested.choice.cell, tested.scores, tested.texts
-    effect = _mean(scores.odd, scores.prompts)
+    effect = mean_over_prompts(scores.odd, scores.prompts)
     embedded, lexicon = (odd_of_texts(texts, f"{s}:{cell.emotion}") for s in ("embedded", "lexicon"))
     asked = f"embedded:{cell.emotion}"
     base = scores.scores[BASE]
@@ -40,7 +41,7 @@ def tested_row(tested: Tested) -> dict[str, Any]:
         "layer": cell.layer,
         "alpha": cell.strength,
         **effect,
-        **{f"{key}_embedded": value for key, value in _mean(embedded, scores.prompts).items()},
+        **{f"{key}_embedded": value for key, value in mean_over_prompts(embedded, scores.prompts).items()},
         "evaluators": 1 if embedded is None else 2,
         **{f"effect_{half}": float(values.mean()) for half, values in scores.halves.items()},
         "effect_lexicon": None if lexicon is None else float(np.mean(lexicon)),
@@ -98,22 +99,6 @@ def odd_of_texts(texts: ScoredTexts, scorer: str) -> NDArray[np.float64] | None:
     import numpy as np
 
     return np.asarray((texts.of(scorer, PLUS).mean(axis=1) - texts.of(scorer, MINUS).mean(axis=1)) / 2)
-
-
-def _mean(values: NDArray[np.float64] | None, prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """``effect``, ``ci`` and ``p`` of the mean over prompts; all None where nothing was measured or nothing varies."""
-    import numpy as np
-
-    from emotion_circuits.stats import cluster_t
-
-    if values is None or len(values) < 2:
-        return {"effect": None, "ci": None, "p": None}
-    if np.ptp(values) == 0:
-        return {"effect": float(values[0]), "ci": None, "p": None}
-    test = cluster_t(values, [p.scenario or p.id for p in prompts])
-    return {
-        "effect": float(test.mean.estimate), "ci": [float(test.mean.low), float(test.mean.high)], "p": float(test.p),
-    }  # fmt: skip
 
 
 def _difference(asked: ScoredTexts, texts: ScoredTexts, scorer: str) -> float | None:

@@ -124,7 +124,7 @@ def _measure(context: Context, params: Compare.Params) -> _Curves:
     from emotion_circuits.experiments._endpoint import Endpoint
 
     vectors = Vectors(context, params)
-    endpoint = Endpoint(vectors)
+    endpoint = Endpoint(context.measure, vectors.emotions)
     layers = context.lm.layers(params.layers or depths(context.lm, DEPTHS))
     positions = tuple(dict.fromkeys(params.positions))
     ups = tuple(s for s in params.strengths if s > 0)

@@ -124,7 +124,7 @@ def _measured(vectors: Vectors, params: Patch.Params, emotion: str, pairs: Seque
     from emotion_circuits.circuits.patching import WAYS, patch_grid, patch_pairs
     from emotion_circuits.experiments._endpoint import Endpoint as Tokens
 
-    lm, tokens = vectors.context.lm, Tokens(vectors).tokens
+    lm, tokens = vectors.context.lm, Tokens(vectors.context.measure, vectors.emotions).tokens
     metric = Endpoint(tokens.ids(emotion), tokens.neutral_ids(emotion))
     grid = patch_grid(params.site, lm.layers(params.layers or None), [Positions.parse(p) for p in params.positions])
     return [

@@ -161,7 +161,7 @@ def _swapped(vectors: Vectors, params: Swap.Params, emotion: str, layers: Sequen
 
     from emotion_circuits.experiments._endpoint import Endpoint
 
-    metric = {"endpoint": Endpoint(vectors).metric(emotion)}
+    metric = {"endpoint": Endpoint(vectors.context.measure, vectors.emotions).metric(emotion)}
     neutral, donors = _donors(vectors, params, emotion)
     scored = np.array([
         vectors.context.measure.score(

@@ -82,14 +82,11 @@ def shuffled_map_null(problem: TransferProblem, moves: NDArray[np.intp]) -> MapN
     Equal to fitting a ridge per shuffle, fold and penalty, but the decompositions of the source are shared: a shuffle
     moves the rows of the target, and scores are one product of rearranged dual weights with the kernel.
     """
-    f, directions = problem.features, problem.directions
+    directions = problem.directions
     by_penalty = held_out_r2(problem.reduction.design, problem.reduction.criterion, ridge_filters(), moves)
     best = np.argmax(by_penalty, axis=1)
-    values, vectors = np.linalg.eigh(f.T @ f)
-    turned = directions @ vectors
-    shrunk = turned / (values + PENALTIES[:, None, None] * len(f))  # [penalty, emotion, rank]
-    dual = shrunk @ (f @ vectors).T  # [penalty, emotion, n]
-    emotions, n = directions.shape[0], len(f)
+    dual = dual_weights(problem.features, directions)
+    emotions, n = dual.shape[1:]
     own = np.empty((len(moves), emotions))
     step = max(1, 4_000_000 // (emotions * n))
     for start in range(0, len(moves), step):
@@ -101,6 +98,17 @@ def shuffled_map_null(problem: TransferProblem, moves: NDArray[np.intp]) -> MapN
         scores = (placed.reshape(-1, n) @ problem.kernel).reshape(len(part), emotions, -1)
         own[start : start + step] = own_aurocs(scores, problem.test.codes, emotions)
     return MapNull(own, by_penalty.max(axis=1), PENALTIES[best])
+
+
+def dual_weights(features: FloatArray, directions: FloatArray) -> FloatArray:
+    """``[penalty, emotion, n]`` weights of the map set's target rows that sum to a direction's image under ridge.
+
+    d (FᵀF + λnI)⁻¹ Fᵀ for directions ``[emotion, rank]`` and every penalty of ``PENALTIES``. Pairing source row i with
+    target row m(i) moves weight i to row m(i) and changes nothing else.
+    """
+    values, vectors = np.linalg.eigh(features.T @ features)
+    shrunk = directions @ vectors / (values + PENALTIES[:, None, None] * len(features))  # [penalty, emotion, rank]
+    return np.asarray(shrunk @ (features @ vectors).T)
 
 
 def covariance_null(problem: TransferProblem, draws: int, seed: int) -> FloatArray:
