@@ -49,6 +49,11 @@ class Steer(Experiment):
         temperature: float = Field(0.0, ge=0, description="0: greedy.")
         top_p: float = Field(0.9, gt=0, le=1, description="Nucleus, where the temperature is above 0.")
         samples: int = Field(1, ge=1, description="Texts per strength, where the temperature is above 0.")
+        expression: str | None = Field(
+            None,
+            description="Several emotions at once, in place of --emotion, --strengths and --unit: "
+            '"0.4 gratitude @ L14 - 0.2 anger". Its unit is the residual norm that the directions were read at.',
+        )
         vector: Path | None = Field(
             None, description="Your own vector: a safetensors file with one tensor of the model's width."
         )
@@ -64,6 +69,19 @@ class Steer(Experiment):
         def _plan_names(cls, given: Any) -> Any:
             return _translated(given) if isinstance(given, Mapping) else given
 
+        @model_validator(mode="after")
+        def _one_way_to_say_it(self) -> Steer.Params:
+            if self.expression is not None:
+                from emotion_circuits.representations.expression import parse_expression
+
+                parse_expression(self.expression)
+                for said in ("emotion", "strengths", "unit", "vector"):
+                    if said in self.model_fields_set:
+                        raise UsageError(
+                            f"--expression says what --{said} says", f"leave --{said} out, or write no expression"
+                        )
+            return self
+
     def requires(self, params: Params) -> Sequence[Needed]:
         return required_runs(params)
 
@@ -74,24 +92,30 @@ class Steer(Experiment):
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         _layer(lm, params)
-        return [CaptureStep(STEERED, _prompts(lm, params), (SITE,), (Positions("last"),))]
+        if params.expression is not None:
+            return ()
+        return [CaptureStep(STEERED, steer_prompts(lm, params), (SITE,), (Positions("last"),))]
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.engine import Sampling
         from emotion_circuits.experiments._texts import write_texts
 
+        if params.expression is not None:
+            from emotion_circuits.experiments._expressed import summarise_expression
+
+            return summarise_expression(context, params)
         vectors, layer = Vectors(context, params), _layer(context.lm, params)
         vector, length = _vector(vectors, params, layer)
         conditions = [
             Condition(_name(s), (vectors.add(vector, layer, s * length),) if s else ()) for s in params.strengths
         ]
         sampling = Sampling(params.max_new_tokens, params.temperature, params.top_p, params.samples, context.seed)
-        prompts = _prompts(context.lm, params)
+        prompts = steer_prompts(context.lm, params)
         texts = write_texts(context.measure, "texts", prompts, conditions, sampling, vectors.emotions)
         rows = [
             {
                 "prompt": given, "alpha": s, "sample": k, "text": texts.texts(_name(s), k)[i],
-                **_scores(texts, params.emotion, _name(s), i, k),
+                **scores_of_text(texts, params.emotion, _name(s), i, k),
             }
             for i, given in enumerate(params.text)
             for s in params.strengths
@@ -135,7 +159,8 @@ def _layer(lm: LM, params: Steer.Params) -> int:
     return lm.layers([params.layer])[0] if params.layer is not None else depths(lm, (0.5,))[0]
 
 
-def _prompts(lm: LM, params: Steer.Params) -> tuple[Prompt, ...]:
+def steer_prompts(lm: LM, params: Steer.Params) -> tuple[Prompt, ...]:
+    """The texts that are continued."""
     if not params.text or not all(t.strip() for t in params.text):
         raise UsageError("there is no text to continue", 'give --text "The package arrived on Tuesday and"')
     given = tuple(Prompt(f"text-{i}", t) for i, t in enumerate(params.text))
@@ -197,7 +222,9 @@ def _name(strength: float) -> str:
     return BASELINE_NAME if strength == 0 else f"{strength:+g}"
 
 
-def _scores(texts: ScoredTexts, emotion: str, condition: str, prompt: int, sample: int) -> dict[str, float | None]:
+def scores_of_text(
+    texts: ScoredTexts, emotion: str, condition: str, prompt: int, sample: int
+) -> dict[str, float | None]:
     """Evaluators and damage of one text, by short names."""
     wanted = {"embedded": f"embedded:{emotion}", "lexicon": f"lexicon:{emotion}", "vader": "vader", "rep4": "rep4",
               "log_perplexity": "log_perplexity"}  # fmt: skip
