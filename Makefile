@@ -18,7 +18,7 @@ help:
 	@echo "make test-slow  checks that take minutes on real weights"
 	@echo "make check      format, lint, types"
 	@echo "make calibrate  the statistics on planted truth at full size; writes docs/calibration.md"
-	@echo "make bench      benchmarks"
+	@echo "make bench      every benchmark; writes docs/performance.md"
 	@echo "make notebook   Jupyter with a kernel of this environment"
 	@echo "make clean      remove the environment and caches (results stay)"
 
@@ -69,9 +69,7 @@ calibrate: $(DEV)
 		--checks emotion_circuits.representations.calibration.checks --write docs/calibration.md
 
 bench: $(DEV)
-	$(BIN)/python benchmarks/capture.py
-	$(BIN)/python benchmarks/stats.py
-	$(BIN)/python benchmarks/transfer.py
+	$(BIN)/python benchmarks/performance.py
 
 notebook: $(NOTEBOOK)
 	$(BIN)/jupyter lab

@@ -13,18 +13,19 @@ for 400 and for 4,000 prompts. It exists on Linux only.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-TIME_GOAL_BARE, TIME_GOAL_SINGLE, MEMORY_GOAL = 1.10, 0.25, 0.10
+from matmuls import seconds_per_forward
+from ratios import Ratio, finish, interleaved, parser, progress, ratio, summary
+
+TIME_GOAL_BARE, TIME_GOAL_SINGLE, MEMORY_GOAL = 1.05, 0.25, 0.10
 MODEL = "smollm2-135m"
 
 SUBJECTS = ("My neighbour", "The nurse", "A colleague from work", "Our old teacher", "The bus driver", "Her brother")
@@ -46,12 +47,12 @@ def sentences(n: int) -> list[str]:
     return texts
 
 
-def measure_time(prompts: int, repeats: int) -> dict[str, float]:
-    """Seconds of each way: the least disturbed of its repeats, which are interleaved with those of the others."""
+def measure_time(prompts: int, repeats: int) -> list[Ratio]:
+    """Capture against both ways, and what the processor's matrix products alone would allow."""
     import torch
 
     from emotion_circuits.engine import capture
-    from emotion_circuits.engine.batching import length_buckets, pad
+    from emotion_circuits.engine.batching import CAPTURE_TOKENS, length_buckets, pad
     from emotion_circuits.engine.capture import MAX_ROWS
     from emotion_circuits.models import load_lm
     from emotion_circuits.types import Positions, Prompt
@@ -79,43 +80,21 @@ def measure_time(prompts: int, repeats: int) -> dict[str, float]:
     ways: dict[str, Callable[[list[Prompt]], None]] = {"capture": ours, "bare": bare, "one at a time": single}
     for way in ways.values():
         way(rows[:64])  # warm up
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way(rows)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: min(values) for name, values in seconds.items()}
-
-
-def matmul_floor(repeats: int = 3) -> float:
-    """Time per token of the model's matrix products alone, in full batches over one text at a time.
-
-    No way to run the same weights in the same number type can have a smaller ratio on this processor: reading the
-    weights costs a single text more where memory is slow, and less where the caches are large.
-    """
-    import torch
-
-    from emotion_circuits.engine.batching import CAPTURE_TOKENS
-    from emotion_circuits.models import load_lm
-    from emotion_circuits.types import Prompt
-
-    lm = load_lm(MODEL, device="cpu")
-    weights = [m.weight for m in lm.decoder.modules() if isinstance(m, torch.nn.Linear)]
-    length = round(sum(map(len, lm.encode([Prompt(str(i), t) for i, t in enumerate(sentences(100))]))) / 100)
-
-    def per_token(tokens: int) -> float:
-        inputs = {w.shape[1]: torch.randn(tokens, w.shape[1]) for w in weights}
-        best = float("inf")
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
-            for w in weights:
-                torch.nn.functional.linear(inputs[w.shape[1]], w)
-            best = min(best, time.perf_counter() - start)
-        return best / tokens
-
-    with torch.inference_mode():
-        return per_token(CAPTURE_TOKENS) / per_token(length)
+    seconds = interleaved({name: lambda way=way: way(rows) for name, way in ways.items()}, repeats)
+    length = round(sum(map(len, lm.encode(rows))) / len(rows))
+    limits = [
+        seconds_per_forward(lm, CAPTURE_TOKENS, head=False) / CAPTURE_TOKENS
+        / (seconds_per_forward(lm, length, head=False) / length)
+        for _ in range(repeats)
+    ]  # fmt: skip
+    return [
+        ratio("capture / bare bucketed forward", seconds["capture"], seconds["bare"], TIME_GOAL_BARE, "at most"),
+        ratio("capture / one at a time", seconds["capture"], seconds["one at a time"], TIME_GOAL_SINGLE, "at most"),
+        ratio("bare / one at a time", seconds["bare"], seconds["one at a time"]),
+        # Reading the weights costs a single text more where memory is slow, less where the caches are large: no
+        # batching of the same weights in the same number type has a smaller ratio on this processor.
+        summary("matrix products, full batch / one text", limits),
+    ]
 
 
 def measure_memory(prompts: int) -> float:
@@ -163,36 +142,21 @@ def anonymous_mb() -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=400)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--stream", type=int, help="internal: stream this many prompts and print the peak as JSON")
-    options = parser.parse_args()
-    if options.stream:
-        print(json.dumps({"peak_mb": stream(options.stream)}))
+    options = parser(__doc__, repeats=3)
+    options.add_argument("--prompts", type=int, default=400)
+    options.add_argument("--stream", type=int, help="internal: stream this many prompts and print the peak as JSON")
+    chosen = options.parse_args()
+    if chosen.stream:
+        print(json.dumps({"peak_mb": stream(chosen.stream)}))
         return 0
-    seconds = measure_time(options.prompts, options.repeats)
-    rows = [
-        ("capture / bare bucketed forward", seconds["capture"] / seconds["bare"], TIME_GOAL_BARE),
-        ("capture / one prompt at a time", seconds["capture"] / seconds["one at a time"], TIME_GOAL_SINGLE),
-    ]
-    print(f"{options.repeats} interleaved repeats, the fastest of each", flush=True)
-    for name, value in seconds.items():
-        print(
-            f"{name:34} {value:8.2f} s for {options.prompts} prompts ({1000 * value / options.prompts:.1f} ms each)",
-            flush=True,
-        )
-    floor = seconds["bare"] / seconds["one at a time"]
-    print(f"bare / one at a time is {floor:.3f} here; its matrix products alone are {matmul_floor():.3f}", flush=True)
+    found = measure_time(chosen.prompts, chosen.repeats)
     if Path("/proc/self/status").exists():
-        few, many = measure_memory(options.prompts), measure_memory(10 * options.prompts)
-        print(f"{'peak RssAnon':34} {few:8.0f} MB for {options.prompts} prompts, {many:.0f} MB for ten times as many")
-        rows.append(("growth of peak RssAnon, 10 × prompts", abs(many / few - 1), MEMORY_GOAL))
+        few, many = measure_memory(chosen.prompts), measure_memory(10 * chosen.prompts)
+        progress(f"peak RssAnon {few:.0f} MB for {chosen.prompts} prompts, {many:.0f} MB for ten times as many")
+        found.append(summary("growth of memory, 10 × prompts", [abs(many / few - 1)], MEMORY_GOAL, "at most"))
     else:
-        print("RssAnon is not available on this system: memory was not measured")
-    for name, value, goal in rows:
-        print(f"{name:38} {value:6.3f}   goal ≤ {goal:.2f}   {'ok' if value <= goal else 'MISSED'}")
-    return int(any(value > goal for _, value, goal in rows))
+        progress("RssAnon is not available on this system: memory was not measured")
+    return finish(found, chosen.json)
 
 
 if __name__ == "__main__":

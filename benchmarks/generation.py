@@ -1,12 +1,14 @@
 """What packing costs and gains: generation under many conditions, and teacher-forced scores of many vectors.
 
-Run: ``python benchmarks/generation.py`` (about five minutes on 2 cores; needs the embedded SmolLM2). Exits 1 when a
-goal is missed. 8 prompts × 15 conditions × 20 tokens, greedy, float32, interleaved in one process and repeated:
+Run: ``python benchmarks/generation.py`` (about five minutes on 2 cores; needs the embedded SmolLM2). Exits 1 when
+a goal is missed. 8 prompts × 15 conditions × 20 tokens, greedy, float32, interleaved in one process and repeated:
 
 - packed: all 120 rows through :func:`emotion_circuits.engine.generate`;
 - condition by condition: one condition at a time on a batch of the 8 prompts, with a hook (``model.generate``);
 - one by one: one prompt and one condition at a time (two conditions are run, and the time scaled up);
-- bare: ``model.generate`` on the same 120 rows with no hooks at all.
+- bare: ``model.generate`` on the same 120 rows with no hooks at all;
+- matrix products: those of the same weights and the same number of rows, once per written token, and nothing else. The
+  share of this limit that packing reaches is printed.
 
 Scores: vectors × prompts through :func:`emotion_circuits.engine.score`, with and without skipping the blocks below the
 edit.
@@ -14,7 +16,6 @@ edit.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 import time
@@ -22,7 +23,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-BATCH_GOAL, SINGLE_GOAL, BARE_GOAL = 3.5, 15.0, 0.95
+from matmuls import seconds_per_forward
+from ratios import Ratio, finish, interleaved, parser, progress, ratio
+
+BATCH_GOAL, SINGLE_GOAL, BARE_GOAL, LIMIT_GOAL = 5.0, 24.0, 1.3, 0.6
 MODEL = "smollm2-135m"
 CONDITIONS, NEW_TOKENS = 15, 20
 
@@ -38,8 +42,8 @@ TEXTS = (
 )
 
 
-def measure_generation(repeats: int) -> dict[str, float]:
-    """Tokens per second of each way, the fastest of its repeats."""
+def measure_generation(repeats: int, dtype: str) -> list[Ratio]:
+    """Packed generation against every other way."""
     import numpy as np
     import torch
     from transformers import GenerationConfig
@@ -49,7 +53,7 @@ def measure_generation(repeats: int) -> dict[str, float]:
     from emotion_circuits.models import load_lm
     from emotion_circuits.types import Condition, Prompt, Site
 
-    lm = load_lm(MODEL, device="cpu")
+    lm = load_lm(MODEL, device="cpu", dtype=dtype)
     lm.model.generation_config.eos_token_id = None  # every way writes the same number of tokens
     tokenizer_eos, lm.tokenizer.eos_token = lm.tokenizer.eos_token, None
     prompts = [Prompt(str(i), text) for i, text in enumerate(TEXTS)]
@@ -63,7 +67,7 @@ def measure_generation(repeats: int) -> dict[str, float]:
     @contextmanager
     def hooked(vector: Any) -> Iterator[None]:
         """What a steering library does: add the vector to a block's output, from the prompt's last token on."""
-        added = torch.as_tensor(vector, dtype=torch.float32)
+        added = torch.as_tensor(vector, dtype=lm.dtype)
 
         def hook(module: Any, args: Any, output: Any) -> Any:
             output = output.clone()
@@ -76,41 +80,50 @@ def measure_generation(repeats: int) -> dict[str, float]:
         finally:
             handle.remove()
 
-    def theirs(rows: list[Any]) -> int:
+    def theirs(rows: list[Any]) -> None:
         batch = pad(lm, rows, range(len(rows)), "left")
         lm.model.generate(batch.ids, attention_mask=batch.mask, generation_config=config)
-        return len(rows) * NEW_TOKENS
 
-    def packed() -> int:
-        return sum(len(g.tokens) for g in generate(lm, prompts, conditions, Sampling(NEW_TOKENS)))
-
-    def by_condition() -> int:
-        return sum(run_with(v, encoded) for v in vectors) + theirs(encoded)
-
-    def run_with(vector: Any, rows: list[Any]) -> int:
+    def run_with(vector: Any, rows: list[Any]) -> None:
         with hooked(vector):
-            return theirs(rows)
+            theirs(rows)
 
-    def one_by_one() -> int:
-        return sum(run_with(v, [e]) for v in vectors[:2] for e in encoded)
+    def packed() -> None:
+        generate(lm, prompts, conditions, Sampling(NEW_TOKENS))
 
-    def bare() -> int:
-        return theirs([e for e in encoded for _ in conditions])
+    def by_condition() -> None:
+        for vector in vectors:
+            run_with(vector, encoded)
+        theirs(encoded)
 
-    ways: dict[str, Callable[[], int]] = {
-        "packed": packed, "bare": bare, "condition by condition": by_condition, "one by one": one_by_one,
+    def two_conditions_one_by_one() -> None:
+        for vector in vectors[:2]:
+            for row in encoded:
+                run_with(vector, [row])
+
+    def bare() -> None:
+        theirs([e for e in encoded for _ in conditions])
+
+    ways: dict[str, Callable[[], None]] = {
+        "packed": packed, "bare": bare, "condition by condition": by_condition,
+        "one by one, two conditions": two_conditions_one_by_one,
     }  # fmt: skip
-    best = dict.fromkeys(ways, 0.0)
     with torch.inference_mode():
         packed()  # warm up
-        for _ in range(repeats):
-            for name, way in ways.items():
-                start = time.perf_counter()
-                tokens = way()
-                best[name] = max(best[name], tokens / (time.perf_counter() - start))
-                print(f"  {name}: {best[name]:.0f} tokens/s", file=sys.stderr, flush=True)
+        seconds = interleaved(ways, repeats)
+        limit = [NEW_TOKENS * seconds_per_forward(lm, len(prompts) * CONDITIONS) for _ in range(repeats)]
     lm.tokenizer.eos_token = tokenizer_eos
-    return best
+    tokens = len(prompts) * CONDITIONS * NEW_TOKENS
+    for name, values in seconds.items():
+        share = 2 / CONDITIONS if name.startswith("one by one") else 1.0
+        progress(f"{name}: {share * tokens / min(values):.0f} tokens/s at best")
+    ours, single = seconds["packed"], [s * CONDITIONS / 2 for s in seconds["one by one, two conditions"]]
+    return [
+        ratio(f"packed vs condition by condition, {dtype}", seconds["condition by condition"], ours, BATCH_GOAL),
+        ratio(f"packed vs one by one, {dtype}", single, ours, SINGLE_GOAL),
+        ratio(f"packed vs bare generate, {dtype}", seconds["bare"], ours, BARE_GOAL),
+        ratio(f"share of the GEMM limit, {dtype}", limit, ours, LIMIT_GOAL),
+    ]
 
 
 def measure_scores(n_vectors: int, n_prompts: int) -> dict[str, float]:
@@ -141,29 +154,18 @@ def measure_scores(n_vectors: int, n_prompts: int) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--vectors", type=int, default=1000)
-    parser.add_argument("--prompts", type=int, default=8, help="prompts that the vectors are scored on")
-    options = parser.parse_args()
-    speed = measure_generation(options.repeats)
-    print(
-        f"8 prompts × {CONDITIONS} conditions × {NEW_TOKENS} tokens, greedy, float32, the fastest of each", flush=True
-    )
-    for name, value in speed.items():
-        print(f"{name:38} {value:8.0f} tokens/s", flush=True)
-    scores = measure_scores(options.vectors, options.prompts)
+    options = parser(__doc__, repeats=3)
+    options.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    options.add_argument("--vectors", type=int, default=1000)
+    options.add_argument("--prompts", type=int, default=8, help="prompts that the vectors are scored on")
+    chosen = options.parse_args()
+    found = measure_generation(chosen.repeats, chosen.dtype)
+    scores = measure_scores(chosen.vectors, chosen.prompts)
     for name, value in scores.items():
-        rows = options.vectors * options.prompts
-        print(f"{'score, ' + name:38} {value:8.1f} s for {rows} rows ({1000 * value / rows:.2f} ms each)")
-    goals = [
-        ("packed / condition by condition", speed["packed"] / speed["condition by condition"], BATCH_GOAL),
-        ("packed / one by one", speed["packed"] / speed["one by one"], SINGLE_GOAL),
-        ("packed / bare generate", speed["packed"] / speed["bare"], BARE_GOAL),
-    ]
-    for name, value, goal in goals:
-        print(f"{name:38} {value:6.2f}   goal ≥ {goal:.2f}   {'ok' if value >= goal else 'MISSED'}")
-    return int(any(value < goal for _, value, goal in goals))
+        rows = chosen.vectors * chosen.prompts
+        progress(f"score, {name}: {value:.1f} s for {rows} rows ({1000 * value / rows:.2f} ms each)")
+    found.append(ratio("score, all blocks vs skipping", [scores["all blocks"]], [scores["skipping blocks"]]))
+    return finish(found, chosen.json)
 
 
 if __name__ == "__main__":

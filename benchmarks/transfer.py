@@ -21,6 +21,9 @@ from emotion_circuits.representations.sharing_arrays import CheckedTexts, FloorA
 from emotion_circuits.representations.spectral_cv import PENALTIES, fold_rows
 from emotion_circuits.representations.transfer import TransferProblem, transfer_matrix, transfer_problem
 from emotion_circuits.representations.transfer_nulls import shuffled_map_null, shuffled_rows
+from ratios import finish, interleaved, parser, progress, ratio, summary
+
+RATIO_GOAL = 50.0
 
 
 def refitted(problem: TransferProblem, texts: CheckedTexts, moves: np.ndarray) -> np.ndarray:
@@ -56,39 +59,37 @@ def whole_test(world: PlantedPair, chosen: argparse.Namespace) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=300, help="paired neutral rows")
-    parser.add_argument("--shuffles", type=int, default=999)
-    parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--refits", type=int, default=5, help="shuffles that scikit-learn refits (scaled up)")
-    parser.add_argument("--goal", type=float, default=50.0, help="smallest ratio that counts as passed")
-    chosen = parser.parse_args()
+    options = parser(__doc__, repeats=3)
+    options.add_argument("--rows", type=int, default=300, help="paired neutral rows")
+    options.add_argument("--shuffles", type=int, default=999)
+    options.add_argument("--resamples", type=int, default=1000)
+    options.add_argument("--refits", type=int, default=5, help="shuffles that scikit-learn refits (scaled up)")
+    chosen = options.parse_args()
     world = linear_world("shared", n=chosen.rows, emotions=8, scenarios=40, widths=(576, 640))
     texts = check_texts(world.source, world.target)
-
     start = time.perf_counter()
     reduction = reduce_pairs(world.map_source, world.map_target)
     problem = transfer_problem(reduction, texts.source_fit, texts.target_test, 8)
-    fit_seconds = time.perf_counter() - start
+    progress(f"one layer pair, map and transfer: {time.perf_counter() - start:.2f} s; rank {reduction.rank}")
     moves = shuffled_rows(None, chosen.rows, chosen.shuffles, 0)
-    shuffled_map_null(problem, moves[:2])
-    start = time.perf_counter()
-    ours = shuffled_map_null(problem, moves)
-    our_seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    theirs = refitted(problem, texts, moves[: chosen.refits])
-    their_seconds = (time.perf_counter() - start) / chosen.refits * chosen.shuffles
-
-    gap = float(np.abs(ours.own[: chosen.refits] - theirs).max())
-    ratio = their_seconds / our_seconds
-    print(f"{chosen.rows} rows, 576 -> 640 dimensions, rank {problem.reduction.rank}, 8 emotions")
-    print(f"one layer pair: map and transfer      {fit_seconds:8.3f} s   (a 6 x 6 grid: {36 * fit_seconds:.1f} s)")
-    print(f"{chosen.shuffles} shuffled maps, this package     {our_seconds:8.3f} s")
-    print(f"the same, scikit-learn, extrapolated  {their_seconds:8.1f} s   from {chosen.refits} shuffles")
-    print(f"ratio                                 {ratio:8.1f}   (goal {chosen.goal:g})")
-    print(f"largest difference of an AUROC        {gap:8.1e}   (goal 1e-06)")
-    print(f"whole sharing test with three floors  {whole_test(world, chosen):8.1f} s")
-    return 0 if ratio >= chosen.goal and gap <= 1e-6 else 1
+    few = moves[: chosen.refits]
+    seconds = interleaved(
+        {
+            "this package": lambda: shuffled_map_null(problem, moves),
+            "scikit-learn": lambda: refitted(problem, texts, few),
+        },
+        chosen.repeats,
+    )
+    gap = float(np.abs(shuffled_map_null(problem, few).own - refitted(problem, texts, few)).max())
+    progress(f"whole sharing test with three floors: {whole_test(world, chosen):.1f} s")
+    scaled = [s / chosen.refits * chosen.shuffles for s in seconds["scikit-learn"]]
+    return finish(
+        [
+            ratio("transfer permutations vs refitting", scaled, seconds["this package"], RATIO_GOAL),
+            summary("largest difference of an AUROC", [gap], 1e-6, "at most"),
+        ],
+        chosen.json,
+    )
 
 
 if __name__ == "__main__":
