@@ -25,6 +25,8 @@ VERBS: dict[str, str] = {
     "prompts": "List, show, validate and build prompt sets.",
     "study": "Run a whole study, with a report; resumes where it was.",
     "run": "Run one experiment on one model.",
+    "readout": "Show which emotion every token of a text holds.",
+    "vectors": "Show, export and import emotion vectors.",
     "stats": "Effects, power and multiplicity from the results of a profile.",
     "report": "Write the report of a profile.",
     "explore": "Open the local web page: results and live steering.",
