@@ -160,3 +160,22 @@ def test_trained_target_exceeds_its_untrained_twin(cli: Any, embedded: Callable[
     assert gap["estimate"] >= 0.12 and gap["low"] > 0
     assert found["similarity"]["cka"]["p"] <= 0.05 and found["similarity"]["cka_untrained"]["p"] <= 0.05
     assert np.isfinite(found["tau"])
+
+
+def test_dry_run_of_a_pair_counts_the_captures_of_each_model(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:
+    words = ("run", "transfer", "--source", model, "--target", other, "--results", tmp_path / "r", *SMALL, "--dry-run")
+    cells = cli(*words, "--json").json["cells"]
+    assert [c["experiment"] for c in cells] == ["shared-texts"] * 3 + ["transfer"]
+    assert len({c["model"] for c in cells}) == 4, "source, target, its untrained twin, and the pair"
+    assert all(c["texts"] > 0 and c["forwards"] > 0 and c["seconds"] > 0 for c in cells[:3])
+    assert not (tmp_path / "r").exists()
+    profile = tmp_path / "two.toml"
+    profile.write_text('[[experiment]]\nname = "overlap"\n[[experiment]]\nname = "align"\n', encoding="utf-8")
+    study = cli("study", profile, "--results", tmp_path / "r", "--dry-run", "--json", "--model", model, other).json
+    found = [c["experiment"] for c in study["cells"]]
+    assert sorted(found) == ["align"] * 2 + ["overlap"] * 2 + ["shared-texts"] * 2, "both directions, captures once"
+
+
+def test_dry_run_says_what_it_does_not_count(cli: Any, model: Path, tmp_path: Path) -> None:
+    answer = cli("run", "heads.screen", "--model", model, "--results", tmp_path, "--dry-run")
+    assert "not counted: what heads.screen run on the model" in answer.out, answer.err

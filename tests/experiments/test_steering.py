@@ -410,3 +410,45 @@ def test_an_effect_against_the_emotion_is_not_established() -> None:
 def test_loops_are_refused_however_large_the_effect() -> None:
     row = planted(2.0, loops=True)
     assert row["ppl_ratio"] == 1 and not row["damage_ok"] and not row["established"]
+
+
+# ---- what will run ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", [e for e in EXPERIMENTS if e != "patch"])
+def test_dry_run_counts_what_runs(command: Any, shared_results: Path, tmp_path: Path, name: str) -> None:
+    """Rows and texts of the dry run are those that the run measured; a family without matched KL is left out."""
+    cells = command(name, *WORDS[name], "--dry-run", "--json", results=tmp_path / "none").json["cells"]
+    assert not (tmp_path / "none").exists()
+    expected = next(c for c in cells if c["experiment"] == name)
+    assert {c["experiment"] for c in cells} >= {"extract", "directions", name} and expected["counted"]
+    assert expected["seconds"] > 0 and expected["memory_bytes"] > 0
+    assert command(name, *WORDS[name]).code == 0
+    folder = folder_of(shared_results, name)
+    steps = [p.name.removesuffix("-batches.json") for p in folder.glob("*-batches.json")]
+    scored = {s: next(iter(open_tensors(folder / f"{s}.safetensors").values())) for s in steps
+              if (folder / f"{s}.safetensors").exists() and not (folder / f"{s}.json").exists()}  # fmt: skip
+    lines = (folder / "generations.jsonl").read_text().splitlines() if (folder / "generations.jsonl").exists() else []
+    assert expected["written"] == len(lines)
+    rows = sum(len(values) for values in scored.values())
+    if name == "iterative":
+        rows += len(lines)  # every text is read once more
+    if name == "sweep":
+        unmatched = 2 * 3 - sum(s.endswith("-kl") for s in scored)
+        rows += unmatched * 3 * 2 * 19
+    assert expected["scored"] == rows
+    assert expected["forwards"] >= len(scored) and expected["tokens"] >= rows
+
+
+def test_dry_run_of_a_finished_run_has_nothing_left(command: Any) -> None:
+    assert command("steer", *WORDS["steer"]).code == 0
+    answer = command("steer", *WORDS["steer"], "--dry-run")
+    assert "model time left: about 0 s" in answer.out and max(map(len, answer.out.splitlines())) <= 80
+    assert {c["state"] for c in command("steer", *WORDS["steer"], "--dry-run", "--json").json["cells"]} == {"done"}
+
+
+def test_rows_bound_the_memory_that_a_dry_run_shows(command: Any, tmp_path: Path) -> None:
+    few, many = (
+        command("sweep", *SWEEP, "--rows", rows, "--dry-run", "--json", results=tmp_path).json["cells"][-1]
+        for rows in (2, 64)
+    )
+    assert few["memory_bytes"] < many["memory_bytes"] and few["forwards"] > many["forwards"]
+    assert few["scored"] == many["scored"] and few["written"] == many["written"]

@@ -94,6 +94,9 @@ class ComputeOptions(ModelOptions, ResultOptions):
     )
 
 
+DryRun = Annotated[bool, Parameter(help="Show what would run, and run nothing.", show_default=False)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackOptions:
     """Where finished and failed runs are mirrored to."""

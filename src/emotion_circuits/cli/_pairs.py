@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from emotion_circuits.cli._bench import loader, progress_of, scorer_of
 from emotion_circuits.cli._console import print_json, print_text
-from emotion_circuits.cli._options import COMPUTE_OPTIONS, TRACK_OPTIONS, ComputeOptions, TrackOptions
+from emotion_circuits.cli._options import COMPUTE_OPTIONS, TRACK_OPTIONS, ComputeOptions, DryRun, TrackOptions
 from emotion_circuits.cli._tracking import tracking
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._contract import PairExperiment
@@ -30,6 +30,7 @@ class Wanted:
     profile: str
     both: bool
     target_untrained: bool
+    dry_run: bool
 
 
 def pair_verb(experiment: PairExperiment) -> Callable[..., int]:
@@ -44,11 +45,13 @@ def pair_verb(experiment: PairExperiment) -> Callable[..., int]:
         target_untrained: Annotated[
             bool, Parameter(help="Target with random weights: nothing must come out shared.", show_default=False)
         ] = False,
+        dry_run: DryRun = False,
         params: Any = None,
         track: Annotated[TrackOptions, Parameter(name="*")] = TRACK_OPTIONS,
         options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
     ) -> int:
-        return _run(experiment, Wanted(source, target, profile, both, target_untrained), params, track, options)
+        wanted = Wanted(source, target, profile, both, target_untrained, dry_run)
+        return _run(experiment, wanted, params, track, options)
 
     model_type = Annotated[experiment.Params, Parameter(name="*")]  # type: ignore[name-defined]
     verb.__annotations__ = {**verb.__annotations__, "params": model_type}
@@ -78,6 +81,13 @@ def _run(experiment: PairExperiment, wanted: Wanted, params: Any, track: TrackOp
     given = {} if params is None else params.model_dump(exclude_unset=True)
     resolved = study.params(experiment.name, given)
     ways = [(source, target), (target, source)] if wanted.both else [(source, target)]
+    if wanted.dry_run:
+        from emotion_circuits.cli._dry_run import show_cells
+        from emotion_circuits.experiments._outline import outline_pair
+
+        benches = [_bench(study.name, one, other, wanted.target_untrained, options) for one, other in ways]
+        cells = [cell for bench in benches for cell in outline_pair(experiment.name, resolved, bench)]
+        return show_cells(cells, as_json=options.json)
     summaries, folders = [], []
     with tracking(track, Path(options.results), study.name, quiet=options.quiet):
         for one, other in ways:

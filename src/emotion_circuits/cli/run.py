@@ -18,6 +18,7 @@ from emotion_circuits.cli._options import (
     TRACK_OPTIONS,
     ComputeOptions,
     CopyOptions,
+    DryRun,
     TrackOptions,
 )
 from emotion_circuits.cli._pairs import pair_verb
@@ -59,12 +60,13 @@ def _verb(experiment: Experiment) -> Callable[..., int]:
         *,
         model: Annotated[str, Parameter(help="Alias, hub id, folder or .gguf file.")] = "smollm2-135m",
         profile: Annotated[str, Parameter(help="Study profile (name or TOML file) or prompt set.")] = "baseline",
+        dry_run: DryRun = False,
         params: Any = None,
         copies: Annotated[CopyOptions, Parameter(name="*")] = COPY_OPTIONS,
         track: Annotated[TrackOptions, Parameter(name="*")] = TRACK_OPTIONS,
         options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
     ) -> int:
-        return _run(experiment, model, profile, params, copies, track, options)
+        return _run(experiment, model, profile, params, copies, track, options, dry_run)
 
     model_type = Annotated[experiment.Params, Parameter(name="*")]  # type: ignore[name-defined]
     verb.__annotations__ = {**verb.__annotations__, "params": model_type}
@@ -107,6 +109,7 @@ def _run(
     copies: CopyOptions,
     track: TrackOptions,
     options: ComputeOptions,
+    dry_run: bool,
 ) -> int:
     from emotion_circuits.experiments import Workbench, load_profile, run_experiment
     from emotion_circuits.store import Store
@@ -119,6 +122,11 @@ def _run(
         Store(Path(options.results)), study.name, functools.cache(functools.partial(loader(options), model)),
         options.seed, options.rows, options.force, progress_of(options), scorer_of(options),
     )  # fmt: skip
+    if dry_run:
+        from emotion_circuits.cli._dry_run import show_cells
+        from emotion_circuits.experiments._outline import outline_run
+
+        return show_cells(outline_run(experiment.name, resolved, bench), as_json=options.json)
     with tracking(track, Path(options.results), study.name, quiet=options.quiet):
         finished = run_experiment(experiment.name, resolved, bench)
     _copy(finished, copies)

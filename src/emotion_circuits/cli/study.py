@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 
 from emotion_circuits.cli._bench import loader, progress_of, scorer_of
 from emotion_circuits.cli._console import duration_text, print_json, print_table, print_text, say
-from emotion_circuits.cli._options import COMPUTE_OPTIONS, TRACK_OPTIONS, ComputeOptions, TrackOptions
+from emotion_circuits.cli._options import COMPUTE_OPTIONS, TRACK_OPTIONS, ComputeOptions, DryRun, TrackOptions
 from emotion_circuits.cli._tracking import tracking
 from emotion_circuits.errors import UsageError
 
@@ -31,7 +31,7 @@ def study(
     *,
     model: Annotated[tuple[str, ...], Parameter(help="Models (default: the profile's own).")] = (),
     list: Annotated[bool, Parameter(help="List the profiles.", show_default=False)] = False,  # noqa: A002 - the flag
-    dry_run: Annotated[bool, Parameter(help="Show what would run, and run nothing.", show_default=False)] = False,
+    dry_run: DryRun = False,
     lang: Annotated[str, Parameter(help="Language of the report: en or ja.")] = "en",
     track: Annotated[TrackOptions, Parameter(name="*")] = TRACK_OPTIONS,
     options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
@@ -116,36 +116,10 @@ def _exit_code(finished: Study) -> int:
 
 def _dry_run(profile: Profile, models: Sequence[str], options: ComputeOptions) -> int:
     """Every run that is still to be made, and how long it may take on this machine."""
-    import functools
-
-    from emotion_circuits.cli._console import size_text
-    from emotion_circuits.experiments._outline import outline, tokens_per_second
-    from emotion_circuits.experiments._runner import Workbench
+    from emotion_circuits.cli._dry_run import show_cells
+    from emotion_circuits.experiments._outline import outline_study
     from emotion_circuits.store import Store
 
     store = Store(Path(options.results))
-    rows, seconds = [], 0.0
-    for model in models:
-        loaded = functools.cache(functools.partial(loader(options), model))
-        bench = Workbench(store, profile.name, loaded, options.seed, options.rows)
-        cells = outline(profile, bench)
-        tokens = sum(c.tokens for c in cells)
-        if tokens:
-            seconds += tokens / tokens_per_second(bench.lm)
-        rows += [
-            {
-                **vars(c),
-                "state": "done" if c.done else "to do",
-                "disk": size_text(c.captured_bytes),
-                "memory": size_text(c.memory_bytes),
-            }
-            for c in cells
-        ]
-    if options.json:
-        print_json({"cells": rows, "model_seconds": seconds})
-        return 0
-    headings = {"model": "model", "experiment": "experiment", "state": "state", "texts": "texts", "tokens": "tokens",
-                "forwards": "forwards", "disk": "captured", "memory": "memory"}  # fmt: skip
-    print_table(rows, headings)
-    print_text(f"model time left: about {duration_text(seconds)}, measured here; analysis and report come on top")
-    return 0
+    cells = outline_study(profile, models, loader(options), store, seed=options.seed, rows=options.rows)
+    return show_cells(cells, as_json=options.json)

@@ -50,12 +50,12 @@ def shared_columns(batch: Batch, encoded: Sequence[Encoded], conditions: Sequenc
     0 where computing them once a text saves less than a pass of one token a row: not worth a pass of its own.
     """
     places = zip(batch.starts, encoded, conditions, strict=True)
-    columns = min(start + _first_edited(e, c) for start, e, c in places)
+    columns = min(start + first_edited(e, c) for start, e, c in places)
     texts = len({e.ids for e in encoded})
     return columns if columns * (len(encoded) - texts) >= len(encoded) else 0
 
 
-def _first_edited(encoded: Encoded, condition: Condition) -> int:
+def first_edited(encoded: Encoded, condition: Condition) -> int:
     """Index of the first prompt token that a condition edits; at most the last one's, which every row needs."""
     edited = [
         index for i in condition.interventions if changes_something(i) for index in prompt_indices(encoded, i.positions)

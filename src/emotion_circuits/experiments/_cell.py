@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.types import Condition, Observation, Prompt
+from emotion_circuits.experiments._contract import ScoreStep
+from emotion_circuits.types import Condition, Observation, Positions, Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,6 +132,30 @@ def score_cell(
         arms.append(_random_arm(vectors, scored, family, directions, "norm", 1.0, metrics))
         arms.append(_random_arm(vectors, scored, family, directions[:KL_CONTROLS], "kl", scale, metrics))
     return CellScores(cell, test, scores, kl, tuple(arms), halves)
+
+
+def cell_work(
+    name: str, emotions: int, prompts: Mapping[str, Sequence[Prompt]], prompting: Sequence[Prompt], controls: int,
+    layer: int, at: Positions,
+) -> list[ScoreStep]:  # fmt: skip
+    """What :func:`score_cell` scores of one cell, at most."""
+    from emotion_circuits.representations.controls import FAMILIES
+
+    dev, test = tuple(prompts["dev"]), tuple(prompts["test"])
+    steps = [
+        ScoreStep(f"test-{name}", test, 1 + 2 * emotions, layer, at),
+        ScoreStep(f"prompting-{name}", tuple(prompting), 1, layer, at),
+    ]
+    if controls:
+        steps.append(ScoreStep(f"dev-kl-{name}", dev, 2, layer, at))
+    for family in FAMILIES if controls else ():
+        scales = len(KL_SCALES) * min(DEV_CONTROLS, controls)
+        steps += [
+            ScoreStep(f"dev-kl-{name}-{family}", dev, scales, layer, at),
+            ScoreStep(f"random-{name}-{family}-norm", test, 2 * controls, layer, at),
+            ScoreStep(f"random-{name}-{family}-kl", test, 2 * min(KL_CONTROLS, controls), layer, at),
+        ]
+    return steps
 
 
 def signed(vectors: Vectors, name: str, vector: NDArray[Any], cell: Cell, scale: float = 1.0) -> list[Condition]:

@@ -51,6 +51,44 @@ class CaptureStep:
     layers: tuple[int, ...] | None = None
 
 
+ONWARD = Positions("onward")
+
+
+@dataclass(frozen=True)
+class ScoreStep:
+    """Rows whose next token is scored: every prompt under ``conditions`` conditions.
+
+    They are edited at the positions ``at`` of ``layer`` (several layers: one in the middle), which decides how much the
+    rows of a prompt share. ``behind``: tokens behind each prompt that are read too. ``rows``: a batch that never holds
+    more.
+    """
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    conditions: int
+    layer: int = 0
+    at: Positions = ONWARD
+    behind: int = 0
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class TextStep:
+    """Texts that are written: ``samples`` of every prompt under ``conditions`` conditions.
+
+    ``judged``: every text is read once more by the unsteered model (perplexity), and by the evaluators.
+    """
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    conditions: int
+    max_new_tokens: int
+    samples: int = 1
+    layer: int = 0
+    at: Positions = ONWARD
+    judged: bool = True
+
+
 @dataclass(frozen=True)
 class Needed:
     """Another experiment, with parameters, whose finished run this one reads."""
@@ -108,6 +146,13 @@ class Experiment:
         """What the runner has to run on the model."""
         return ()
 
+    def workload(self, lm: LM, params: Any) -> Sequence[ScoreStep | TextStep] | None:
+        """What ``summarise`` runs on the model at most, for ``--dry-run``; None: what it runs is not counted.
+
+        Some of it depends on what is found first (a length at which disturbances match may not exist).
+        """
+        return ()
+
     def inputs(self, params: Any) -> Mapping[str, Any]:
         """Anything besides the parameters that can change a number (contents of files that they name)."""
         return {}
@@ -115,6 +160,13 @@ class Experiment:
     def summarise(self, context: Context, params: Any) -> Outcome:
         """Turn what was run into tables, figures and sentences."""
         raise NotImplementedError
+
+
+class UncountedExperiment(Experiment):
+    """Base of experiments that do not say how much they run on the model: ``--dry-run`` tells that it does not know."""
+
+    def workload(self, lm: LM, params: Any) -> None:
+        return None
 
 
 Steered = Literal["target", "untrained"]
@@ -164,6 +216,10 @@ class PairExperiment(Experiment):
 
     def requires_of_pair(self, params: Any) -> Sequence[PairNeeded]:
         """Runs that have to be finished first."""
+        return ()
+
+    def workload_of_pair(self, target: Callable[[], LM], params: Any) -> Sequence[ScoreStep | TextStep] | None:
+        """What ``summarise_pair`` runs on a model, as :meth:`workload`; most read captures and run nothing."""
         return ()
 
     def summarise_pair(self, context: PairContext, params: Any) -> Outcome:

@@ -7,16 +7,17 @@ endpoint is strongest. 4. Test that one cell on the test prompts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.experiments._cell import BASE, MINUS, PLUS, Cell, CellScores, score_cell
+from emotion_circuits.experiments._cell import BASE, MINUS, PLUS, Cell, CellScores, cell_work, score_cell
+from emotion_circuits.experiments._contract import ScoreStep, TextStep
 from emotion_circuits.experiments._endpoint import Endpoint
 from emotion_circuits.experiments._paired import t_of_mean
-from emotion_circuits.experiments._steering import Unit, Vectors, steered_prompts
+from emotion_circuits.experiments._steering import Unit, Vectors, expected_emotions, steered_prompts
 from emotion_circuits.experiments._texts import ScoredTexts, damage_of, pass_rate_of, prompted, write_texts
-from emotion_circuits.types import Condition, Prompt
+from emotion_circuits.types import Condition, Positions, Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,10 +105,7 @@ def run_grid(
     prompts = steered_prompts(params)
     conditions = [Condition(BASE)] + [
         vectors.condition(cell_name(e, layer, s), e, layer, s, unit)
-        for e in vectors.emotions
-        for layer in layers
-        for s in strengths
-        if s != 0
+        for e, layer, s in _grid_cells(vectors.emotions, layers, strengths)
     ]
     scores = measure.score("grid", prompts, conditions, endpoint.of_grid())
     texts = None
@@ -117,6 +115,36 @@ def run_grid(
     grid = Grid(vectors, endpoint, prompts, layers, strengths, unit, names, scores, texts, ())
     tested = tuple(_test(grid, params, _choose(grid, params, e)) for e in vectors.emotions)
     return Grid(vectors, endpoint, prompts, layers, strengths, unit, names, scores, texts, tested)
+
+
+def grid_work(
+    params: Sweep.Params, layers: tuple[int, ...], strengths: tuple[float, ...]
+) -> list[ScoreStep | TextStep]:
+    """What :func:`run_grid` runs, at most. Which layer is declared is not known yet: a middle one stands for it."""
+    emotions, prompts, at = expected_emotions(params), steered_prompts(params), Positions.parse(params.at)
+    split = {name: tuple(p for p in prompts if p.split == name) for name in ("dev", "test")}
+    middle, new = layers[len(layers) // 2], params.max_new_tokens
+    cells = 1 + len(_grid_cells(emotions, layers, strengths))
+    tried = 1 + 2 * len(_grid_cells(emotions[:1], layers, [s for s in strengths if s > 0]))
+    steps: list[ScoreStep | TextStep] = [ScoreStep("grid", prompts, cells, middle, at)]
+    if params.texts == "grid":
+        steps.append(TextStep("grid-texts", prompts, cells, new, 1, middle, at))
+    for e in emotions:
+        asked = prompted(split["test"], e)
+        steps += [
+            TextStep(f"dev-{e}", split["dev"], tried, new, params.dev_samples, middle, at),
+            *cell_work(e, len(emotions), split, asked, params.random, middle, at),
+            TextStep(f"test-texts-{e}", split["test"], 3, new, params.samples, middle, at),
+            TextStep(f"test-texts-{e}-asked", asked, 1, new, params.samples, middle, at),
+        ]
+    return steps
+
+
+def _grid_cells(
+    emotions: Sequence[str], layers: Sequence[int], strengths: Sequence[float]
+) -> list[tuple[str, int, float]]:
+    """Emotion, layer and strength of every steered condition."""
+    return [(e, layer, s) for e in emotions for layer in layers for s in strengths if s != 0]
 
 
 def _greedy(params: Sweep.Params) -> Any:

@@ -1,66 +1,126 @@
-"""What a study would do, before it does it: runs, texts, forward passes, disk, and a measured estimate of time."""
+"""What a study would do, before it does it: runs, texts, forward passes, disk, memory, and a measured estimate of time.
+
+Captures are counted by the plans that the runner follows; what an experiment measures afterwards, by the steps that it
+declares (:meth:`~emotion_circuits.experiments._contract.Experiment.workload`), cut into batches by the functions that
+cut them when they run.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.experiments._contract import PairExperiment
+from emotion_circuits.experiments._contract import ExperimentParams, PairExperiment, ScoreStep, TextStep
+from emotion_circuits.experiments._pace import Pace, stand_in, with_tokens_behind
+from emotion_circuits.experiments._pair_runner import ModelSlot, PairBench, visit_pair
 from emotion_circuits.experiments._profiles import Profile
 from emotion_circuits.experiments._registry import find_experiment
 from emotion_circuits.experiments._runner import Prepared, Workbench, prepare
 
 if TYPE_CHECKING:
-    from emotion_circuits.models.lm import LM
+    from emotion_circuits.models.lm import LM, Encoded
+    from emotion_circuits.store import Run, Store
 
-WARM_UP, MEASURED = 1, 3
-"""Batches that are run to estimate tokens per second."""
+
+@dataclass(frozen=True)
+class Work:
+    """What is left to compute. ``tokens`` run through the model's blocks, in ``forwards`` passes.
+
+    ``texts`` are captured, ``scored`` rows scored at their next token, ``written`` texts generated (and read once more
+    for their perplexity). ``memory_bytes``: the model's weights and the widest values of the largest batch, on the
+    device that it runs on. ``seconds`` are estimated.
+    """
+
+    texts: int = 0
+    scored: int = 0
+    written: int = 0
+    tokens: int = 0
+    forwards: int = 0
+    captured_bytes: int = 0
+    memory_bytes: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        summed = {name: getattr(self, name) + getattr(other, name) for name in vars(self)}
+        return Work(**{**summed, "memory_bytes": max(self.memory_bytes, other.memory_bytes)})
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: its key, whether it is done already, and what is left to compute (0 where nothing is).
+    """One run: its key, whether it is done already, and what is left to compute (nothing where it is done).
 
-    ``memory_bytes``: the model's weights and the widest values of its largest batch, on the device that it runs on.
+    ``counted``: whether ``work`` is all of it; some experiments do not say what they run on the model.
     """
 
     model: str
     experiment: str
     key: str
     done: bool
-    texts: int
-    tokens: int
-    forwards: int
-    captured_bytes: int
-    memory_bytes: int
+    work: Work
+    counted: bool = True
 
 
-def outline(profile: Profile, bench: Workbench, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
-    """Every run of a study on one model, required ones first, each once."""
-    cells: dict[str, Cell] = {}
-    for name, _ in profile.experiments:
-        if isinstance(find_experiment(name), PairExperiment):
-            continue  # of two models: its own work is linear algebra on captures
-        for prepared in _in_order(prepare(name, profile.params(name, overrides), bench)):
-            cells.setdefault(prepared.run.key, _cell(prepared, bench))
-    return list(cells.values())
+def outline_study(
+    profile: Profile, models: Sequence[str], load: Callable[[str], LM], store: Store, *, seed: int = 0,
+    rows: int | None = None,
+) -> list[Cell]:  # fmt: skip
+    """Every run of a study on its models and their ordered pairs, required ones first, each once."""
+    cells: list[Cell] = []
+    paired = [name for name, _ in profile.experiments if isinstance(find_experiment(name), PairExperiment)]
+    for model in models:
+        bench = Workbench(store, profile.name, ModelSlot(functools.partial(load, model)), seed, rows)
+        pace = Pace(bench.lm)
+        for name, _ in profile.experiments:
+            if name not in paired:
+                cells += _cells(prepare(name, profile.params(name), bench), bench, pace)
+    for names in itertools.permutations(models, 2) if paired else ():
+        slots = [ModelSlot(functools.partial(load, name)) for name in names]
+        pair = PairBench(Workbench(store, profile.name, slots[0], seed, rows), *slots)
+        for name in paired:
+            cells += outline_pair(name, profile.params(name), pair)
+    return once(cells)
 
 
-def tokens_per_second(lm: LM) -> float:
-    """Tokens per second of a forward pass without LM head, measured on a few batches of this machine."""
-    import torch
+def outline_run(name: str, params: ExperimentParams | Mapping[str, Any], bench: Workbench) -> list[Cell]:
+    """One experiment on one model, behind everything that it requires."""
+    return _cells(prepare(name, params, bench), bench, Pace(bench.lm))
 
-    ids = torch.full((32, 16), int(lm.prefix_ids[0]) if lm.prefix_ids else 1, device=lm.device)
-    mask = torch.ones_like(ids)
-    with torch.inference_mode():
-        for _ in range(WARM_UP):
-            lm.decoder(input_ids=ids, attention_mask=mask, use_cache=False)
-        start = time.perf_counter()
-        for _ in range(MEASURED):
-            lm.decoder(input_ids=ids, attention_mask=mask, use_cache=False)
-    return MEASURED * ids.numel() / (time.perf_counter() - start)
+
+def outline_pair(name: str, params: ExperimentParams | Mapping[str, Any], pair: PairBench) -> list[Cell]:
+    """One experiment on two models, behind everything that it requires of each."""
+    cells: list[Cell] = []
+
+    def single(prepared: Prepared, bench: Workbench) -> None:
+        cells.extend(_cells(prepared, bench, Pace(bench.lm)))
+
+    def own(experiment: PairExperiment, resolved: ExperimentParams, run: Run) -> None:
+        names = f"{pair.source.identity.name} → {pair.target.identity.name}"
+        steps = () if run.done else experiment.workload_of_pair(pair.target, resolved)
+        work = Work()
+        if steps:
+            bench = replace(pair.bench, load=pair.target)
+            pace = Pace(bench.lm)
+            work = sum((_measured(step, bench, pace) for step in steps), work)
+        cells.append(Cell(names, experiment.name, run.key, run.done, work, steps is not None))
+
+    visit_pair(name, params, pair, single, own)
+    return once(cells)
+
+
+def once(cells: Iterable[Cell]) -> list[Cell]:
+    """Each run where it is first needed."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        found.setdefault(cell.key, cell)
+    return list(found.values())
+
+
+def _cells(prepared: Prepared, bench: Workbench, pace: Pace) -> list[Cell]:
+    return [_cell(one, bench, pace) for one in {p.run.key: p for p in _in_order(prepared)}.values()]
 
 
 def _in_order(prepared: Prepared) -> Iterator[Prepared]:
@@ -69,23 +129,83 @@ def _in_order(prepared: Prepared) -> Iterator[Prepared]:
     yield prepared
 
 
-def _cell(prepared: Prepared, bench: Workbench) -> Cell:
+def _cell(prepared: Prepared, bench: Workbench, pace: Pace) -> Cell:
+    name, key = prepared.experiment.name, prepared.run.key
+    if prepared.run.done:
+        return Cell(bench.lm.name, name, key, True, Work())
+    steps = prepared.experiment.workload(bench.lm, prepared.params)
+    work = sum((_measured(step, bench, pace) for step in steps or ()), _captured(prepared, bench, pace))
+    return Cell(bench.lm.name, name, key, False, work, counted=steps is not None)
+
+
+def _measured(step: ScoreStep | TextStep, bench: Workbench, pace: Pace) -> Work:
+    return _scored(step, bench, pace) if isinstance(step, ScoreStep) else _written(step, bench, pace)
+
+
+def _captured(prepared: Prepared, bench: Workbench, pace: Pace) -> Work:
     from emotion_circuits.engine.batching import capture_tokens, length_buckets
     from emotion_circuits.engine.capture import MAX_ROWS, plan_capture
 
-    texts = tokens = forwards = size = memory = 0
-    done = prepared.run.done
-    for step in () if done else prepared.steps:
-        plan = plan_capture(bench.lm, step.prompts, step.kinds, step.positions, step.layers)
-        texts += len(plan.encoded)
-        tokens += sum(len(e) for e in plan.encoded)
-        batches = list(length_buckets(plan.encoded, bench.rows or MAX_ROWS, capture_tokens(bench.lm.device)))
-        forwards += len(batches)
-        size += plan.bytes
+    lm, found = bench.lm, Work()
+    for step in prepared.steps:
+        plan = plan_capture(lm, step.prompts, step.kinds, step.positions, step.layers)
+        batches = list(length_buckets(plan.encoded, bench.rows or MAX_ROWS, capture_tokens(lm.device)))
         widest = max(len(rows) * len(plan.encoded[rows[0]]) for rows in batches)
         kept = plan.bytes * max(map(len, batches)) // len(plan.encoded)
-        memory = max(memory, _weight_bytes(bench.lm) + widest * _token_bytes(bench.lm) + kept)
-    return Cell(bench.lm.name, prepared.experiment.name, prepared.run.key, done, texts, tokens, forwards, size, memory)
+        tokens = sum(len(e) for e in plan.encoded)
+        found += Work(
+            texts=len(plan.encoded), tokens=tokens, forwards=len(batches), captured_bytes=plan.bytes,
+            memory_bytes=_weight_bytes(lm) + widest * _token_bytes(lm) + kept, seconds=tokens * pace.capture(),
+        )  # fmt: skip
+    return found
+
+
+def _scored(step: ScoreStep, bench: Workbench, pace: Pace) -> Work:
+    """One pass a batch, behind one of its prompts' shared part."""
+    encoded = [with_tokens_behind(e, step.behind) for e in bench.lm.encode(step.prompts)]
+    tokens, batches, widest = _packed(encoded, step, step.conditions, 1, bench, step.rows)
+    rows = len(encoded) * step.conditions
+    memory = _weight_bytes(bench.lm) + widest
+    return Work(scored=rows, tokens=tokens, forwards=2 * batches, memory_bytes=memory, seconds=rows * pace.score(step))
+
+
+def _written(step: TextStep, bench: Workbench, pace: Pace) -> Work:
+    """One pass a token and batch, behind one of the prompts' shared part; then every text is read in one pass."""
+    from emotion_circuits.engine.batching import length_buckets
+    from emotion_circuits.scorers.fluency import rows_at_once
+
+    lm, new, each = bench.lm, step.max_new_tokens, step.conditions * step.samples
+    encoded = list(lm.encode(step.prompts))
+    tokens, batches, widest = _packed(encoded, step, each, new, bench, None)
+    forwards, rows = batches * (1 + new), each * len(encoded)
+    tokens += rows * (new - 1)
+    if step.judged:
+        read = [with_tokens_behind(e, new) for e in encoded for _ in range(each)]
+        tokens += sum(map(len, read))
+        forwards += sum(1 for _ in length_buckets(read, rows_at_once(lm, new), max_tokens=1 << 30))
+    memory, seconds = _weight_bytes(lm) + widest, rows * pace.text(step)
+    return Work(written=rows, tokens=tokens, forwards=forwards, memory_bytes=memory, seconds=seconds)
+
+
+def _packed(
+    encoded: Sequence[Encoded], step: ScoreStep | TextStep, each: int, new: int, bench: Workbench, most: int | None
+) -> tuple[int, int, int]:
+    """Tokens of the first pass of packed rows, batches, and bytes of the largest one."""
+    from emotion_circuits.engine import plan_chunks
+    from emotion_circuits.engine.memory import automatic_rows, row_bytes
+    from emotion_circuits.engine.prefix import first_edited
+
+    lm = bench.lm
+    condition = stand_in(lm, "steered", step.layer, step.at)
+    longest = max(map(len, encoded))
+    limit = min(n for n in (bench.rows or automatic_rows(lm, longest, new), most) if n)
+    chunks = plan_chunks(lm, [(e, condition) for e in encoded for _ in range(each)], limit)
+    tokens = 0
+    for chunk in chunks:
+        for owner, rows in Counter(n // each for n in chunk).items():
+            shared = first_edited(encoded[owner], condition) if rows > 1 else 0
+            tokens += shared + rows * (len(encoded[owner]) - shared)
+    return tokens, len(chunks), max(map(len, chunks)) * row_bytes(lm, longest, new)
 
 
 def _weight_bytes(lm: LM) -> int:

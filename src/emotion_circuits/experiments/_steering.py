@@ -80,6 +80,14 @@ def fitted_directions(params: SteeringParams, *positions: str) -> Directions.Par
     })  # fmt: skip
 
 
+def expected_emotions(params: SteeringParams) -> tuple[str, ...]:
+    """The emotions that will have vectors, known before any is fitted."""
+    from emotion_circuits.experiments.extract import emotions_of, select_sets
+
+    wanted = params.directions
+    return params.emotions or wanted.emotions or emotions_of(select_sets((wanted.prompts,))[wanted.prompts])
+
+
 def required_runs(params: SteeringParams, *positions: str) -> Sequence[Needed]:
     """The ``directions`` run and the captures it was fitted on (label-shuffled controls are refitted on them)."""
     directions = fitted_directions(params, *positions)

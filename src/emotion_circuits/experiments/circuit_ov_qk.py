@@ -9,7 +9,7 @@ from pydantic import Field
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._component_texts import TextParams, paired_rows, text_rows, text_tables, write_both
-from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import CaptureStep, Context, Needed, Outcome, UncountedExperiment
 from emotion_circuits.experiments._heads import Bench, Subject, circuit_inputs, confirm, required_directions
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.types import Figure, Section, Table
@@ -24,7 +24,7 @@ CHANGED = "ov ablated"
 
 
 @experiment("circuit.ov-qk", "OV and QK circuits: who writes the direction, from which tokens, who attends by emotion.")
-class CircuitOvQk(Experiment):
+class CircuitOvQk(UncountedExperiment):
     """QK is read from weights where that is valid and measured elsewhere; the result says which."""
 
     class Params(TextParams):

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    ScoreStep,
+)
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import (
     ReadPosition,
@@ -23,12 +30,13 @@ from emotion_circuits.experiments._steering import (
     Strengths,
     Vectors,
     depths,
+    expected_emotions,
     required_runs,
     steered_prompts,
     steering_captures,
 )
 from emotion_circuits.experiments.sweep import DEPTHS, symmetric
-from emotion_circuits.types import BASELINE_ARM, Condition, Figure, Observation, Prompt, Section, Table
+from emotion_circuits.types import BASELINE_ARM, Condition, Figure, Observation, Positions, Prompt, Section, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +82,14 @@ class Compare(Experiment):
         lm.layers(params.layers or None)
         return steering_captures(params)
 
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep]:
+        layers, at = _layers(lm, params), Positions.parse(params.at)
+        conditions = 2 * len(set(params.positions)) * len(layers) * len(_ups(params))
+        return [
+            ScoreStep(f"compare-{e}", _prompts(params), conditions, layers[len(layers) // 2], at)
+            for e in expected_emotions(params)
+        ]
+
     def inputs(self, params: Params) -> Mapping[str, Any]:
         from emotion_circuits.experiments._endpoint import endpoint_inputs
 
@@ -118,6 +134,18 @@ class _Curves:
     odd: Mapping[str, NDArray[np.float64]]
 
 
+def _layers(lm: LM, params: Compare.Params) -> tuple[int, ...]:
+    return lm.layers(params.layers or depths(lm, DEPTHS))
+
+
+def _ups(params: Compare.Params) -> tuple[float, ...]:
+    return tuple(s for s in params.strengths if s > 0)
+
+
+def _prompts(params: Compare.Params) -> tuple[Prompt, ...]:
+    return tuple(p for p in steered_prompts(params) if p.split == "test")
+
+
 def _measure(context: Context, params: Compare.Params) -> _Curves:
     import numpy as np
 
@@ -125,10 +153,8 @@ def _measure(context: Context, params: Compare.Params) -> _Curves:
 
     vectors = Vectors(context, params)
     endpoint = Endpoint(context.measure, vectors.emotions)
-    layers = context.lm.layers(params.layers or depths(context.lm, DEPTHS))
+    layers, ups, prompts = _layers(context.lm, params), _ups(params), _prompts(params)
     positions = tuple(dict.fromkeys(params.positions))
-    ups = tuple(s for s in params.strengths if s > 0)
-    prompts = tuple(p for p in steered_prompts(params) if p.split == "test")
     odd = {}
     for emotion in vectors.emotions:
         conditions = [

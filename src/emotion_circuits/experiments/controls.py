@@ -17,17 +17,19 @@ from emotion_circuits.experiments._contract import (
     ExperimentParams,
     Needed,
     Outcome,
+    TextStep,
 )
 from emotion_circuits.experiments._paired import as_csv, paired_row
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import (
     Vectors,
+    expected_emotions,
     required_runs,
     steered_prompts,
     steering_captures,
 )
 from emotion_circuits.experiments.sweep import Sweep, grid_of
-from emotion_circuits.types import Condition, Figure, Observation, Prompt, Section, Table
+from emotion_circuits.types import Condition, Figure, Observation, Positions, Prompt, Section, Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +69,32 @@ class Controls(Experiment):
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         return steering_captures(params.sweep)
+
+    def workload(self, lm: LM, params: Params) -> Sequence[TextStep]:
+        """Which layers the sweep declares is not known yet: a middle one stands for them."""
+        from emotion_circuits.experiments._texts import prompted
+        from emotion_circuits.representations.controls import FAMILIES
+
+        sweep, at = params.sweep, Positions.parse(params.sweep.at)
+        emotions, new = expected_emotions(sweep), params.sweep.max_new_tokens
+        layers, strengths, _ = grid_of(lm, sweep)
+        middle, prompts = layers[len(layers) // 2], _test_prompts(params)
+        # The baseline, both signs, the other emotions, the random vectors.
+        conditions = 1 + 2 + len(emotions) - 1 + len(FAMILIES) * params.generated
+        steps = []
+        for e in emotions:
+            steps += [
+                TextStep(f"controls-{e}", prompts, conditions, new, params.samples, middle, at),
+                TextStep(f"controls-{e}-asked", prompted(prompts, e), 1, new, params.samples, middle, at),
+            ]
+        if params.full_controls:
+            steps += [
+                TextStep(_full_step(layer, s), steered_prompts(sweep), params.full_vectors, new, 1, layer, at)
+                for layer in layers
+                for s in strengths
+                if s > 0
+            ]
+        return steps
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         vectors = Vectors(context, params.sweep)
@@ -114,6 +142,14 @@ def _cell(row: Mapping[str, Any], vectors: Vectors) -> Cell:
     return Cell(row["emotion"], row["layer"], row["alpha"], length)
 
 
+def _test_prompts(params: Controls.Params) -> tuple[Prompt, ...]:
+    return tuple(p for p in steered_prompts(params.sweep) if p.split == "test")
+
+
+def _full_step(layer: int, strength: float) -> str:
+    return f"full-L{layer}-{strength:g}"
+
+
 def _write_arms(vectors: Vectors, params: Controls.Params, cell: Cell) -> _Arms:
     """Sampled texts of every arm of one cell on the test prompts."""
     from emotion_circuits.engine import Sampling
@@ -138,7 +174,7 @@ def _write_arms(vectors: Vectors, params: Controls.Params, cell: Cell) -> _Arms:
         for members in arms.values()
         for name, vector, sign in members
     ]
-    prompts = tuple(p for p in steered_prompts(sweep) if p.split == "test")
+    prompts = _test_prompts(params)
     sampling = Sampling(sweep.max_new_tokens, sweep.temperature, sweep.top_p, params.samples, context.seed)
     step = f"controls-{cell.emotion}"
     texts = write_texts(context.measure, step, prompts, conditions, sampling, vectors.emotions)
@@ -189,9 +225,8 @@ def _full_grid(vectors: Vectors, params: Controls.Params) -> list[dict[str, Any]
         for s in (s for s in strengths if s > 0):
             length = s * vectors.residual_norm[layer]
             conditions = [Condition(f"isotropic-{i}", (vectors.add(v, layer, length),)) for i, v in enumerate(drawn)]
-            step = f"full-L{layer}-{s:g}"
             sampling = Sampling(params.sweep.max_new_tokens)
-            texts = write_texts(context.measure, step, prompts, conditions, sampling, vectors.emotions)
+            texts = write_texts(context.measure, _full_step(layer, s), prompts, conditions, sampling, vectors.emotions)
             rows.append({"layer": layer, "alpha": s, "vectors": len(drawn),
                          **{k: float(np.nanmean(v)) for k, v in texts.values.items()}})  # fmt: skip
     return rows

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from emotion_circuits.errors import ModelError
-from emotion_circuits.experiments._contract import Context, Experiment, ExperimentParams, Outcome
+from emotion_circuits.experiments._contract import Context, ExperimentParams, Outcome, UncountedExperiment
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.types import Section, Table
 
 
 @experiment("doctor", "Check the model: exactness, head results, patterns, decoding, prefix token.")
-class Doctor(Experiment):
+class Doctor(UncountedExperiment):
     """Runs every clause of the family contract on the model itself; a clause that does not hold ends the study."""
 
     def summarise(self, context: Context, params: ExperimentParams) -> Outcome:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from emotion_circuits.experiments._component_texts import TextParams
-from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import CaptureStep, Context, Needed, Outcome, UncountedExperiment
 from emotion_circuits.experiments._heads import circuit_inputs, required_directions
 from emotion_circuits.experiments._registry import experiment
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @experiment("heads.ablate", "Ablate named heads: endpoint against random matched heads, texts and evaluators.")
-class HeadsAblate(Experiment):
+class HeadsAblate(UncountedExperiment):
     """Endpoint changes on test scenarios in all three modes; texts in the chosen one."""
 
     class Params(TextParams):

@@ -15,7 +15,7 @@ from emotion_circuits.experiments._component_texts import (
     text_tables,
     write_both,
 )
-from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import CaptureStep, Context, Needed, Outcome, UncountedExperiment
 from emotion_circuits.experiments._heads import (
     Bench,
     circuit_inputs,
@@ -34,7 +34,7 @@ PatchMode = Literal["result", "v_only", "pattern_v"]
 
 
 @experiment("heads.patch", "Put named heads' output, values or pattern of emotional texts into their neutral twins.")
-class HeadsPatch(Experiment):
+class HeadsPatch(UncountedExperiment):
     """Recovery 1 is the emotional text's endpoint, 0 the neutral twin's; random matched heads are the control."""
 
     class Params(TextParams):

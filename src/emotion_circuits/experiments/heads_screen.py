@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from emotion_circuits.experiments._contract import Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import Context, Needed, Outcome, UncountedExperiment
 from emotion_circuits.experiments._heads import (
     MODES,
     RANDOM_SETS,
@@ -33,7 +33,7 @@ def _resample_first(modes: tuple[Mode, ...]) -> tuple[Mode, ...]:
 
 
 @experiment("heads.screen", "Score every head: attention to emotion words, direct contribution, exact ablation.")
-class HeadsScreen(Experiment):
+class HeadsScreen(UncountedExperiment):
     """Heads are chosen on fit and dev scenarios and confirmed, as a set, on test scenarios."""
 
     class Params(CircuitParams):

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    ScoreStep,
+    TextStep,
+)
 from emotion_circuits.experiments._paired import paired_row
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import (
@@ -17,6 +25,7 @@ from emotion_circuits.experiments._steering import (
     Unit,
     Vectors,
     depths,
+    expected_emotions,
     required_runs,
     steered_prompts,
 )
@@ -58,6 +67,14 @@ class Iterative(Experiment):
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         _layer(lm, params)
         return [CaptureStep(STEERED, steered_prompts(params), (SITE,), (Positions("last"),))]
+
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        prompts, new, layer = steered_prompts(params), params.max_new_tokens, _layer(lm, params)
+        conditions, at = 1 + len(expected_emotions(params)), Positions.parse(params.at)
+        written = TextStep("texts", prompts, conditions, new, 1, layer, at)
+        if not params.log_activations:
+            return [written]
+        return [written, ScoreStep("replay", prompts, conditions, layer, Positions("all"), behind=new, rows=1)]
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.engine import Sampling

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from emotion_circuits.experiments._contract import Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import Context, Needed, Outcome, UncountedExperiment
 from emotion_circuits.experiments._heads import (
     RANDOM_SETS,
     Bench,
@@ -32,7 +32,7 @@ SCORES: tuple[Score, ...] = ("write", "activation-write", "gradient")
 @experiment(
     "neurons.saliency", "Rank MLP neurons by write direction, activation × write and gradient; confirm the top."
 )
-class NeuronsSaliency(Experiment):
+class NeuronsSaliency(UncountedExperiment):
     """Scores come from fit and dev scenarios; the top neurons are ablated on test scenarios."""
 
     class Params(CircuitParams):

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    ScoreStep,
+)
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments._steering import SITE, STEERED, SteeringParams, Vectors, required_runs
+from emotion_circuits.experiments._steering import (
+    SITE,
+    STEERED,
+    SteeringParams,
+    Vectors,
+    expected_emotions,
+    required_runs,
+)
 from emotion_circuits.experiments.extract import select_sets
 from emotion_circuits.types import Figure, Positions, Prompt, Section, SiteKind, Table
 
 if TYPE_CHECKING:
     from emotion_circuits.circuits.pairs import Pair
+    from emotion_circuits.circuits.patching import Patch as GridPatch
     from emotion_circuits.circuits.patching import Patched
     from emotion_circuits.models.lm import LM
 
@@ -69,6 +85,20 @@ class Patch(Experiment):
 
         return {**endpoint_inputs(), "texts": fingerprint_prompts(_texts(params))}
 
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep]:
+        from emotion_circuits.circuits.patching import WAYS
+        from emotion_circuits.engine.batching import capture_tokens
+
+        steps = []
+        for emotion in expected_emotions(params):
+            with suppress(UsageError):  # too few pairs: said by the run, which goes on with the other emotions
+                texts = tuple(p.clean for p in _pairs(lm, params, emotion))
+                rows = max(1, capture_tokens(lm.device) // max(map(len, lm.encode(texts))))
+                # Beside the patches, the clean and the corrupt run themselves.
+                conditions = len(WAYS) * (2 + len(_grid(lm, params)))
+                steps.append(ScoreStep(f"patch-{emotion}", texts, conditions, at=Positions("all"), rows=rows))
+        return steps
+
     def summarise(self, context: Context, params: Params) -> Outcome:
         vectors = Vectors(context, params)
         rows: list[dict[str, Any]] = []
@@ -118,15 +148,21 @@ def _pairs(lm: LM, params: Patch.Params, emotion: str) -> list[Pair]:
     return pairs
 
 
+def _grid(lm: LM, params: Patch.Params) -> list[GridPatch]:
+    from emotion_circuits.circuits.patching import patch_grid
+
+    return patch_grid(params.site, lm.layers(params.layers or None), [Positions.parse(p) for p in params.positions])
+
+
 def _measured(vectors: Vectors, params: Patch.Params, emotion: str, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """Both ways over the grid of layers and positions."""
     from emotion_circuits.circuits.endpoints import Endpoint
-    from emotion_circuits.circuits.patching import WAYS, patch_grid, patch_pairs
+    from emotion_circuits.circuits.patching import WAYS, patch_pairs
     from emotion_circuits.experiments._endpoint import Endpoint as Tokens
 
     lm, tokens = vectors.context.lm, Tokens(vectors.context.measure, vectors.emotions).tokens
     metric = Endpoint(tokens.ids(emotion), tokens.neutral_ids(emotion))
-    grid = patch_grid(params.site, lm.layers(params.layers or None), [Positions.parse(p) for p in params.positions])
+    grid = _grid(lm, params)
     return [
         row
         for way in WAYS

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    TextStep,
+)
 from emotion_circuits.experiments._paired import as_csv, paired_row
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import (
@@ -18,6 +25,7 @@ from emotion_circuits.experiments._steering import (
     Strengths,
     Unit,
     Vectors,
+    expected_emotions,
     required_runs,
 )
 from emotion_circuits.types import BASELINE_ARM, Condition, Figure, Observation, Positions, Prompt, Section, Table
@@ -52,6 +60,11 @@ class RealWorld(Experiment):
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         lm.layers([params.layer])
         return [CaptureStep(STEERED, _texts(params), (SITE,), (Positions("last"),))]
+
+    def workload(self, lm: LM, params: Params) -> Sequence[TextStep]:
+        steered = len(expected_emotions(params)) * sum(s != 0 for s in params.strengths)
+        return [TextStep("texts", _texts(params), 1 + steered, params.max_new_tokens, params.samples,
+                         lm.layers([params.layer])[0], Positions.parse(params.at))]  # fmt: skip
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         texts, names = _write(context, params)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    TextStep,
+)
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import (
     BASELINE_NAME,
@@ -95,6 +102,11 @@ class Steer(Experiment):
         if params.expression is not None:
             return ()
         return [CaptureStep(STEERED, steer_prompts(lm, params), (SITE,), (Positions("last"),))]
+
+    def workload(self, lm: LM, params: Params) -> Sequence[TextStep]:
+        conditions = len(params.strengths) if params.expression is None else 2
+        return [TextStep("texts", steer_prompts(lm, params), conditions, params.max_new_tokens, params.samples,
+                         _layer(lm, params), Positions.parse(params.at))]  # fmt: skip
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.engine import Sampling

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    ScoreStep,
+    TextStep,
+)
 from emotion_circuits.experiments._paired import paired_row
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import (
@@ -18,6 +26,7 @@ from emotion_circuits.experiments._steering import (
     SteeringParams,
     Vectors,
     depths,
+    expected_emotions,
     required_runs,
 )
 from emotion_circuits.experiments.extract import select_sets
@@ -43,6 +52,8 @@ if TYPE_CHECKING:
 
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 DONOR_NEUTRAL = "neutral donor"
+SHOWN = 6
+"""Texts per emotion that are also continued, to be read."""
 
 
 def _single(position: str) -> str:
@@ -76,6 +87,18 @@ class Swap(Experiment):
         texts = tuple(text for scenario in _scenarios(params).values() for text in scenario.values())
         return [CaptureStep(STEERED, texts, (SITE,), (Positions.parse(params.at),))]
 
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        layers, at = _layers(lm, params), Positions.parse(params.at)
+        middle, steps = layers[len(layers) // 2], list[ScoreStep | TextStep]()
+        for emotion in expected_emotions(params):
+            neutral, donors = _donors(params, emotion)
+            for i, p in enumerate(neutral):
+                steps.append(ScoreStep(f"swap-{emotion}-{i}", (p,), 1 + len(donors) * len(layers), middle, at))
+            for i, p in enumerate(neutral[:SHOWN]):
+                steps.append(TextStep(f"swap-texts-{emotion}-{i}", (p,), 2, params.max_new_tokens, params.samples,
+                                      middle, at, judged=False))  # fmt: skip
+        return steps
+
     def inputs(self, params: Params) -> Mapping[str, Any]:
         from emotion_circuits.experiments._endpoint import endpoint_inputs
 
@@ -83,7 +106,7 @@ class Swap(Experiment):
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         vectors = Vectors(context, params)
-        layers = context.lm.layers(params.layers or depths(context.lm, DEPTHS))
+        layers = _layers(context.lm, params)
         cells = [cell for e in vectors.emotions for cell in _swapped(vectors, params, e, layers)]
         rows = [_row(cell, params, context.seed) for cell in cells]
         texts = _side_by_side(vectors, params, layers)
@@ -109,6 +132,10 @@ class _Swapped:
     after: NDArray[np.float64]
 
 
+def _layers(lm: LM, params: Swap.Params) -> tuple[int, ...]:
+    return lm.layers(params.layers or depths(lm, DEPTHS))
+
+
 def _scenarios(params: Swap.Params) -> dict[str, dict[str, Prompt]]:
     """Test scenarios with their texts by label; every one has a neutral text."""
     texts = select_sets((params.prompts,))[params.prompts]
@@ -125,9 +152,7 @@ def _scenarios(params: Swap.Params) -> dict[str, dict[str, Prompt]]:
     return dict(list(matched.items())[: params.scenarios])
 
 
-def _donors(
-    vectors: Vectors, params: Swap.Params, emotion: str
-) -> tuple[tuple[Prompt, ...], dict[str, dict[str, str]]]:
+def _donors(params: Swap.Params, emotion: str) -> tuple[tuple[Prompt, ...], dict[str, dict[str, str]]]:
     """The neutral texts, and for each kind of donor the id of every text's donor."""
     scenarios = {s: by for s, by in _scenarios(params).items() if emotion in by}
     neutral = tuple(by[NEUTRAL] for by in scenarios.values())
@@ -162,7 +187,7 @@ def _swapped(vectors: Vectors, params: Swap.Params, emotion: str, layers: Sequen
     from emotion_circuits.experiments._endpoint import Endpoint
 
     metric = {"endpoint": Endpoint(vectors.context.measure, vectors.emotions).metric(emotion)}
-    neutral, donors = _donors(vectors, params, emotion)
+    neutral, donors = _donors(params, emotion)
     scored = np.array([
         vectors.context.measure.score(
             f"swap-{emotion}-{i}", [p], _conditions(vectors, params, p, donors, layers), metric
@@ -193,9 +218,9 @@ def _side_by_side(vectors: Vectors, params: Swap.Params, layers: Sequence[int]) 
     sampling = Sampling(params.max_new_tokens, temperature, 0.9, params.samples, vectors.context.seed)
     tables = []
     for emotion in vectors.emotions:
-        neutral, donors = _donors(vectors, params, emotion)
+        neutral, donors = _donors(params, emotion)
         rows = []
-        for i, p in enumerate(neutral[:6]):
+        for i, p in enumerate(neutral[:SHOWN]):
             conditions = _conditions(vectors, params, p, {emotion: donors[emotion]}, [layer])
             written = vectors.context.measure.generate(f"swap-texts-{emotion}-{i}", [p], conditions, sampling)
             rows.append({"prompt": p.text, BASELINE_ARM: written[0].text, "swapped": written[sampling.samples].text})

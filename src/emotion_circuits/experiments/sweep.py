@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    ScoreStep,
+    TextStep,
+)
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import (
     SteeringParams,
@@ -73,6 +81,12 @@ class Sweep(Experiment):
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         grid_of(lm, params)  # a layer out of range is refused before anything runs
         return steering_captures(params)
+
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        from emotion_circuits.experiments._grid import grid_work
+
+        layers, strengths, _ = grid_of(lm, params)
+        return grid_work(params, layers, strengths)
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         from emotion_circuits.experiments._endpoint import endpoint_inputs

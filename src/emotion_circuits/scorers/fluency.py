@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 FEWEST_TOKENS = 4
 """Fewer tokens than this have no 4-gram: not judged."""
+MOST_ROWS = 64
+"""Texts per forward pass, where their logits leave room for so many."""
 _LOGITS = 1 << 26
 """Numbers in one batch of logits (256 MB in float32)."""
 
@@ -47,7 +49,7 @@ def fluency(
     texts: Sequence[str] | None = None,
     *,
     other: LM | None = None,
-    max_rows: int = 64,
+    max_rows: int = MOST_ROWS,
 ) -> dict[str, Float[np.ndarray, " text"]]:
     """Every measure of the module's docstring, one float64 array ``[text]`` each.
 
@@ -79,6 +81,11 @@ def fluency(
     if other is not None:
         columns["other_log_perplexity"] = _log_perplexity(other, list(_reread(other, prompts, texts)), max_rows)
     return {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
+
+
+def rows_at_once(lm: LM, n_new: int, max_rows: int = MOST_ROWS) -> int:
+    """Texts of ``n_new`` tokens that one forward pass reads: their logits are what takes memory."""
+    return max(1, min(max_rows, _LOGITS // ((n_new + 1) * lm.vocabulary_size)))
 
 
 def repetition(tokens: Sequence[int], n: int = 4) -> float:
@@ -246,8 +253,7 @@ def _log_perplexity(lm: LM, rows: Sequence[_Row], max_rows: int) -> Float[np.nda
                 f"{lm.name} has positions for {lm.max_length}",
                 "shorten the prompt or generate fewer tokens",
             )
-    longest = max((rows[i].n_new for i in long_enough), default=0) + 1
-    at_once = max(1, min(max_rows, _LOGITS // (longest * lm.vocabulary_size)))
+    at_once = rows_at_once(lm, max((rows[i].n_new for i in long_enough), default=0), max_rows)
     for bucket in length_buckets([rows[i].encoded for i in long_enough], at_once, max_tokens=1 << 30):
         numbers = [long_enough[b] for b in bucket]
         batch = pad(lm, [rows[i].encoded for i in numbers], numbers, "left")
