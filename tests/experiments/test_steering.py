@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 from transformers.utils import logging as transformers_logging
 
@@ -281,7 +282,7 @@ from emotion_circuits.store import tensors
 
 after, *words = sys.argv[1:]
 tensors.FLUSH_BYTES = 0
-write = measure.Measure._generate_chunk
+write = measure.Measure._keep_texts
 written = []
 
 def counted(*args):
@@ -290,7 +291,7 @@ def counted(*args):
     if len(written) == int(after):
         os.kill(os.getpid(), signal.SIGKILL)
 
-measure.Measure._generate_chunk = counted
+measure.Measure._keep_texts = counted
 main(words)
 """
 NUMBERS = ("summary.json", "sweep.json", "observations.parquet", "grid.safetensors", "random_effects.safetensors")
@@ -410,6 +411,52 @@ def test_an_effect_against_the_emotion_is_not_established() -> None:
 def test_loops_are_refused_however_large_the_effect() -> None:
     row = planted(2.0, loops=True)
     assert row["ppl_ratio"] == 1 and not row["damage_ok"] and not row["established"]
+
+
+# ---- memory -------------------------------------------------------------------------------------------------------
+def test_memory_that_runs_out_halves_the_rows_of_a_sweep_and_changes_nothing(
+    command: Any, shared_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Passes of more than five rows fail, in every step: the sweep says so, goes on, and finds what it finds else."""
+    from transformers import LlamaForCausalLM
+
+    enough = command("sweep", *SWEEP, "--json").json
+    forward, failed, most = LlamaForCausalLM.forward, [], 0
+
+    def small(self: Any, input_ids: Any = None, **inputs: Any) -> Any:
+        nonlocal most
+        if len(input_ids) > 5:
+            failed.append(len(input_ids))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        most = max(most, len(input_ids))
+        return forward(self, input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", small)
+    with caplog.at_level("WARNING"):
+        found = command("sweep", *SWEEP, "--rows", 16, "--json", results=tmp_path).json
+    assert failed and most > 1
+    said = [r.getMessage() for r in caplog.records if "memory ran out" in r.getMessage()]
+    assert len(said) == len(failed) and "going on with" in said[0]
+    written = [
+        json.loads(line) for line in (folder_of(tmp_path, "sweep") / "generations.jsonl").read_text().splitlines()
+    ]
+    assert len({(t["step"], t["prompt"], t["condition"], t["sample"]) for t in written}) == len(written)
+    for x, y in zip(enough["test"], found["test"], strict=True):
+        assert (x["emotion"], x["layer"], x["alpha"]) == (y["emotion"], y["layer"], y["alpha"])
+        assert x["effect"] == pytest.approx(y["effect"], abs=1e-4)
+        assert x["ppl_ratio"] == pytest.approx(y["ppl_ratio"], abs=1e-3) and x["rep4"] == pytest.approx(y["rep4"])
+
+
+def test_a_single_row_that_does_not_fit_is_one_paragraph(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    def nothing(self: Any, **inputs: Any) -> Any:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", nothing)
+    command("steer", *WORDS["steer"], results=tmp_path).refused(1, "memory ran out", "--rows")
 
 
 # ---- what will run ------------------------------------------------------------------------------------------------

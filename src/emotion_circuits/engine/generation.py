@@ -59,13 +59,19 @@ def generate(
 
 
 def generate_rows(
-    lm: LM, rows: Sequence[Row], sampling: Sampling = GREEDY, *, max_rows: int | None = None
+    lm: LM,
+    rows: Sequence[Row],
+    sampling: Sampling = GREEDY,
+    *,
+    max_rows: int | None = None,
+    chunks: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[list[tuple[int, Generation]]]:
     """Continue rows batch by batch, yielding (row number, result) of a batch as soon as it is finished.
 
-    Batches are those of :func:`~emotion_circuits.engine.chunks.plan_chunks`. Where memory runs out, a warning is logged
-    and half as many rows run at a time. What a row writes does not depend on the rows beside it (up to the rounding of
-    float32, which two equally likely tokens can make visible), nor does what it draws.
+    Batches are those of :func:`~emotion_circuits.engine.chunks.plan_chunks`; ``chunks`` are batches that were planned
+    before, where only some of them are to be written. Where memory runs out, a warning is logged and half as many rows
+    run at a time, also in the batches that follow. What a row writes does not depend on the rows beside it (up to the
+    rounding of float32, which two equally likely tokens can make visible), nor does what it draws.
 
     Raises:
         UsageError, ModelError: as :func:`generate`.
@@ -89,7 +95,8 @@ def generate_rows(
             for (n, tokens, stopped), text in zip(decoded, texts, strict=True)
         ]
 
-    for _, result in run_chunks(plan_chunks(lm, rows, max_rows, new_tokens=new), run):
+    planned = plan_chunks(lm, rows, max_rows, new_tokens=new) if chunks is None else chunks
+    for _, result in run_chunks(planned, run):
         yield result
 
 

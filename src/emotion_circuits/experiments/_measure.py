@@ -8,7 +8,8 @@ computed in batches that depend on the rows alone, and whatever a killed run fin
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from emotion_circuits.engine import Generation, Sampling
+    from emotion_circuits.engine import Generation, Row, Sampling
     from emotion_circuits.engine.score import Metric
     from emotion_circuits.models.lm import LM
     from emotion_circuits.scorers import Scorer
@@ -92,19 +93,29 @@ class Measure:
         if not found.keys() >= set(keys):
             new = sampling.max_new_tokens
             chunks = plan_chunks(self.lm, rows, self._rows(name, rows, new, []))
+            left = [chunk for chunk in chunks if not all(keys[i] in found for i in chunk)]
             with self._progress(name, len(rows)) as advance:
-                for chunk in chunks:
-                    if not all(keys[i] in found for i in chunk):
-                        self._generate_chunk(name, [rows[i] for i in chunk], sampling, found)
-                    advance(len(chunk), name)
+                advance(len(rows) - sum(map(len, left)), name)
+                for texts in self._generated(rows, sampling, left):
+                    self._keep_texts(name, texts, found)
+                    advance(len(texts), name)
         return [found[key] for key in keys]
 
-    def _generate_chunk(self, name: str, rows: Sequence[Any], sampling: Sampling, found: dict[Key, Generation]) -> None:
-        """Write one batch of texts, all at once: half a batch would be another batch when it is taken up again."""
+    def _generated(
+        self, rows: Sequence[Row], sampling: Sampling, chunks: Sequence[Sequence[int]]
+    ) -> Iterator[list[Generation]]:
+        """The texts of every batch, whole: half a batch would be another batch when it is taken up again."""
         from emotion_circuits.engine import generate_rows
 
-        written = [g for part in generate_rows(self.lm, rows, sampling, max_rows=len(rows)) for _, g in part]
-        new = [g for g in written if (g.prompt, g.condition, g.sample) not in found]
+        done: dict[int, Generation] = {}
+        waiting = deque(chunks)
+        for part in generate_rows(self.lm, rows, sampling, chunks=chunks):
+            done.update(part)
+            while waiting and all(i in done for i in waiting[0]):
+                yield [done.pop(i) for i in waiting.popleft()]
+
+    def _keep_texts(self, name: str, texts: Sequence[Generation], found: dict[Key, Generation]) -> None:
+        new = [g for g in texts if (g.prompt, g.condition, g.sample) not in found]
         self.run.append_jsonl(GENERATIONS, ({"step": name, **asdict(g)} for g in new))
         found.update({(g.prompt, g.condition, g.sample): g for g in new})
 

@@ -198,20 +198,25 @@ def _unigram(lm: LM, texts: Sequence[Prompt], tokens: Sequence[int]) -> Float[np
     import torch
 
     from emotion_circuits.engine.batching import length_buckets, pad
+    from emotion_circuits.engine.memory import run_chunks
 
     encoded = lm.encode(texts)
     columns = torch.tensor(tokens)
     total, count = np.zeros(len(tokens)), 0
     budget = max(len(max(encoded, key=len)), (1 << 26) // lm.vocabulary_size)
-    for bucket in length_buckets(encoded, 64, max_tokens=budget):
-        rows = [encoded[i] for i in bucket]
-        batch = pad(lm, rows, bucket, "right")
+
+    def run(rows: Sequence[int]) -> tuple[Float[np.ndarray, " token"], int]:
+        batch = pad(lm, [encoded[i] for i in rows], rows, "right")
         with torch.inference_mode():
             logits = lm.model(
                 input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
             ).logits.float()
             wanted = logits[..., columns.to(logits.device)] - logits.logsumexp(-1, keepdim=True)
-        for row, e in enumerate(rows):
-            after = wanted[row, e.n_prefix : len(e)].double().sum(0).cpu().numpy()
-            total, count = total + after, count + len(e) - e.n_prefix
+        spans = [(row, encoded[i].n_prefix, len(encoded[i])) for row, i in enumerate(rows)]
+        summed = sum(wanted[row, start:end].double().sum(0).cpu().numpy() for row, start, end in spans)
+        return np.asarray(summed), sum(end - start for _, start, end in spans)
+
+    buckets = list(length_buckets(encoded, 64, max_tokens=budget))
+    for _, (after, beginnings) in run_chunks(buckets, run):
+        total, count = total + after, count + beginnings
     return total / count

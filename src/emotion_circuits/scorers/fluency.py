@@ -243,6 +243,7 @@ def _log_perplexity(lm: LM, rows: Sequence[_Row], max_rows: int) -> Float[np.nda
     import torch
 
     from emotion_circuits.engine.batching import length_buckets, pad
+    from emotion_circuits.engine.memory import run_chunks
 
     found = np.full(len(rows), np.nan)
     long_enough = [i for i, row in enumerate(rows) if row.n_new >= FEWEST_TOKENS]
@@ -254,8 +255,8 @@ def _log_perplexity(lm: LM, rows: Sequence[_Row], max_rows: int) -> Float[np.nda
                 "shorten the prompt or generate fewer tokens",
             )
     at_once = rows_at_once(lm, max((rows[i].n_new for i in long_enough), default=0), max_rows)
-    for bucket in length_buckets([rows[i].encoded for i in long_enough], at_once, max_tokens=1 << 30):
-        numbers = [long_enough[b] for b in bucket]
+
+    def run(numbers: Sequence[int]) -> list[float]:
         batch = pad(lm, [rows[i].encoded for i in numbers], numbers, "left")
         kept = max(rows[i].n_new for i in numbers) + 1
         with torch.inference_mode():
@@ -267,6 +268,9 @@ def _log_perplexity(lm: LM, rows: Sequence[_Row], max_rows: int) -> Float[np.nda
             targets = batch.ids[:, -(kept - 1) :].to(logits.device)
             chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
             surprise = (logits.logsumexp(-1) - chosen).double().cpu().numpy()
-        for row, i in enumerate(numbers):
-            found[i] = surprise[row, -rows[i].n_new :].mean()
+        return [float(surprise[row, -rows[i].n_new :].mean()) for row, i in enumerate(numbers)]
+
+    buckets = length_buckets([rows[i].encoded for i in long_enough], at_once, max_tokens=1 << 30)
+    for numbers, values in run_chunks([[long_enough[b] for b in bucket] for bucket in buckets], run):
+        found[numbers] = values
     return found
