@@ -182,9 +182,20 @@ def test_activations_of_every_step_are_logged_on_request(command: Any, shared_re
     assert logged and all(a.shape[1] == 32 and 1 <= a.shape[0] <= 10 for a in logged.values())
 
 
-def test_patching_a_model_without_emotions_is_refused_by_its_denominator(command: Any) -> None:
-    """Recovery is a share of a difference that a random model does not have."""
-    command("patch", *WORDS["patch"]).refused(2, "not separated from 0")
+def test_patching_keeps_the_changes_where_there_is_nothing_to_be_a_share_of(command: Any, shared_results: Path) -> None:
+    """Recovery is a share of a difference that a random model does not have; the changes in nats are still measured."""
+    answer = command("patch", *WORDS["patch"])
+    assert answer.code == 0, answer.err
+    found = command("patch", *WORDS["patch"], "--json").json
+    assert set(found["no_recovery"]) == {r["emotion"] for r in found["results"] if r["recovery"] is None}
+    assert found["no_recovery"] and all("do not clearly differ" in why for why in found["no_recovery"].values())
+    assert "changes in nats only" in answer.out
+    for row in found["results"]:
+        assert row["change_ci"][0] <= row["change"] <= row["change_ci"][1]
+    section = json.loads((folder_of(shared_results, "patch") / "section.json").read_text())
+    assert len(section["figures"]) == 2 * len(found["pairs"])
+    cells = command("patch", *WORDS["patch"], "--dry-run", "--json", results=shared_results / "none").json["cells"]
+    assert cells[-1]["scored"] == 2 * sum(found["pairs"].values()) * (2 + 2 * 2), "both ways, two layers × positions"
 
 
 def test_the_plan_grid_is_the_plans(command: Any, tmp_path: Path, shared_results: Path) -> None:

@@ -23,7 +23,7 @@ from emotion_circuits.engine.positions import prompt_indices
 from emotion_circuits.engine.replacement import Replacement, last_logits, replacing
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.models.lm import LM, Encoded
-from emotion_circuits.stats import Interval, ratio_interval
+from emotion_circuits.stats import Interval, bootstrap_interval, ratio_interval
 from emotion_circuits.types import Positions, SiteKind
 
 Way = Literal["denoising", "noising"]
@@ -61,6 +61,11 @@ class Patched:
         """m of each patch with its cluster-bootstrap interval, ``[patch]``; see :func:`recovery`."""
         return recovery(self.patched, self.clean, self.corrupt, self.clusters, seed=seed, resamples=resamples)
 
+    def change(self, *, seed: int = 0, resamples: int = 10_000) -> Interval:
+        """Patched minus the run that was patched, untouched, in nats, ``[patch]``, with its interval."""
+        untouched = self.corrupt if self.way == "denoising" else self.clean
+        return bootstrap_interval(self.patched - untouched, self.clusters, seed=seed, resamples=resamples)
+
 
 def recovery(
     patched: Float[NDArray[np.float64], "*cell pair"],
@@ -74,7 +79,7 @@ def recovery(
     """(mean patched − mean corrupt) / (mean clean − mean corrupt) of each cell, with its interval.
 
     Raises:
-        UsageError: clean and corrupt runs do not differ clearly.
+        UnclearDenominatorError: clean and corrupt runs do not differ clearly.
     """
     gap = np.asarray(clean) - np.asarray(corrupt)
     top = np.asarray(patched) - np.asarray(corrupt)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from emotion_circuits.circuits.patching import Patch as GridPatch
     from emotion_circuits.circuits.patching import Patched
     from emotion_circuits.models.lm import LM
+    from emotion_circuits.stats import Interval
 
 FEWEST_PAIRS = 5
 
@@ -53,6 +54,8 @@ def _positions(written: tuple[str, ...]) -> tuple[str, ...]:
 @experiment("patch", "Activation patching between emotional texts and neutral twins, layer × position, both ways.")
 class Patch(Experiment):
     """Recovery m = (patched − corrupt) / (clean − corrupt) as a ratio of means: 1 the emotional run, 0 the neutral."""
+
+    version = 2
 
     class Params(SteeringParams):
         """Parameters of ``patch``."""
@@ -104,28 +107,41 @@ class Patch(Experiment):
         rows: list[dict[str, Any]] = []
         counts: dict[str, int] = {}
         skipped: dict[str, str] = {}
+        shareless: dict[str, str] = {}
         for emotion in vectors.emotions:
             try:
                 pairs = _pairs(context.lm, params, emotion)
-                counts[emotion] = len(pairs)
-                rows += _measured(vectors, params, emotion, pairs)
             except UsageError as error:
                 skipped[emotion] = error.what
+                continue
+            counts[emotion] = len(pairs)
+            found, why = _measured(vectors, params, emotion, pairs)
+            rows += found
+            if why:
+                shareless[emotion] = why
         if not rows:
             raise UsageError(
                 "; ".join(f"{e}: {why}" for e, why in skipped.items()), "use a larger matched set (extended)"
             )
-        said = [_sentence(rows, e) for e in counts if any(r["emotion"] == e for r in rows)]
+        said = [_sentence(rows, e) for e in counts if e not in shareless]
+        said += [f"{e}: changes in nats only, no share recovered ({why})" for e, why in shareless.items()]
         said += [f"{e}: not measured ({why})" for e, why in skipped.items()]
-        columns = {"emotion": "emotion", "way": "way", "layer": "layer", "position": "position", "recovery": "m",
-                   "ci": "95 % interval", "pairs": "pairs"}  # fmt: skip
-        table = Table("patch", "Recovery of every cell", "Exploratory: cells are not corrected.", columns, rows)
+        columns = {"emotion": "emotion", "way": "way", "layer": "layer", "position": "position",
+                   "change": "change (nats)", "change_ci": "95 % interval", "recovery": "m", "ci": "95 % interval of m",
+                   "pairs": "pairs"}  # fmt: skip
+        table = Table(
+            "patch", "Change and recovery of every cell",
+            "Change: against the run that is patched, untouched. Exploratory: cells are not corrected.", columns, rows,
+        )  # fmt: skip
         figures = [_figure(rows, e, way) for e in counts for way in ("denoising", "noising")]
         section = Section(
             "patch", "Where does the emotion pass through?", [s + "." for s in said], [f for f in figures if f.data],
             [table],
         )  # fmt: skip
-        return Outcome({"site": params.site, "pairs": counts, "results": rows, "not_measured": skipped}, said, section)
+        summary = {
+            "site": params.site, "pairs": counts, "results": rows, "no_recovery": shareless, "not_measured": skipped,
+        }  # fmt: skip
+        return Outcome(summary, said, section)
 
 
 def _texts(params: Patch.Params) -> tuple[Prompt, ...]:
@@ -154,28 +170,51 @@ def _grid(lm: LM, params: Patch.Params) -> list[GridPatch]:
     return patch_grid(params.site, lm.layers(params.layers or None), [Positions.parse(p) for p in params.positions])
 
 
-def _measured(vectors: Vectors, params: Patch.Params, emotion: str, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    """Both ways over the grid of layers and positions."""
+def _measured(
+    vectors: Vectors, params: Patch.Params, emotion: str, pairs: Sequence[Pair]
+) -> tuple[list[dict[str, Any]], str]:
+    """Both ways over the grid of layers and positions, and why no share can be given (empty where one can).
+
+    The denominator, the clean minus the corrupt texts' mean endpoint, is one number for all cells of an emotion: where
+    it is not clearly different from 0 there is nothing to be a share of, and the changes themselves are kept.
+    """
     from emotion_circuits.circuits.endpoints import Endpoint
     from emotion_circuits.circuits.patching import WAYS, patch_pairs
     from emotion_circuits.experiments._endpoint import Endpoint as Tokens
+    from emotion_circuits.stats import UnclearDenominatorError, bootstrap_interval
 
     lm, tokens = vectors.context.lm, Tokens(vectors.context.measure, vectors.emotions).tokens
     metric = Endpoint(tokens.ids(emotion), tokens.neutral_ids(emotion))
-    grid = _grid(lm, params)
-    return [
-        row
-        for way in WAYS
-        for row in _rows(patch_pairs(lm, pairs, grid, metric, way=way), emotion, params, vectors.context.seed)
+    grid, seed = _grid(lm, params), vectors.context.seed
+    both = [patch_pairs(lm, pairs, grid, metric, way=way) for way in WAYS]
+    why = ""
+    shares: list[Interval | None]
+    try:
+        shares = [patched.recovery(seed=seed, resamples=params.resamples) for patched in both]
+    except UnclearDenominatorError:
+        gap = bootstrap_interval(
+            both[0].clean - both[0].corrupt, both[0].clusters, resamples=params.resamples, seed=seed
+        )
+        shares = [None, None]
+        why = (
+            "emotional and neutral texts do not clearly differ on the endpoint: "
+            f"{float(gap.estimate):+.2f} nats [{float(gap.low):+.2f}, {float(gap.high):+.2f}]"
+        )
+    rows = [
+        row for patched, share in zip(both, shares, strict=True) for row in _rows(patched, share, emotion, params, seed)
     ]
+    return rows, why
 
 
-def _rows(patched: Patched, emotion: str, params: Patch.Params, seed: int) -> list[dict[str, Any]]:
-    found = patched.recovery(seed=seed, resamples=params.resamples)
+def _rows(
+    patched: Patched, share: Interval | None, emotion: str, params: Patch.Params, seed: int
+) -> list[dict[str, Any]]:
+    change = patched.change(seed=seed, resamples=params.resamples)
     return [
         {"emotion": emotion, "way": patched.way, "layer": patch.layers[0], "position": str(patch.position),
-         "recovery": float(found.estimate[i]), "ci": [float(found.low[i]), float(found.high[i])],
-         "pairs": len(patched.clean)}
+         "change": float(change.estimate[i]), "change_ci": [float(change.low[i]), float(change.high[i])],
+         "recovery": None if share is None else float(share.estimate[i]),
+         "ci": None if share is None else [float(share.low[i]), float(share.high[i])], "pairs": len(patched.clean)}
         for i, patch in enumerate(patched.patches)
     ]  # fmt: skip
 
@@ -193,15 +232,17 @@ def _sentence(rows: Sequence[Mapping[str, Any]], emotion: str) -> str:
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], emotion: str, way: str) -> Figure:
-    data = [
-        {"row": r["layer"], "column": r["position"], "value": r["recovery"]}
-        for r in rows
-        if r["emotion"] == emotion and r["way"] == way
-    ]
+    """Recovery by layer and position, or the change in nats where there is no recovery."""
+    mine = [r for r in rows if r["emotion"] == emotion and r["way"] == way]
+    shared = all(r["recovery"] is not None for r in mine)
+    key, short = ("recovery", "m") if shared else ("change", "nats")
+    largest = 1.0 if shared else max((abs(r[key]) for r in mine), default=1.0) or 1.0
     what = "emotional activations in the neutral run" if way == "denoising" else "neutral ones in the emotional run"
+    meaning = "Recovery m" if shared else "Change of the endpoint in nats"
+    ends = ": 1 is the emotional run, 0 the neutral one" if shared else ""
     return Figure(
         f"patch-{emotion}-{way}", "matrix", f"Patching {emotion}: {way}",
-        f"Recovery m by layer and position, {what}: 1 is the emotional run, 0 the neutral one.",
-        f"Heatmap of recovery for {emotion}, {way}.", data,
-        {"scale": [-1, 1], "midpoint": 0, "x": "position", "y": "layer", "value": "m"},
+        f"{meaning} by layer and position, {what}{ends}.", f"Heatmap of {meaning.lower()} for {emotion}, {way}.",
+        [{"row": r["layer"], "column": r["position"], "value": r[key]} for r in mine],
+        {"scale": [-largest, largest], "midpoint": 0, "x": "position", "y": "layer", "value": short},
     )  # fmt: skip

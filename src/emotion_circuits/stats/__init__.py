@@ -7,7 +7,13 @@ selected a cell) raises :class:`~emotion_circuits.errors.UsageError` with what t
 
 from __future__ import annotations
 
-from emotion_circuits.stats.bootstrap import bootstrap_interval, bootstrap_t_interval, ratio_interval, two_way_interval
+from emotion_circuits.stats.bootstrap import (
+    UnclearDenominatorError,
+    bootstrap_interval,
+    bootstrap_t_interval,
+    ratio_interval,
+    two_way_interval,
+)
 from emotion_circuits.stats.cluster_t import cluster_t
 from emotion_circuits.stats.discrimination import auroc, auroc_interval, auroc_max_test, delong_interval
 from emotion_circuits.stats.dose_response import dose_response, odd_even_slopes, page_trend, prompt_slopes
@@ -31,6 +37,7 @@ from emotion_circuits.stats.selection import select_best, select_plateau_middle
 from emotion_circuits.stats.sign_flip import sign_flip_test, two_group_test
 
 __all__ = [
+    "UnclearDenominatorError",
     "Interval",
     "adjust",
     "adjust_families",

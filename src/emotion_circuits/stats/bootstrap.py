@@ -70,6 +70,10 @@ def bootstrap_interval(
     return _reshaped(result, np.shape(values)[:-1])
 
 
+class UnclearDenominatorError(UsageError):
+    """A ratio was asked for whose denominator may be 0."""
+
+
 def ratio_interval(
     numerator: ArrayLike,
     denominator: ArrayLike,
@@ -85,7 +89,8 @@ def ratio_interval(
 
     For recovered shares such as patching, (patched - corrupt) over (clean - corrupt): a mean of per-prompt ratios
     would be ruled by the prompts whose denominator is near 0. Shapes ``[..., n]`` as in :func:`bootstrap_interval`.
-    Not for a denominator whose own interval includes 0 (raises when resampled denominators change sign).
+    Not for a denominator whose own interval includes 0 (raises :class:`UnclearDenominatorError` when resampled
+    denominators change sign).
     """
     top, codes, count = _cells(numerator, clusters, texts)
     bottom = np.broadcast_to(finite(denominator, "the denominator"), np.shape(numerator)).reshape(top.shape)
@@ -94,7 +99,7 @@ def ratio_interval(
     def ratio(over: FloatArray, under: FloatArray) -> FloatArray:
         mixed = (under.min(axis=-1) <= 0) & (under.max(axis=-1) >= 0)
         if np.any(mixed):
-            raise UsageError(
+            raise UnclearDenominatorError(
                 f"the denominator of {int(np.count_nonzero(mixed))} cell(s) is not separated from 0",
                 "report the difference instead of the ratio, or choose pairs with a larger clean-corrupt gap",
             )
