@@ -8,7 +8,8 @@ them (:class:`~emotion_circuits.engine.edits.Clock`). The tokens in front of the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -38,9 +39,23 @@ AnyRow = Row | tuple[Encoded, Condition]
 """A row; where nothing is drawn, a pair will do."""
 
 
+class Watch(Protocol):
+    """Looks on while a batch is decoded: its hooks see what the edits left, its steps the tokens as they are chosen."""
+
+    def hooks(self, lm: LM) -> AbstractContextManager[object]:
+        """Entered around the forward passes, inside the edits' hooks."""
+
+    def step(self, rows: Sequence[int], tokens: Sequence[int], ended: Sequence[bool]) -> None:
+        """The numbers of the rows that are alive, the token that each chose, and whether it is a stop token.
+
+        What it raises ends the decoding.
+        """
+
+
 def decode(
-    lm: LM, rows: Sequence[AnyRow], numbers: Sequence[int], max_new_tokens: int, choose: Chooser = greedy
-) -> Iterator[tuple[int, list[int], bool]]:
+    lm: LM, rows: Sequence[AnyRow], numbers: Sequence[int], max_new_tokens: int, choose: Chooser = greedy,
+    watch: Watch | None = None,
+) -> Iterator[tuple[int, list[int], bool]]:  # fmt: skip
     """Decode one packed batch; yields (row number, tokens, stopped by a stop token).
 
     Raises:
@@ -58,7 +73,7 @@ def decode(
         alive = list(range(len(rows)))
         written: list[list[int]] = [[] for _ in rows]
         stopped = [False] * len(rows)
-        with edits.hooks():
+        with edits.hooks(), nullcontext() if watch is None else watch.hooks(lm):
             for step in range(max_new_tokens):
                 clock.step = step
                 out = lm.model(
@@ -69,6 +84,8 @@ def decode(
                 require_numbers(lm, logits, [rows[r] for r in alive], step)
                 tokens = choose(logits, [numbers[r] for r in alive], step)
                 ended = torch.isin(tokens, stops)
+                if watch is not None:
+                    watch.step([numbers[r] for r in alive], tokens.tolist(), ended.tolist())
                 for r, token, end in zip(alive, tokens.tolist(), ended.tolist(), strict=True):
                     stopped[r] = end
                     if not end:

@@ -10,7 +10,7 @@ import numpy as np
 from emotion_circuits.engine.chunks import plan_chunks
 from emotion_circuits.engine.decode import BASELINE, Row, decode
 from emotion_circuits.engine.memory import run_chunks
-from emotion_circuits.engine.sampling import Sampling, chooser, uniforms
+from emotion_circuits.engine.sampling import Chooser, Sampling, chooser, uniforms
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM
 from emotion_circuits.types import Condition, Prompt
@@ -77,18 +77,11 @@ def generate_rows(
         UsageError, ModelError: as :func:`generate`.
     """
     new = sampling.max_new_tokens
-    for e in {r.encoded.ids: r.encoded for r in rows}.values():
-        if len(e) + new > lm.max_length:
-            raise UsageError(
-                f"prompt {e.prompt.id!r} ({len(e)} tokens) leaves no room for {new} more: "
-                f"{lm.name} has positions for {lm.max_length}",
-                "shorten the text or generate fewer tokens",
-            )
+    require_room(lm, rows, new)
 
     def run(chunk: Sequence[int]) -> list[tuple[int, Generation]]:
         batch = [rows[n] for n in chunk]
-        draws = None if sampling.greedy else np.stack([_draws(sampling, row) for row in batch])
-        decoded = list(decode(lm, batch, range(len(batch)), new, chooser(sampling, draws)))
+        decoded = list(decode(lm, batch, range(len(batch)), new, chooser_of(sampling, batch)))
         texts = lm.tokenizer.batch_decode([tokens for _, tokens, _ in decoded], skip_special_tokens=True)
         return [
             (chunk[n], _generation(batch[n], tokens, text, stopped))
@@ -105,6 +98,22 @@ def require_own_names(conditions: Sequence[Condition]) -> None:
     names = [c.name for c in conditions]
     if len(set(names)) != len(names):
         raise UsageError("two conditions have the same name", "give every condition a name of its own")
+
+
+def require_room(lm: LM, rows: Sequence[Row], new: int) -> None:
+    """Raise when a prompt leaves no room for ``new`` tokens."""
+    for e in {r.encoded.ids: r.encoded for r in rows}.values():
+        if len(e) + new > lm.max_length:
+            raise UsageError(
+                f"prompt {e.prompt.id!r} ({len(e)} tokens) leaves no room for {new} more: "
+                f"{lm.name} has positions for {lm.max_length}",
+                "shorten the text or generate fewer tokens",
+            )
+
+
+def chooser_of(sampling: Sampling, batch: Sequence[Row]) -> Chooser:
+    """What chooses the tokens of these rows, numbered from 0."""
+    return chooser(sampling, None if sampling.greedy else np.stack([_draws(sampling, row) for row in batch]))
 
 
 def _generation(row: Row, tokens: list[int], text: str, stopped: bool) -> Generation:

@@ -44,15 +44,20 @@ def distinct(encoded: Sequence[Encoded]) -> tuple[list[int], list[int]]:
     return firsts, owner
 
 
+PASS_TOKENS = 16
+"""What a forward pass costs beside its tokens, in tokens: reading the weights once (SmolLM2 on a CPU: 16 to 20)."""
+
+
 def shared_columns(batch: Batch, encoded: Sequence[Encoded], conditions: Sequence[Condition]) -> int:
     """Leading columns of a left-padded batch that no row edits and that are no row's last token.
 
-    0 where computing them once a text saves less than a pass of one token a row: not worth a pass of its own.
+    0 where computing them once a text saves less than a pass of its own costs: that of one token a row, and reading the
+    weights.
     """
     places = zip(batch.starts, encoded, conditions, strict=True)
     columns = min(start + first_edited(e, c) for start, e, c in places)
     texts = len({e.ids for e in encoded})
-    return columns if columns * (len(encoded) - texts) >= len(encoded) else 0
+    return columns if columns * (len(encoded) - texts) >= len(encoded) + PASS_TOKENS else 0
 
 
 def first_edited(encoded: Encoded, condition: Condition) -> int:
