@@ -212,6 +212,22 @@ def test_the_plan_grid_is_the_plans(command: Any, tmp_path: Path, shared_results
         ("sweep", ("--strengths", "-0.3", "0", "0.2"), ("symmetric",)),
         ("sweep", ("--strengths", "0"), ("symmetric",)),
         ("steer", ("--strengths", "inf"), ("strength", "inf")),
+        ("sweep", ("--strengths",), ("--strengths", "value")),
+        ("compare", ("--strengths", "nan", "0", "1"), ("strength nan", "--strengths -0.3 0 0.3")),
+        ("real-world", ("--strengths", "nan"), ("strength nan", "--strengths -0.3 0 0.3")),
+        ("iterative", ("--strength", "nan"), ("--strength", "finite")),
+        ("controls", ("--sweep.strengths", "nan"), ("strength nan", "--strengths -0.3 0 0.3")),
+        ("compare", ("--layers", "9"), ("layer 9", "0 to 2")),
+        ("controls", ("--sweep.layers", "9"), ("layer 9", "0 to 2")),
+        ("swap", ("--layers", "9"), ("layer 9", "0 to 2")),
+        ("patch", ("--layers", "9"), ("layer 9", "0 to 2")),
+        ("iterative", ("--layer", "-4"), ("layer -4", "0 to 2")),
+        ("real-world", (), ("layer 6", "0 to 2")),
+        ("steer", ("--max-new-tokens", "0"), ("--max-new-tokens", "greater than or equal to 1")),
+        ("real-world", ("--max-new-tokens", "0"), ("--max-new-tokens", "greater than or equal to 1")),
+        ("iterative", ("--max-new-tokens", "-5"), ("--max-new-tokens", "greater than or equal to 1")),
+        ("controls", ("--generated", "11"), ("--generated", "10")),
+        ("steer", ("--vector", "nothing.safetensors"), ("nothing.safetensors",)),
         ("sweep", ("--layers", "0", "7"), ("7", "layers")),
         ("steer", ("--layer", "99"), ("99",)),
         ("sweep", ("--max-new-tokens", "0"), ("--max-new-tokens", "greater than or equal to 1")),
@@ -262,12 +278,30 @@ def test_a_vector_of_ones_own_is_added(command: Any, tmp_path: Path) -> None:
     assert len(found["results"]) == 3
 
 
-@pytest.mark.parametrize("content", ["", '{"text": "only one"}\n'])
-def test_a_prompts_file_without_prompts_is_refused(command: Any, tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        *((name, "", "the file is empty") for name in ("sweep", "compare", "real-world", "iterative", "swap", "patch")),
+        ("sweep", '{"text": "only one", "emotion": "neutral"}\n', "1 neutral prompts"),
+        ("iterative", '{"text": "Thanks!", "emotion": "gratitude"}\n', "0 neutral prompts"),
+        ("swap", '{"text": "only one", "emotion": "neutral"}\n', "0 test scenarios"),
+        ("sweep", '{"prompt": "no such field"}\n', "field text: is missing"),
+    ],
+)
+def test_a_prompts_file_without_prompts_is_refused(
+    command: Any, tmp_path: Path, name: str, content: str, part: str
+) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text(content)
-    answer = command("sweep", "--prompts", path)
-    assert answer.code in (1, 2) and "error: " in answer.err and "\n  → " in answer.err
+    layer = ("--layer", 1) if name == "real-world" else ()
+    command(name, "--prompts", path, *layer).refused(2, part)
+
+
+def test_a_file_that_holds_no_vectors_is_refused(command: Any, tmp_path: Path) -> None:
+    (tmp_path / "v.safetensors").write_text("not one")
+    answer = command("steer", *WORDS["steer"], "--vector", tmp_path / "v.safetensors")
+    answer.refused(answer.code, "v.safetensors")
+    assert answer.code in (1, 2)
 
 
 def test_an_evaluator_that_is_not_available_is_said_and_nothing_takes_its_place(

@@ -95,7 +95,11 @@ class Steer(Experiment):
     def inputs(self, params: Params) -> Mapping[str, Any]:
         from emotion_circuits.store import fingerprint_file
 
-        return {} if params.vector is None else {"vector": fingerprint_file(params.vector)}
+        if params.vector is None:
+            return {}
+        if not params.vector.is_file():
+            raise UsageError(f"there is no file {params.vector}", "give --vector a safetensors file with one vector")
+        return {"vector": fingerprint_file(params.vector)}
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         _layer(lm, params)
