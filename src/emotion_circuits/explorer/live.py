@@ -1,0 +1,212 @@
+"""The one model in memory: choosing it, and steering it token by token."""
+
+from __future__ import annotations
+
+import gc
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.errors import UsageError
+from emotion_circuits.explorer.steering import LoadRequest, Place, SteerRequest, command, steer_params
+from emotion_circuits.store import Store, plain
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from emotion_circuits.engine.generation import Generation
+    from emotion_circuits.engine.stream import Step
+    from emotion_circuits.experiments import Profile
+    from emotion_circuits.explorer.queue import Job
+    from emotion_circuits.models.lm import LM
+    from emotion_circuits.representations.readout import Reader
+    from emotion_circuits.types import Prompt
+
+ARMS = ("baseline", "steered")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with the directions that it is steered and read with."""
+
+    lm: LM
+    study: Profile
+    reader: Reader
+    place: Place
+
+    def facts(self) -> dict[str, Any]:
+        """What the page has to know."""
+        directions = self.reader.directions
+        return {
+            "model": self.lm.name, "profile": self.study.name, "source": self.lm.source,
+            "layers": list(directions.layers), "emotions": list(directions.emotions), "notices": self.lm.notices,
+            "half": directions.layers[round((len(directions.layers) - 1) / 2)], "longest": self.lm.max_length,
+        }  # fmt: skip
+
+
+@dataclass
+class Live:
+    """What the page steers. All methods but :meth:`choices` run on the worker thread.
+
+    ``load`` loads a model by name; ``profiles`` maps names of profiles to their files where they are not built in;
+    ``options`` are common options that a shell command needs too (``--dtype …``).
+    """
+
+    results: Path
+    load: Callable[[str], LM]
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    loaded: Loaded | None = None
+
+    def choices(self) -> list[dict[str, str]]:
+        """Models that have finished directions, newest first."""
+        found: dict[tuple[str, str], dict[str, str]] = {}
+        for run in reversed(Store(self.results).find(experiment="directions") if self.results.is_dir() else []):
+            if run.done:
+                name = _loadable(run.model, str(run.recorded.get("source", "")))
+                found.setdefault((run.profile, run.model), {"model": name, "name": run.model, "profile": run.profile})
+        return list(found.values())
+
+    def change_model(self, request: LoadRequest, job: Job) -> None:
+        """Put another model in the place of the one in memory.
+
+        Raises:
+            UsageError: it has no directions here. ModelError: it cannot be loaded.
+        """
+        from emotion_circuits.experiments import Workbench, load_profile, run_experiment
+        from emotion_circuits.experiments._runner import prepare
+        from emotion_circuits.experiments.readout import load_reader
+
+        profile = self.profiles.get(request.profile, request.profile)
+        study = load_profile(profile)
+        self.loaded = None
+        gc.collect()  # one model in memory: the old one goes before the new one comes
+        job.say("loading", model=request.model)
+        lm = self.load(request.model)
+        bench = Workbench(Store(self.results), study.name, lambda: lm)
+        params: Any = study.params("readout.scale")
+        directions = prepare("readout.scale", params, bench).required["directions"].run
+        if not directions.done:
+            raise UsageError(
+                f"{self.results} has no directions of {lm.name} for profile {study.name!r} as it is now",
+                f"emotion-circuits run directions --model {request.model} --profile {profile} --results {self.results}",
+            )
+        job.check()
+        job.say("calibrating", model=lm.name)
+        scale = run_experiment("readout.scale", params, bench)
+        place = Place(request.model, profile, str(self.results.resolve()), self.options)
+        self.loaded = Loaded(lm, study, load_reader(directions, scale, params), place)
+        job.say("loaded", **plain(self.loaded.facts()))
+
+    def steer(self, request: SteerRequest, job: Job) -> None:
+        """Write the text without and with the edit, side by side."""
+        from emotion_circuits.engine import Row
+        from emotion_circuits.engine.stream import stream
+        from emotion_circuits.experiments._expressed import expression_conditions, sampling_of
+        from emotion_circuits.experiments.steer import steer_prompts
+
+        started = time.perf_counter()
+        loaded = self._require()
+        lm, reader = loaded.lm, loaded.reader
+        params: Any = loaded.study.params("steer", steer_params(request))
+        conditions = expression_conditions(reader.directions, params)
+        (prompt,) = steer_prompts(lm, params)
+        (encoded,) = lm.encode([prompt])
+        job.say("start", expression=conditions[1].name, command=command(request, loaded.place),
+                layers=reader.directions.layers, emotions=reader.directions.emotions)  # fmt: skip
+        teller = _Teller(lm, reader, job, started)
+        rows = [Row(encoded, c) for c in conditions]
+        written = stream(lm, rows, sampling_of(params, request.seed), reader.directions.layers, teller.step)
+        for arm, generation in zip(ARMS, written, strict=True):
+            job.say("text", arm=arm, text=generation.text, tokens=len(generation.tokens), stopped=generation.stopped)
+        job.say("damage", **plain(_damage(lm, prompt, written)))
+        job.check()
+        job.say("prompt", **_prompt_readout(lm, prompt, reader))
+        job.say("done", seconds=round(time.perf_counter() - started, 3))
+
+    def _require(self) -> Loaded:
+        if self.loaded is None:
+            raise UsageError("no model is in memory", "choose one and press Load")
+        return self.loaded
+
+
+class _Teller:
+    """Turns the steps of a stream into events: a piece of text, and the readout of the token before it."""
+
+    def __init__(self, lm: LM, reader: Reader, job: Job, started: float) -> None:
+        self._lm, self._reader, self._job, self._started = lm, reader, job, started
+        self._tokens: tuple[list[int], ...] = tuple([] for _ in ARMS)
+        self._shown = ["" for _ in ARMS]
+
+    def step(self, step: Step) -> None:
+        self._job.check()
+        arm = ARMS[step.row]
+        # Step 0 reads the prompt's last token, which belongs to the prompt.
+        reading = _rounded(self._reader.read(step.residual[None])[0]) if step.step else None
+        piece, repetition = None, None
+        if step.token is not None:
+            self._tokens[step.row].append(step.token)
+            piece = self._piece(step.row)
+            repetition = self._repetition(step.row)
+        self._job.say(
+            "token", arm=arm, index=step.step, piece=piece, reading=reading, rep4=repetition,
+            ms=round(1000 * (time.perf_counter() - self._started), 1),
+        )  # fmt: skip
+
+    def _piece(self, row: int) -> str:
+        """What the new token adds to the text; half a character waits for its other half."""
+        text = str(self._lm.tokenizer.decode(self._tokens[row], skip_special_tokens=True))
+        if text.endswith("\ufffd"):
+            return ""
+        before, self._shown[row] = self._shown[row], text
+        return text[len(before) :] if text.startswith(before) else text[len(text) - 1 :]
+
+    def _repetition(self, row: int) -> float | None:
+        from emotion_circuits.scorers.fluency import repetition
+
+        value = repetition(self._tokens[row])
+        return None if value != value else round(value, 3)
+
+
+def _damage(lm: LM, prompt: Prompt, written: list[Generation]) -> dict[str, Any]:
+    """The damage gate of the steered text against the baseline's, and both texts' own figures."""
+    from emotion_circuits.scorers.fluency import damage_gate, fluency
+
+    kept = [(prompt, g.tokens) for g in written]
+    columns = fluency(lm, kept, [g.text for g in written])
+    baseline, steered = ({name: values[i : i + 1] for name, values in columns.items()} for i in (0, 1))
+    own = {arm: {name: _finite(values[i]) for name, values in columns.items()} for i, arm in enumerate(ARMS)}
+    return {"gate": damage_gate(baseline, steered).to_dict(), "arms": own}
+
+
+def _prompt_readout(lm: LM, prompt: Prompt, reader: Reader) -> dict[str, Any]:
+    from emotion_circuits.representations.readout import readout
+
+    found = readout(lm, prompt, reader.directions, reader.scale, method=reader.method)
+    return {"spans": found.spans, "text": found.text, "values": [_rounded(v) for v in found.values]}
+
+
+def _rounded(values: np.ndarray[Any, Any]) -> list[list[float]]:
+    """``[layer][emotion]`` with two decimals."""
+    return [[round(float(x), 2) for x in row] for row in values]
+
+
+def _finite(value: Any) -> float | None:
+    number = float(value)
+    return number if number == number and abs(number) != float("inf") else None
+
+
+def _loadable(model: str, source: str) -> str:
+    """What to type for a model whose results folder and recorded source are known."""
+    from emotion_circuits.models.registry import find_entry
+
+    if find_entry(model) is not None:
+        return model
+    if found := re.match(r"folder (.+?)(?: \(.*\))?$", source):
+        return found[1]
+    if found := re.match(r"hub (\S+)@[0-9a-f]+$", source):
+        return found[1]
+    return model

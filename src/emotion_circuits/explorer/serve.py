@@ -1,0 +1,56 @@
+"""Running the page on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import closing
+
+import uvicorn
+
+from emotion_circuits.errors import UsageError
+from emotion_circuits.explorer.app import create_app
+from emotion_circuits.explorer.live import Live
+from emotion_circuits.explorer.queue import WorkQueue
+
+HOST = "127.0.0.1"
+
+
+def serve(live: Live, port: int, ready: Callable[[str], None]) -> None:
+    """Serve on 127.0.0.1 until the process is asked to stop.
+
+    Args:
+        port: 0 takes a free one. ready: called with the address, secret included, once requests are taken.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    queue = WorkQueue()
+    with closing(_bound(port)) as listening:
+        actual = int(listening.getsockname()[1])
+        secret = secrets.token_urlsafe(24)
+        # A stream that is open at Ctrl-C is cut off instead of being waited for.
+        config = uvicorn.Config(
+            create_app(live, queue, secret, actual), log_level="warning", access_log=False, server_header=False,
+            timeout_graceful_shutdown=1, lifespan="off", ws="none", proxy_headers=False,
+        )  # fmt: skip
+        ready(f"http://{HOST}:{actual}/{secret}/")
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        finally:
+            queue.close()
+
+
+def _bound(port: int) -> socket.socket:
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise UsageError(
+            f"port {port} cannot be used: {error.strerror}", "choose another --port, or leave it out"
+        ) from (error)
+    return listening

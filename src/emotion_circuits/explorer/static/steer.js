@@ -1,0 +1,129 @@
+// Choosing a model, writing with and without steering, cancelling, and taking the command along.
+
+import { byId, complain, fillTable, options, say } from "./dom.js";
+import { get, stream } from "./api.js";
+import * as terms from "./terms.js";
+import * as tokens from "./tokens.js";
+
+let running = null, loaded = null, command = "";
+
+export async function refresh() {
+  const state = await get("state");
+  byId("place").textContent = state.found ? `results: ${state.results}` : `the folder ${state.results} is not there`;
+  const entries = state.choices.map((c) => [JSON.stringify([c.model, c.profile]), `${c.name} · ${c.profile}`]);
+  options(byId("model"), entries, byId("model").value);
+  byId("load").disabled = !entries.length;
+  if (!entries.length) say("No fitted directions here yet. Run: emotion-circuits study quickstart");
+  if (state.loaded && !loaded) useModel(state.loaded);
+}
+
+function useModel(facts) {
+  loaded = facts;
+  terms.useModel(facts);
+  say(`${facts.model} is ready: ${facts.layers.length} layers, ${facts.emotions.join(", ")}`);
+  for (const notice of facts.notices ?? []) complain({ error: notice });
+  busy(false);
+}
+
+function busy(is) {
+  byId("go").disabled = is || !loaded;
+  byId("load").disabled = is || !byId("model").options.length;
+  byId("cancel").disabled = !is;
+}
+
+async function listen(path, content, each) {
+  complain(null);
+  running = new AbortController();
+  busy(true);
+  try {
+    await stream(path, content, running.signal, (event) => {
+      if (event.event === "queued") say(`waiting: ${event.ahead} before this one`);
+      else if (event.event === "error") { complain(event); say("stopped by an error"); }
+      else if (event.event === "cancelled") say("cancelled");
+      else each(event);
+    });
+  } catch (error) {
+    if (error.name === "AbortError") say("cancelled; what was written stays");
+    else { complain(error); say("stopped by an error"); }
+  } finally {
+    running = null;
+    busy(false);
+  }
+}
+
+async function load(event) {
+  event.preventDefault();
+  const [model, profile] = JSON.parse(byId("model").value);
+  loaded = null;
+  await listen("load", { model, profile }, (said) => {
+    if (said.event === "loading") say(`loading ${said.model} …`);
+    if (said.event === "calibrating") say("reading neutral texts to calibrate the colours …");
+    if (said.event === "loaded") useModel(said);
+  });
+}
+
+function request() {
+  return {
+    text: byId("text").value, expression: terms.expression(), max_new_tokens: Number(byId("tokens").value),
+    temperature: Number(byId("temperature").value), top_p: Number(byId("top-p").value), seed: Number(byId("seed").value),
+  };
+}
+
+async function write(event) {
+  event.preventDefault();
+  if (running || !loaded) return;
+  const asked = request();
+  byId("command").hidden = true;
+  byId("damage-section").hidden = true;
+  let first = null;
+  say("writing …");
+  await listen("steer", asked, (said) => {
+    if (said.event === "start") {
+      tokens.begin(asked.text, said);
+      command = said.command;
+      byId("copy").disabled = false;
+    } else if (said.event === "token") {
+      tokens.add(said);
+      if (first === null && said.arm === "steered") { first = said.ms; say(`writing … first token after ${Math.round(first)} ms`); }
+    } else if (said.event === "prompt") tokens.addPrompt(said);
+    else if (said.event === "damage") damage(said);
+    else if (said.event === "done") say(`done in ${said.seconds.toFixed(1)} s`);
+  });
+}
+
+function damage({ gate, arms }) {
+  byId("damage-section").hidden = false;
+  const verdict = byId("damage-verdict");
+  verdict.className = gate.ok ? "good" : "bad";
+  verdict.textContent = gate.ok ? "Sound: no sign of broken text." : "Broken text: at least one measure is outside its limit.";
+  const rows = [
+    ["perplexity under the unsteered model", (a) => a.log_perplexity === null ? null : Math.exp(a.log_perplexity), gate.median_ppl_ratio, "0.5 to 2.5 times"],
+    ["repeated 4-grams (rep-4)", (a) => a.rep4, gate.rep4 === null ? null : gate.rep4 - gate.rep4_baseline, "at most 0.10 more"],
+    ["distinct 2-grams", (a) => a.distinct2, gate.distinct2_ratio, "at least 0.7 times"],
+    ["words", (a) => a.words, null, ""],
+    ["nothing written", (a) => a.empty, gate.empty - gate.empty_baseline, "at most 0.02 more"],
+  ].map(([measure, of, change, limit]) => ({ measure, baseline: of(arms.baseline), steered: of(arms.steered), change, limit }));
+  fillTable(byId("damage"), [["measure", "measure"], ["baseline", "without"], ["steered", "steered"], ["change", "change"], ["limit", "limit"]], rows);
+}
+
+async function copy() {
+  byId("command").textContent = command;
+  byId("command").hidden = false;
+  try {
+    await navigator.clipboard.writeText(command);
+    say("The command is in the clipboard.");
+  } catch {
+    say("The command is below; the browser did not allow to copy it.");
+  }
+}
+
+export function start() {
+  terms.start();
+  tokens.start();
+  byId("model-form").addEventListener("submit", load);
+  byId("steer-form").addEventListener("submit", write);
+  byId("cancel").addEventListener("click", () => running?.abort());
+  byId("copy").addEventListener("click", copy);
+  byId("model").addEventListener("focus", () => { if (!running) refresh().catch(complain); });
+  return refresh();
+}
