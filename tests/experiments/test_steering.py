@@ -544,3 +544,29 @@ def test_rows_bound_the_memory_that_a_dry_run_shows(command: Any, tmp_path: Path
     )
     assert few["memory_bytes"] < many["memory_bytes"] and few["forwards"] > many["forwards"]
     assert few["scored"] == many["scored"] and few["written"] == many["written"]
+
+
+def test_the_sweep_shows_random_vectors_beside_every_dose(command: Any, shared_results: Path) -> None:
+    assert command("sweep", *SWEEP).code == 0
+    figures = json.loads((folder_of(shared_results, "sweep") / "section.json").read_text())["figures"]
+    for emotion in ("gratitude", "anger"):
+        (figure,) = [f for f in figures if f["name"] == f"dose-{emotion}"]
+        bands = {row["x"]: row for row in figure["data"] if row["series"] == "random vectors"}
+        assert sorted(bands) == [-0.4, 0.0, 0.4] and all(b["low"] <= b["high"] for b in bands.values())
+        assert bands[0.4]["low"] < bands[0.4]["high"] and bands[0.0]["low"] == bands[0.0]["high"] == 0
+        assert len([row for row in figure["data"] if row["series"] == f"{emotion} vector"]) == 3
+
+
+def test_what_was_run_beside_a_profile_is_in_its_report(command: Any, cli: Any, small_profile: Path,
+                                                        shared_results: Path) -> None:  # fmt: skip
+    for name in ("compare", "real-world"):
+        assert command(name, *WORDS[name]).code == 0
+    found = cli("report", "--profile", small_profile, "--results", shared_results, "--json").json
+    text = Path(found["markdown"]).read_text(encoding="utf-8")
+    assert "Which vectors steer with less?" in text and "In real-world texts" in text
+    assert "What was captured" not in text
+    assert any("real-world-scores" in str(f) for f in found["figures"])
+
+
+def test_real_world_tells_the_emotions_own_way(command: Any) -> None:
+    assert "α 1 " in command("real-world", *WORDS["real-world"]).out

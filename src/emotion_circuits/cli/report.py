@@ -11,6 +11,7 @@ from emotion_circuits.cli._console import print_json, print_text
 from emotion_circuits.cli._options import RESULT_OPTIONS, ResultOptions
 from emotion_circuits.cli.study import study_command
 from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._registry import experiments
 
 app = App(name="report", help="Write the report of a profile.")
 
@@ -32,8 +33,11 @@ def report(
     chosen = load_profile(profile)
     store = Store(Path(options.results))
     models = list(dict.fromkeys(run.model for run in store.find(chosen.name)))
-    latest = [store.latest(chosen.name, m, name) for m in models for name, _ in chosen.experiments]
-    runs = [run for run in latest if run is not None]
+    planned = [name for name, _ in chosen.experiments]
+    others = [name for name in experiments() if name not in planned]
+    latest = [store.latest(chosen.name, m, name) for m in models for name in (*planned, *others)]
+    # Of what the profile does not name, whatever was run beside it and answers something (captures do not).
+    runs = [run for run in latest if run and (run.experiment in planned or run.read_summary().get("verdicts"))]
     if not runs:
         raise UsageError(
             f"no finished run of profile {chosen.name!r} in {options.results}", f"emotion-circuits study {chosen.name}"

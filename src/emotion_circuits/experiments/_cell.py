@@ -28,6 +28,9 @@ KL_SCALES = (0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66)
 """Lengths, as multiples of the vector's, at which a random family's KL is measured."""
 DEV_CONTROLS = 20
 """Random vectors per family whose KL is measured on dev prompts."""
+DOSE_FAMILY: Family = "covariance"
+DOSE_CONTROLS = 40
+"""Whose random vectors are shown beside the dose curves, and how many of them at each strength."""
 KL_CONTROLS = 199
 """Random vectors per family that are tested at matched KL, a secondary comparison: p can be as small as .005."""
 
@@ -134,11 +137,48 @@ def score_cell(
     return CellScores(cell, test, scores, kl, tuple(arms), halves)
 
 
+@dataclass(frozen=True)
+class DoseBand:
+    """Where the mean endpoint of the test prompts lies under random vectors of one length, for 95 % of them."""
+
+    low: float
+    high: float
+
+
+def dose_bands(
+    vectors: Vectors, cell: Cell, prompts: Sequence[Prompt], lengths: Mapping[float, float], metric: Metric,
+    *, controls: int, seed: int,
+) -> dict[float, DoseBand]:  # fmt: skip
+    """Random vectors of covariance-matched directions at every strength, in the cell's layer.
+
+    Args:
+        lengths: the length that each strength (0 left out) adds.
+    """
+    import numpy as np
+
+    from emotion_circuits.representations.controls import random_directions
+
+    fit, count = vectors.fit_texts(), min(DOSE_CONTROLS, controls)
+    drawn = random_directions(
+        DOSE_FAMILY, count, neutral=vectors.neutral_activations(cell.layer), fit=fit, emotion=cell.emotion,
+        layer_row=fit.layers.index(cell.layer), seed=seed,
+    )  # fmt: skip
+    conditions = [
+        Condition(f"{DOSE_FAMILY}:{i}@{s:g}", (vectors.add(v, cell.layer, length),))
+        for s, length in lengths.items()
+        for i, v in enumerate(drawn)
+    ]
+    found = vectors.context.measure.score(f"dose-{cell.name}", prompts, conditions, {"endpoint": metric})["endpoint"]
+    means = np.asarray(found, dtype=np.float64).reshape(len(prompts), len(lengths), count).mean(axis=0)
+    low, high = np.quantile(means, (0.025, 0.975), axis=1)
+    return {s: DoseBand(float(low[i]), float(high[i])) for i, s in enumerate(lengths)}
+
+
 def cell_work(
     name: str, emotions: int, prompts: Mapping[str, Sequence[Prompt]], prompting: Sequence[Prompt], controls: int,
-    layer: int, at: Positions,
+    layer: int, at: Positions, strengths: int,
 ) -> list[ScoreStep]:  # fmt: skip
-    """What :func:`score_cell` scores of one cell, at most."""
+    """What :func:`score_cell` and :func:`dose_bands` (at ``strengths`` other than 0) score of one cell, at most."""
     from emotion_circuits.representations.controls import FAMILIES
 
     dev, test = tuple(prompts["dev"]), tuple(prompts["test"])
@@ -148,6 +188,7 @@ def cell_work(
     ]
     if controls:
         steps.append(ScoreStep(f"dev-kl-{name}", dev, 2, layer, at))
+        steps.append(ScoreStep(f"dose-{name}", test, strengths * min(DOSE_CONTROLS, controls), layer, at))
     for family in FAMILIES if controls else ():
         scales = len(KL_SCALES) * min(DEV_CONTROLS, controls)
         steps += [

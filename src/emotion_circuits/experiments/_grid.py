@@ -8,10 +8,20 @@ endpoint is strongest. 4. Test that one cell on the test prompts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.experiments._cell import BASE, MINUS, PLUS, Cell, CellScores, cell_work, score_cell
+from emotion_circuits.experiments._cell import (
+    BASE,
+    MINUS,
+    PLUS,
+    Cell,
+    CellScores,
+    DoseBand,
+    cell_work,
+    dose_bands,
+    score_cell,
+)
 from emotion_circuits.experiments._contract import ScoreStep, TextStep
 from emotion_circuits.experiments._endpoint import Endpoint
 from emotion_circuits.experiments._paired import t_of_mean
@@ -60,6 +70,7 @@ class Tested:
     texts: ScoredTexts
     asked: ScoredTexts
     damage: Damage
+    bands: Mapping[float, DoseBand] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,7 +144,7 @@ def grid_work(
         asked = prompted(split["test"], e)
         steps += [
             TextStep(f"dev-{e}", split["dev"], tried, new, params.dev_samples, middle, at),
-            *cell_work(e, len(emotions), split, asked, params.random, middle, at),
+            *cell_work(e, len(emotions), split, asked, params.random, middle, at, sum(s != 0 for s in strengths)),
             TextStep(f"test-texts-{e}", split["test"], 3, new, params.samples, middle, at),
             TextStep(f"test-texts-{e}-asked", asked, 1, new, params.samples, middle, at),
         ]
@@ -218,4 +229,9 @@ def _test(grid: Grid, params: Sweep.Params, choice: Choice) -> Tested:
     requested = write_texts(
         context.measure, f"{name}-asked", asked, [Condition(BASE)], sampling, vectors.emotions, plain=split["test"]
     )
-    return Tested(choice, scores, texts, requested, damage_of(texts, BASE, PLUS))
+    bands = {}
+    if params.random:
+        lengths = {s: s * vectors.length(cell.emotion, cell.layer, grid.unit) for s in grid.strengths if s != 0}
+        metric = grid.endpoint.metric(cell.emotion)
+        bands = dose_bands(vectors, cell, split["test"], lengths, metric, controls=params.random, seed=context.seed)
+    return Tested(choice, scores, texts, requested, damage_of(texts, BASE, PLUS), bands)

@@ -77,8 +77,8 @@ def verdict(row: Row) -> str:
 
 def _section(grid: Grid, rows: Sequence[Row], doses: Sequence[Row]) -> Section:
     figures = [
-        *_heatmaps(grid), _dose_figure(grid), _arms_figure(grid), _controls_figure(grid), _frontier(grid),
-        _keywords(grid),
+        *_heatmaps(grid), _dose_figure(grid), *_dose_bands(grid), _arms_figure(grid), _controls_figure(grid),
+        _frontier(grid), _keywords(grid),
     ]  # fmt: skip
     return Section(
         "steering",
@@ -159,7 +159,9 @@ def _dose_figure(grid: Grid) -> Figure:
         for s in grid.strengths:
             change = (grid.score(cell.emotion, cell.layer, s) - grid.score(cell.emotion, cell.layer, 0.0))[test]
             row = {"x": s, "series": f"{cell.emotion} (layer {cell.layer})", "value": float(change.mean())}
-            if s != 0 and change.std() > 0:
+            if s == 0:
+                row |= {"low": 0.0, "high": 0.0}  # 0 by construction: the band is drawn through it
+            elif change.std() > 0:
                 found = cluster_t(change, clusters).mean
                 row |= {"low": float(found.low), "high": float(found.high)}
             rows.append(row)
@@ -171,6 +173,31 @@ def _dose_figure(grid: Grid) -> Figure:
         {"x": f"strength ({grid.unit})", "y": "change of the endpoint (nats)", "reference": 0,
          "interval_label": "95 % cluster t"},
     )  # fmt: skip
+
+
+def _dose_bands(grid: Grid) -> list[Figure]:
+    """Each emotion's dose curve against the band of random vectors of the same lengths."""
+    test = grid.rows("test")
+    figures = []
+    for tested in (t for t in grid.tested if t.bands):
+        cell = tested.choice.cell
+        base = float(grid.score(cell.emotion, cell.layer, 0.0)[test].mean())
+        rows: list[dict[str, Any]] = []
+        for s in grid.strengths:
+            mean = float(grid.score(cell.emotion, cell.layer, s)[test].mean()) - base
+            rows.append({"x": s, "series": f"{cell.emotion} vector", "value": mean})
+        for s in grid.strengths:
+            low, high = (tested.bands[s].low - base, tested.bands[s].high - base) if s else (0.0, 0.0)
+            rows.append({"x": s, "series": "random vectors", "value": (low + high) / 2, "low": low, "high": high})
+        figures.append(Figure(
+            f"dose-{cell.emotion}", "lines", f"Dose of {cell.emotion} against random vectors, layer {cell.layer}",
+            "Mean change of the emotion's endpoint on test prompts. Band: 95 % of covariance-matched random vectors of "
+            "the same lengths (its line is the middle of the band).",
+            f"Dose-response curve of {cell.emotion} with the band of random vectors.", rows,
+            {"x": f"strength ({grid.unit})", "y": "change of the endpoint (nats)", "reference": 0,
+             "interval_label": "95 % of random vectors"},
+        ))  # fmt: skip
+    return figures
 
 
 def _arms_figure(grid: Grid) -> Figure:

@@ -79,7 +79,9 @@ class RealWorld(Experiment):
             if _full(scorer, e) in texts.values
             for domain in ("all", *dict.fromkeys(p.domain or "" for p in texts.prompts))
         ]  # fmt: skip
-        said = [_sentence(rows, e, max(params.strengths, key=abs)) for e in emotions if any(params.strengths)]
+        # Of −α and +α, the emotion's own way.
+        told = max(params.strengths, key=lambda s: (abs(s), s))
+        said = [_sentence(rows, e, told) for e in emotions if told]
         return Outcome(
             {"layer": params.layer, "unit": params.unit, "results": rows},
             said,
