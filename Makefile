@@ -8,9 +8,10 @@ TORCH := torch==2.13.0
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 NOTEBOOK := $(VENV)/.notebook
+DOCS := $(VENV)/.docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: study test test-slow check format calibrate bench notebook clean help
+.PHONY: study test test-slow check format calibrate bench docs docs-check notebook clean help
 
 help:
 	@echo "make study      install, fetch the embedded model, run the quickstart study, print the answers"
@@ -19,6 +20,8 @@ help:
 	@echo "make check      format, lint, types"
 	@echo "make calibrate  the statistics on planted truth at full size; writes docs/calibration.md"
 	@echo "make bench      every benchmark; writes docs/performance.md"
+	@echo "make docs       the documentation as a site that opens without a network: site/index.html"
+	@echo "make docs-check every figure quoted in the documents against the command that makes it"
 	@echo "make notebook   Jupyter with a kernel of this environment"
 	@echo "make clean      remove the environment and caches (results stay)"
 
@@ -39,6 +42,10 @@ $(DEV): pyproject.toml constraints.txt $(RUNTIME)
 $(NOTEBOOK): pyproject.toml $(RUNTIME)
 	$(PIP) --editable '.[notebook]'
 	$(BIN)/python -m ipykernel install --sys-prefix --name emotion-circuits --display-name "Emotion Circuits"
+	@touch $@
+
+$(DOCS): pyproject.toml constraints.txt $(RUNTIME)
+	$(PIP) --editable '.[docs]'
 	@touch $@
 
 study: $(RUNTIME)
@@ -71,9 +78,15 @@ calibrate: $(DEV)
 bench: $(DEV)
 	$(BIN)/python benchmarks/performance.py
 
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-check: $(RUNTIME)
+	$(BIN)/python scripts/docs_check.py
+
 notebook: $(NOTEBOOK)
 	$(BIN)/jupyter lab
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,59 +6,92 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from emotion_circuits.cli import _app
-from emotion_circuits.experiments import experiments, list_profiles
+from pages import ROOT, blocks, commands, read, refusal
 
-ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "README.ja.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/from-the-plan.md"]
-
-
-def _read(page: str) -> str:
-    return (ROOT / page).read_text(encoding="utf-8")
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+READMES = ["README.md", "README.ja.md"]
+PAGES = [*READMES, "ARCHITECTURE.md", "CONTRIBUTING.md", *DOCS]
+PLAN = "docs/from-the-plan.md"
+LAST_ROW = 48
+# A command of its own page adds it: test_pages.py runs that page.
+ADDED = {"norm-gap"}
 
 
 def _code_lines(page: str) -> list[str]:
     """Lines of fenced blocks without their comments."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", _read(page), flags=re.S | re.M)
-    lines = [re.split(r"\s+#", line)[0].strip() for block in blocks for line in block.splitlines()]
+    lines = [re.split(r"\s+#", line)[0].strip() for block in blocks(page) for line in block.text.splitlines()]
     return [line for line in lines if line]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_number_is_left_to_fill_in(page: str) -> None:
-    assert not re.findall(r"@[A-Z]+@", _read(page))
+    assert not re.findall(r"@[A-Z]+@|\bTODO\b|\bTBD\b", read(page))
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_within_the_repository_lead_somewhere(page: str) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", _read(page))
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", read(page))
     missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
     assert not missing
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_one_that_the_command_line_accepts(page: str) -> None:
+    refused = {c: why for c in commands(page) if not ADDED & {*c.split()} and (why := refusal(c))}
+    assert not refused
+
+
+def test_a_command_that_does_not_exist_is_noticed() -> None:
+    assert refusal("emotion-circuits run directions --layerz 3")
+    assert refusal("emotion-circuits run no-such-experiment")
+    assert refusal("emotion-circuits steer")
+    assert refusal("emotion-circuits run heads.patch --patch-mode sideways")
+
+
+def test_every_row_of_the_plan_has_a_command() -> None:
+    rows = [line.split("|") for line in read(PLAN).splitlines() if re.match(r"\| \d+ \|", line)]
+    assert [int(row[1]) for row in rows] == list(range(1, LAST_ROW + 1))
+    without = [row[1].strip() for row in rows if not re.search(r"`(emotion-circuits |make )[^`]+`", row[3])]
+    assert not without
+
+
 def test_both_readmes_show_the_same_commands_and_code() -> None:
-    assert _code_lines("README.md") == _code_lines("README.ja.md")
+    assert _code_lines(READMES[0]) == _code_lines(READMES[1])
 
 
-def test_both_readmes_show_the_same_numbers() -> None:
-    english, japanese = (re.findall(r"\d+\.\d+", _read(page)) for page in ("README.md", "README.ja.md"))
+def test_both_readmes_have_the_same_sections_tables_and_links() -> None:
+    def shape(page: str) -> list[str]:
+        """Heading levels, marks, numbers of cells of table rows, list items, in order."""
+        text = re.sub(r"^```.*?^```", "```", read(page), flags=re.S | re.M)
+        lines = re.findall(r"^(?:#+ |<!--.*-->|\|.*\||\* |\d\. |```)", text, flags=re.M)
+        return [f"|{line.count('|')}" if line.startswith("|") else line for line in lines]
+
+    assert shape(READMES[0]) == shape(READMES[1])
+    english, japanese = ({*re.findall(r"\]\(([^)]+)\)", read(page))} - {*READMES} for page in READMES)
     assert english == japanese
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.ja.md"])
-def test_every_command_of_the_readme_names_a_verb_an_experiment_or_a_profile_that_exists(page: str) -> None:
-    commands = [line.split() for line in _code_lines(page) if line.startswith("emotion-circuits ")]
-    assert commands
-    for words in commands:
-        assert words[1] in _app.available_verbs()
-        if words[1] == "run":
-            assert words[2] in experiments()
-        if words[1] == "study" and words[2] != "mine":
-            assert words[2] in list_profiles()
+def test_both_readmes_show_the_same_numbers() -> None:
+    english, japanese = (re.findall(r"\d+\.\d+", read(page)) for page in READMES)
+    assert english == japanese
 
 
 def test_make_targets_that_documents_name_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", _read("Makefile"), flags=re.M))
-    named = {m for page in PAGES for m in re.findall(r"`make ([a-z]+)`|^make ([a-z]+)", _read(page), flags=re.M)}
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.M))
+    named = {m for page in PAGES for m in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", read(page), flags=re.M)}
     assert {name for pair in named for name in pair if name} <= targets
+
+
+def test_the_workflow_runs_what_ci_runs() -> None:
+    """``.ci/run`` and the GitHub workflow call the same make targets; the workflow also builds the site."""
+    wanted = re.findall(r"^make ([a-z-]+)", read(".ci/run"), flags=re.M)
+    workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
+    steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert wanted and steps == [f"make {target}" for target in [*wanted, "docs"]]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = set(re.findall(r": ([\w/.-]+\.md)$", read("mkdocs.yml"), flags=re.M))
+    assert listed == {str(Path(page).relative_to("docs").as_posix()) for page in DOCS}
