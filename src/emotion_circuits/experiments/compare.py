@@ -114,7 +114,7 @@ class Compare(Experiment):
             columns, shown,
         )  # fmt: skip
         section = Section(
-            "compare", "Which vectors steer with less?", [s + "." for s in said], [_figure(curves)], [table]
+            "compare", "Which vectors steer with less?", [s + "." for s in said], _figures(curves), [table]
         )
         return Outcome(
             {"results": rows, "differences": differences, "effect": params.effect}, said, section,
@@ -279,19 +279,22 @@ def _range(ci: Sequence[float | None] | None) -> str:
     return "[" + ", ".join("beyond" if v is None else f"{v:.3g}" for v in ci) + "]"
 
 
-def _figure(curves: _Curves) -> Figure:
-    rows = [
-        {"x": s, "series": f"{emotion}: {position}", "value": float(values[i, :, k].mean(axis=-1).max())}
+def _figures(curves: _Curves) -> list[Figure]:
+    """One figure an emotion, a line for every reading position."""
+    return [
+        Figure(
+            f"compare-{emotion}", "lines", f"Effect of {emotion} vectors by where they were read",
+            "Odd effect on test prompts at the layer where it is largest, vectors of equal length.",
+            f"Dose curves of {emotion} for every reading position.",
+            [
+                {"x": s, "series": position, "value": float(values[i, :, k].mean(axis=-1).max())}
+                for i, position in enumerate(curves.positions)
+                for k, s in enumerate(curves.strengths)
+            ],
+            {"x": "strength (fraction of the residual norm)", "y": "odd effect (nats)"},
+        )
         for emotion, values in curves.odd.items()
-        for i, position in enumerate(curves.positions)
-        for k, s in enumerate(curves.strengths)
-    ]
-    return Figure(
-        "compare", "lines", "Effect of vectors by where they were read",
-        "Odd effect on test prompts at the layer where it is largest, vectors of equal length.",
-        "Dose curves for every emotion and reading position.", rows,
-        {"x": "strength (fraction of the residual norm)", "y": "odd effect (nats)"},
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def _observations(context: Context, curves: _Curves, params: Compare.Params) -> Iterator[Observation]:

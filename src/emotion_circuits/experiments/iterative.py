@@ -96,7 +96,8 @@ class Iterative(Experiment):
         columns = {"emotion": "emotion", "scorer": "scorer", "mean_diff": "difference", "ci": "95 % interval", "p": "p",
                    "n": "prompts"}  # fmt: skip
         section = Section(
-            "iterative", "An emotion at every step", [s + "." for s in said], [_figure(readouts)] if readouts else [],
+            "iterative", "An emotion at every step", [s + "." for s in said],
+            [_figure(readouts, e) for e in vectors.emotions] if readouts else [],
             [
                 Table("iterative", "Against the same prompts untouched", "Greedy texts.", columns, rows),
                 Table("iterative-texts", "Texts side by side", "The first prompts; not selected.",
@@ -180,12 +181,12 @@ def _sentence(rows: Sequence[Mapping[str, Any]], emotion: str) -> str:
     )
 
 
-def _figure(readouts: Sequence[Mapping[str, Any]]) -> Figure:
-    data = [{"x": r["step"], "series": f"{r['emotion']}: {r['arm']}", "value": r["reading"]} for r in readouts]
+def _figure(readouts: Sequence[Mapping[str, Any]], emotion: str) -> Figure:
+    data = [{"x": r["step"], "series": r["arm"], "value": r["reading"]} for r in readouts if r["emotion"] == emotion]
     return Figure(
-        "iterative-steps", "lines", "The emotion in the last layer, step by step",
+        f"iterative-{emotion}", "lines", f"{emotion} in the last layer, step by step".capitalize(),
         "Mean reading of the emotion's direction in the last layer at the token each step read (0: the prompt's last).",
-        "Lines of the probe's reading over generation steps.", data,
+        f"Lines of the {emotion} probe's reading over generation steps.", data,
         {"x": "generation step", "y": "reading (SD of neutral text)", "reference": 0},
     )  # fmt: skip
 

@@ -77,7 +77,7 @@ class RealWorld(Experiment):
             if s != 0
             for scorer in SCORERS
             if _full(scorer, e) in texts.values
-            for domain in ("all", *dict.fromkeys(p.domain or "" for p in texts.prompts))
+            for domain in _domains(texts)
         ]  # fmt: skip
         # Of −α and +α, the emotion's own way.
         told = max(params.strengths, key=lambda s: (abs(s), s))
@@ -115,6 +115,12 @@ def _write(context: Context, params: RealWorld.Params) -> tuple[ScoredTexts, dic
                 conditions.append(vectors.condition(names[emotion, s], emotion, layer, s, params.unit))
     sampling = Sampling(params.max_new_tokens, params.temperature, params.top_p, params.samples, context.seed)
     return write_texts(context.measure, "texts", _texts(params), conditions, sampling, vectors.emotions), names
+
+
+def _domains(texts: ScoredTexts) -> tuple[str, ...]:
+    """All texts, then every domain where there are several."""
+    own = tuple(dict.fromkeys(p.domain or "" for p in texts.prompts))
+    return ("all", *own) if len(own) > 1 else ("all",)
 
 
 def _full(scorer: str, emotion: str) -> str:

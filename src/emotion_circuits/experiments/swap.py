@@ -114,7 +114,8 @@ class Swap(Experiment):
         columns = {"emotion": "emotion", "layer": "layer", "donor": "donor", "mean_diff": "change (nats)",
                    "ci": "95 % interval", "p": "p", "n": "texts"}  # fmt: skip
         section = Section(
-            "swap", "What does an emotional residual do in a neutral text?", [s + "." for s in said], [_figure(rows)],
+            "swap", "What does an emotional residual do in a neutral text?", [s + "." for s in said],
+            [_figure(rows, e) for e in vectors.emotions],
             [Table("swap", "Change of the endpoint", "Against the same text untouched.", columns, rows), *texts],
         )  # fmt: skip
         return Outcome({"position": params.at, "results": rows}, said, section, _observations(context, cells, params))
@@ -243,16 +244,17 @@ def _sentence(rows: Sequence[Mapping[str, Any]], emotion: str) -> str:
     )
 
 
-def _figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def _figure(rows: Sequence[Mapping[str, Any]], emotion: str) -> Figure:
     data = [
-        {"layer": r["layer"], "series": f"{r['emotion']}: {r['donor']}", "value": r["mean_diff"],
+        {"layer": r["layer"], "series": r["donor"], "value": r["mean_diff"],
          **({"low": r["ci"][0], "high": r["ci"][1]} if r["ci"] else {})}
         for r in rows
+        if r["emotion"] == emotion
     ]  # fmt: skip
     return Figure(
-        "swap", "lines", "Effect of a swapped residual by layer",
+        f"swap-{emotion}", "lines", f"Effect of a swapped residual by layer: {emotion}",
         "Change of the emotion's endpoint in neutral test texts; bands are 95 % bootstrap intervals.",
-        "Lines of swap effects by layer and donor.", data,
+        f"Lines of swap effects on {emotion} by layer and donor.", data,
         {"y": "change of the endpoint (nats)", "reference": 0, "interval_label": "95 % bootstrap"},
     )  # fmt: skip
 

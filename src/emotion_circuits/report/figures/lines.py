@@ -44,7 +44,7 @@ class Lines(Drawing):
         if not has_values(rows):
             return screen.no_data(words)
         names = distinct(rows, "series")
-        whole = alt.Axis(format="d", tickMinStep=1) if _is_layer(figure) else alt.Axis()
+        whole = alt.Axis(format="d", tickMinStep=1) if _is_whole(rows) else alt.Axis()
         x = alt.X("x:Q", title=_x_label(figure, words), axis=whole, scale=alt.Scale(nice=False, zero=False))
         y_scale = alt.Scale(type="log") if figure.options.get("log") else alt.Scale(zero=False)
         y_axis = alt.Axis(format="~s", tickCount=5) if figure.options.get("log") else alt.Axis()
@@ -92,7 +92,7 @@ class Lines(Drawing):
             axes.yaxis.set_major_formatter(
                 FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
             )
-        if _is_layer(figure):
+        if _is_whole(rows):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(paper.printable(_x_label(figure, words)))
         axes.set_ylabel(paper.wrapped(text_option(figure, "y", words["value"]), 40, most_lines=2))
@@ -115,6 +115,11 @@ class Lines(Drawing):
 
 def _is_layer(figure: Figure) -> bool:
     return any("layer" in row for row in figure.data)
+
+
+def _is_whole(rows: list[Row]) -> bool:
+    """Layers, steps: nothing lies between two of them."""
+    return all(float(row["x"]).is_integer() for row in rows)
 
 
 def _x_label(figure: Figure, words: Words) -> str:
