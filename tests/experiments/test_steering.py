@@ -570,3 +570,14 @@ def test_what_was_run_beside_a_profile_is_in_its_report(command: Any, cli: Any, 
 
 def test_real_world_tells_the_emotions_own_way(command: Any) -> None:
     assert "α 1 " in command("real-world", *WORDS["real-world"]).out
+
+
+def test_steer_prints_every_text_under_what_it_continues(command: Any) -> None:
+    given = ("The parcel came on Monday and", "My neighbour said that")
+    answer = command("steer", "--text", *given, "--max-new-tokens", 5, "--strengths", -0.4, 0, 0.4)
+    lines = answer.out.splitlines()
+    places = [lines.index(f"{text} …") for text in given]
+    for place in places:
+        assert [line.split()[1] for line in lines[place + 1 : place + 4]] == ["-0.4", "+0", "+0.4"]
+        assert "gratitude 0." in lines[place + 1]
+    assert "emotion-circuits report --profile" in lines[-1]

@@ -249,7 +249,7 @@ def _print_scores(found: dict[str, Any], columns: tuple[str, ...]) -> None:
     for row in found["rows"][:_MOST_ROWS]:
         flag = ", ".join(filter(None, [row["language_flag"], *(k for k in ("empty", "truncated") if row.get(k))]))
         text = row["text"][:_SHOWN] + ("…" if len(row["text"]) > _SHOWN else "")
-        best = sorted(row["scores"].items(), key=lambda item: -item[1])[:3]
+        best = sorted((item for item in row["scores"].items() if item[1]), key=lambda item: -item[1])[:3]
         shown.append(
             {"row": row["row"], "text": text, "flag": flag, **row["scores"],
              "best": ", ".join(f"{column} {value:.2f}" for column, value in best)}

@@ -108,6 +108,12 @@ def study_command(profile: str, models: Sequence[str], results: Path) -> str:
     return shlex.join([*words, *([] if results == Path("results") else ["--results", str(results)])])
 
 
+def report_command(profile: str, results: Path) -> str:
+    """What to type to see the figures and tables of everything that was run in a profile."""
+    words = ["emotion-circuits", "report", "--profile", profile]
+    return shlex.join([*words, *([] if results == Path("results") else ["--results", str(results)])])
+
+
 def _exit_code(finished: Study) -> int:
     if not finished.failures:
         return 0

@@ -262,14 +262,18 @@ def _finite(value: float) -> float | None:
 
 
 def _sentence(row: Mapping[str, Any]) -> str:
-    strength = "not reached by both" if row["strength"] is None else f"{row['strength']:+.3f}"
     ci = row["strength_ci"]
+    if row["strength"] is None:
+        strength = "not reached by both"
+    else:
+        interval = "without interval: not reached in every resample" if ci is None else _range(ci)
+        strength = f"{row['strength']:+.3f} {interval}"
     less = ci is not None and ci[1] is not None and ci[1] < 0
     more = ci is not None and ci[0] is not None and ci[0] > 0
     answer = "need less strength" if less else "need more strength" if more else "need no clearly different strength"
     return (
         f"{row['emotion']}: {row['position']} vectors {answer} than {row['against']} vectors "
-        f"(difference {strength} {_range(ci)}; effective layers {row['layers']:+.0f} {_range(row['layers_ci'])})"
+        f"(difference {strength}; effective layers {row['layers']:+.0f} {_range(row['layers_ci'])})"
     )
 
 

@@ -140,9 +140,22 @@ class Steer(Experiment):
         columns = {"prompt": "prompt", "alpha": "α", "text": "text", "embedded": "classifier", "lexicon": "words",
                    "rep4": "rep-4"}  # fmt: skip
         table = Table("texts", f"{params.emotion} at layer {layer}", f"Strength in {params.unit}.", columns, rows)
-        said = [f"α {r['alpha']:+g}: {' '.join(str(r['text']).split())}" for r in rows]
+        said = _lines(rows, params.emotion)
         section = Section("steer", f"Your text with {params.emotion}", [], tables=[table])
         return Outcome({"layer": layer, "unit": params.unit, "emotion": params.emotion, "results": rows}, said, section)
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], emotion: str) -> list[str]:
+    """The texts for a terminal: each given text once, and below it what was written at every strength."""
+    said: list[str] = []
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is None or before["prompt"] != row["prompt"]:
+            said.append(f"{' '.join(str(row['prompt']).split())} …")
+        scores = [(emotion, row["embedded"]), ("rep-4", row["rep4"])]
+        known = ", ".join(f"{name} {value:.2f}" for name, value in scores if value is not None)
+        shown = f" ({known})" if known else ""
+        said.append(f"  α {row['alpha']:+g}{shown}: {' '.join(str(row['text']).split())}")
+    return said
 
 
 def _translated(given: Mapping[str, Any]) -> dict[str, Any]:
