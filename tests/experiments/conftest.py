@@ -10,22 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers.utils import logging as transformers_logging
 
 from emotion_circuits.cli import main
-from tiny_models import byte_level_tokenizer, tiny_model
-
-PROFILE = """
-title = "Small"
-models = ["{model}"]
-
-[[experiment]]
-name = "directions"
-prompts = "baseline"
-scenarios = 20
-permutations = 99
-resamples = 200
-"""
+from small_study import run_directions, save_model, save_profile
 
 
 @dataclass(frozen=True)
@@ -75,30 +62,19 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Command:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of three layers with random weights, as a Hugging Face folder."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
-    tokenizer = byte_level_tokenizer()
-    transformers_logging.disable_progress_bar()
-    tiny_model("llama", tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    transformers_logging.enable_progress_bar()
-    return folder
+    return save_model(tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 @pytest.fixture(scope="session")
 def profile(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     """A study of the first twenty baseline scenarios on the tiny model."""
-    path = tmp_path_factory.mktemp("profiles") / "small.toml"
-    path.write_text(PROFILE.format(model=model), encoding="utf-8")
-    return path
+    return save_profile(tmp_path_factory.mktemp("profiles") / "small.toml", model)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, model: Path, profile: Path) -> Path:
     """Results of ``run directions`` on the tiny model; tests must not change this folder."""
-    results = tmp_path_factory.mktemp("finished")
-    words = ["run", "directions", "--model", model, "--profile", profile, "--results", results, "--quiet"]
-    assert main([str(w) for w in words]) == 0
-    return results
+    return run_directions(tmp_path_factory.mktemp("finished"), model, profile)
 
 
 def run_folders(results: Path, experiment: str) -> list[Path]:

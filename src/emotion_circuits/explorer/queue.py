@@ -90,11 +90,17 @@ class WorkQueue:
         self._worker.submit(self._run, job).add_done_callback(lambda done: self._finished(job, done))
         return job
 
-    def close(self) -> None:
-        """Cancel everything and let the worker end."""
+    def stop(self) -> None:
+        """Cancel everything and end what it streams at once; the work itself ends at its next step."""
         with self._lock:
             for job in (*self._waiting, *([self._running] if self._running else [])):
                 job.cancel()
+                job.say("cancelled")
+                job.close()
+
+    def close(self) -> None:
+        """Cancel everything and wait for the worker to end."""
+        self.stop()
         self._worker.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, job: Job) -> None:

@@ -30,16 +30,27 @@ def serve(live: Live, port: int, ready: Callable[[str], None]) -> None:
     with closing(_bound(port)) as listening:
         actual = int(listening.getsockname()[1])
         secret = secrets.token_urlsafe(24)
-        # A stream that is open at Ctrl-C is cut off instead of being waited for.
         config = uvicorn.Config(
             create_app(live, queue, secret, actual), log_level="warning", access_log=False, server_header=False,
             timeout_graceful_shutdown=1, lifespan="off", ws="none", proxy_headers=False,
         )  # fmt: skip
         ready(f"http://{HOST}:{actual}/{secret}/")
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            _Server(config, queue).run(sockets=[listening])
         finally:
             queue.close()
+
+
+class _Server(uvicorn.Server):
+    """Ends open streams when it is asked to stop, instead of waiting for their texts."""
+
+    def __init__(self, config: uvicorn.Config, queue: WorkQueue) -> None:
+        super().__init__(config)
+        self._queue = queue
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._queue.stop()
+        await super().shutdown(sockets)
 
 
 def _bound(port: int) -> socket.socket:

@@ -1,10 +1,10 @@
 // Text as coloured tokens, which arrow keys go through; one layer and one emotion are shown at a time.
 
 import { byId, make, options } from "./dom.js";
-import { colour, RANGE } from "./colours.js";
+import { colour, LEAST_RANGE } from "./colours.js";
 
 const ARMS = ["baseline", "steered"];
-let layers = [], emotions = [], spans = { baseline: [], steered: [] };
+let layers = [], emotions = [], range = LEAST_RANGE, spans = { baseline: [], steered: [] };
 
 export function begin(text, found) {
   ({ layers, emotions } = found);
@@ -15,19 +15,23 @@ export function begin(text, found) {
   const slider = byId("read-layer");
   const fresh = Number(slider.max) !== layers.length - 1;
   slider.max = layers.length - 1;
-  if (fresh) slider.value = Math.round((layers.length - 1) / 2);
+  if (fresh) slider.value = Math.floor((layers.length - 1) / 2);
   byId("reading").hidden = false;
   byId("token-detail").textContent = "";
   name();
+  repaint();
 }
 
 /** A token event: a piece of text of this step, and the values of the token before. */
 export function add({ arm, index, piece, reading }) {
   const before = spans[arm].find((one) => one.index === index - 1);
-  if (reading && before) { before.values = reading; paint(before); }
+  if (reading && before) {
+    before.values = reading;
+    if (Math.abs(valueOf(before)) > range) repaint();
+    else paint(before);
+  }
   if (piece === null) return;
-  const last = spans[arm].at(-1);
-  const element = make("span", { className: "token", text: piece, role: "button", tabindex: last ? -1 : 0 });
+  const element = make("span", { className: "token", text: piece, role: "button", tabindex: spans[arm].length ? -1 : 0 });
   const one = { index, piece, element, values: null, arm };
   element.addEventListener("keydown", (event) => walk(event, one));
   element.addEventListener("focus", () => focused(one));
@@ -83,12 +87,23 @@ function focused(one) {
 
 function paint(one) {
   if (!one.values) return;
-  const value = one.values[chosenLayer()]?.[emotions.indexOf(byId("read-emotion").value)] ?? 0;
-  one.element.style.backgroundColor = colour(value);
+  const value = valueOf(one);
+  one.element.style.backgroundColor = colour(value, range);
   one.element.title = `${byId("read-emotion").value} ${value.toFixed(1)}`;
 }
 
-function repaint() { for (const arm of ARMS) spans[arm].forEach(paint); }
+function valueOf(one) { return one.values?.[chosenLayer()]?.[emotions.indexOf(byId("read-emotion").value)] ?? 0; }
+
+/** Colours reach from the largest value that is shown, either way, so that both texts can be compared. */
+function repaint() {
+  const all = ARMS.flatMap((arm) => spans[arm].map((one) => Math.abs(valueOf(one))));
+  range = Math.ceil(Math.max(LEAST_RANGE, ...all));
+  for (const [id, end] of [["chip-low", -range], ["chip-high", range]]) {
+    byId(id).textContent = end < 0 ? `−${range}` : `+${range}`;
+    byId(id).style.backgroundColor = colour(end, range);
+  }
+  for (const arm of ARMS) spans[arm].forEach(paint);
+}
 
 function name() {
   const shown = layers[chosenLayer()] ?? "";
@@ -99,6 +114,5 @@ function name() {
 export function start() {
   byId("read-layer").addEventListener("input", () => { name(); repaint(); });
   byId("read-emotion").addEventListener("change", repaint);
-  byId("chip-low").style.backgroundColor = colour(-RANGE);
-  byId("chip-high").style.backgroundColor = colour(RANGE);
+  repaint();
 }
