@@ -539,7 +539,7 @@ def test_dry_run_of_a_finished_run_has_nothing_left(command: Any) -> None:
 
 def test_rows_bound_the_memory_that_a_dry_run_shows(command: Any, tmp_path: Path) -> None:
     few, many = (
-        command("sweep", *SWEEP, "--rows", rows, "--dry-run", "--json", results=tmp_path).json["cells"][-1]
+        command("compare", *WORDS["compare"], "--rows", rows, "--dry-run", "--json", results=tmp_path).json["cells"][-1]
         for rows in (2, 64)
     )
     assert few["memory_bytes"] < many["memory_bytes"] and few["forwards"] > many["forwards"]

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from emotion_circuits.store import Run, Store
 
 
+_LOGIT_COPIES = 2
+"""Float32 copies of every token's logits that live at once while a text's perplexity is measured."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What is left to compute. ``tokens`` run through the model's blocks, in ``forwards`` passes.
@@ -182,7 +186,9 @@ def _written(step: TextStep, bench: Workbench, pace: Pace) -> Work:
     if step.judged:
         read = [with_tokens_behind(e, new) for e in encoded for _ in range(each)]
         tokens += sum(map(len, read))
-        forwards += sum(1 for _ in length_buckets(read, rows_at_once(lm, new), max_tokens=1 << 30))
+        at_once = rows_at_once(lm, new)
+        forwards += sum(1 for _ in length_buckets(read, at_once, max_tokens=1 << 30))
+        widest = max(widest, _LOGIT_COPIES * 4 * min(at_once, rows) * (new + 1) * lm.vocabulary_size)
     memory, seconds = _weight_bytes(lm) + widest, rows * pace.text(step)
     return Work(written=rows, tokens=tokens, forwards=forwards, memory_bytes=memory, seconds=seconds)
 
