@@ -1,0 +1,95 @@
+"""``transfer-steer``: does the source's emotion vector, pushed through a map, steer the target as its own does?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from emotion_circuits.errors import UsageError, unknown_name
+from emotion_circuits.experiments._contract import Outcome, PairContext, PairExperiment, PairNeeded
+from emotion_circuits.experiments._registry import experiment
+from emotion_circuits.experiments._steering import EditPosition, SteeringParams, Strengths, steered_prompts
+from emotion_circuits.experiments.extract import EmotionNames
+from emotion_circuits.experiments.shared_texts import emotional_texts, map_texts, own_inputs
+from emotion_circuits.experiments.transfer import PairParams, both_sides
+from emotion_circuits.types import Prompt
+
+if TYPE_CHECKING:
+    from emotion_circuits.engine import Sampling
+
+STRENGTHS = (0.1, 0.2, 0.3, 0.45)
+FEWEST_CONTROLS = 19
+"""With fewer members no rank p can reach .05."""
+
+
+def _positive(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(v <= 0 for v in values):
+        raise UsageError("--strengths are lengths and must be above 0", "every one is added both ways: 0.1 0.2 0.3")
+    return tuple(sorted(values))
+
+
+class TransferSteerParams(PairParams):
+    """Parameters of ``transfer-steer``."""
+
+    steer: EmotionNames = Field((), description="Steer with these emotions only (vectors stay centred over all).")
+    prompts: str = Field("continuations", description="Prompts to continue (set name or file).")
+    limit: int | None = Field(None, ge=2, description="Only the first N prompts of every split.")
+    strengths: Annotated[Strengths, AfterValidator(_positive)] = Field(
+        STRENGTHS, description="Fractions of the target's residual norm; one per emotion is chosen on dev."
+    )
+    at: EditPosition = Field("onward", description="Positions that are edited: onward, prompt, all, last, generated.")
+    shuffles: int = Field(199, ge=FEWEST_CONTROLS, description="Maps of shuffled pairs.")
+    random: int = Field(199, ge=FEWEST_CONTROLS, description="Covariance-matched random vectors.")
+    floors: Literal["all", "embedding"] = Field(
+        "all", description="all: with an untrained twin of the target; embedding: no twin is built."
+    )
+    max_new_tokens: int = Field(30, ge=1, description="Tokens to write after each prompt.")
+    samples: int = Field(5, ge=1, description="Sampled texts per test prompt and arm.")
+    dev_samples: int = Field(2, ge=1, description="Sampled texts per dev prompt and strength.")
+    temperature: float = Field(1.0, gt=0, description="Temperature of sampled texts.")
+    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus of sampled texts.")
+    resamples: int = Field(2000, ge=200, description="Bootstrap resamples for the share of the native effect.")
+
+    def steered(self) -> tuple[Prompt, ...]:
+        """The prompts that are continued, dev before test."""
+        return steered_prompts(SteeringParams(prompts=self.prompts, scenarios=self.limit))
+
+    def sampling(self, samples: int, seed: int) -> Sampling:
+        from emotion_circuits.engine import Sampling
+
+        return Sampling(self.max_new_tokens, self.temperature, self.top_p, samples, seed)
+
+
+@experiment("transfer-steer", "Steer the target with the source's mapped vectors, against its own and controls.")
+class TransferSteer(PairExperiment):
+    """Layer pair and strength are chosen on dev; a verdict per emotion on test prompts (``_pairs/steer_verdict``)."""
+
+    distinct = True
+    Params = TransferSteerParams
+
+    def check(self, params: TransferSteerParams) -> None:
+        from emotion_circuits.prompts.lexicon import emotion_words
+
+        known = sorted({p.emotion for p in emotional_texts(params)})
+        map_texts(params)
+        params.steered()
+        for emotion in params.steer:
+            if emotion not in known:
+                raise unknown_name("emotion", emotion, known)
+            emotion_words(emotion)  # refuses one without a lexicon: its endpoint has no words
+
+    def inputs(self, params: TransferSteerParams) -> Mapping[str, Any]:
+        from emotion_circuits.experiments._captured import fingerprint_prompts
+        from emotion_circuits.experiments._endpoint import endpoint_inputs
+
+        return {**own_inputs(params), **endpoint_inputs(), "steered": fingerprint_prompts(params.steered())}
+
+    def requires_of_pair(self, params: TransferSteerParams) -> Sequence[PairNeeded]:
+        return both_sides(params, untrained=params.floors == "all")
+
+    def summarise_pair(self, context: PairContext, params: TransferSteerParams) -> Outcome:
+        from emotion_circuits.experiments._pairs.steer_report import steer_outcome
+
+        return steer_outcome(context, params)
