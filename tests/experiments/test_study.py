@@ -20,9 +20,9 @@ from emotion_circuits.report.html_page import render_html
 from emotion_circuits.report.markdown import render_markdown
 from emotion_circuits.store import Store
 
-OPEN = ["Question 2. Is it shared between models? – not part of this study",
-        "Question 3. Does it cause what the model writes? – not part of this study",
-        "Question 4. Which parts carry it? – not part of this study"]  # fmt: skip
+OPEN = ["Question 2. Is it shared between models? – not part of this study: emotion-circuits run transfer ",
+        "Question 3. Does it cause what the model writes? – not part of this study: emotion-circuits run sweep ",
+        "Question 4. Which parts carry it? – not part of this study: emotion-circuits run heads.screen "]  # fmt: skip
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_study_answers_question_one_and_writes_the_report(cli: Any, profile: Pat
     lines = answer.out.splitlines()
     assert lines[0] == "Question 1. Where is each emotion?"
     assert [line.split(":")[0].strip() for line in lines[1:4]] == ["gratitude", "anger", "apology"]
-    assert lines[4:7] == OPEN
+    assert [line.startswith(start) for line, start in zip(lines[4:7], OPEN, strict=True)] == [True] * 3
     page = Path(lines[7].removeprefix("report: ").split("  (")[0])
     assert page.is_absolute() and page == (copied / "small" / "report" / "report.html").resolve()
     text = page.read_text(encoding="utf-8")
@@ -199,7 +199,10 @@ def test_questions_of_a_study_that_did_not_ask_them(study: Study, tmp_path: Path
     path = tmp_path / "only.toml"
     path.write_text('[[experiment]]\nname = "doctor"\n')
     lines = verdicts(Study(load_profile(str(path))))
-    assert lines[0].lines() == ["Question 1. Where is each emotion? – not part of this study"]
+    (line,) = lines[0].lines()
+    assert line.startswith(
+        "Question 1. Where is each emotion? – not part of this study: emotion-circuits run directions"
+    )
     assert verdicts(Study(study.profile))[0].lines() == ["Question 1. Where is each emotion? – did not finish"]
 
 

@@ -198,6 +198,24 @@ def test_summaries_of_any_values_are_finite_and_bins_hold_them_all(values: list[
     assert np.histogram(values, edges)[0].sum() == len(values)
 
 
+def test_many_points_are_thinned_evenly_and_the_key_says_so() -> None:
+    rows = [{"x": float(i), "value": float(i), "series": "a"} for i in range(100_000)]
+    figure = dataclasses.replace(FIGURES["frontier"], data=rows, options={})
+    shown = [row["x"] for row in values_of(figure)]
+    assert len(shown) == 3000 and (shown[0], shown[-1]) == (0, 99_999)
+    gaps = np.diff(shown)
+    assert gaps.max() - gaps.min() <= 1
+    assert "3,000 of 100,000 points are drawn" in " ".join(drawing_of(figure).key(figure, WORDS))
+
+
+@pytest.mark.parametrize("name", ["heads", "sets"])
+def test_without_intervals_no_empty_axis_is_drawn(name: str) -> None:
+    bare = [{k: v for k, v in row.items() if k not in ("low", "high")} for row in FIGURES[name].data]
+    assert "rule" in marks_of(FIGURES[name])
+    spec = specification(dataclasses.replace(FIGURES[name], data=bare))
+    assert not [n for n in nodes(spec) if n.get("field") == "low" and "aggregate" not in n and "title" not in n]
+
+
 def test_histogram_counts_every_value_once() -> None:
     rows = drawing_of(FIGURES["null"]).table(FIGURES["null"], WORDS)[1]
     assert sum(row["count"] for row in rows) == 999

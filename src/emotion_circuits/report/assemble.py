@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from emotion_circuits import __version__
+from emotion_circuits.report.checklist import checklist, how_to_add, place_of
 from emotion_circuits.types import Figure, Report, Section, Verdict
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ QUESTIONS = {
     4: ("Which parts carry it?", ("heads.screen", "circuit.report")),
 }
 """Research questions and the experiments that answer them."""
+PAIRS = (2, -1, 0)
+"""Where the matrix of all pairs stands: at the head of question 2."""
 
 UNPAIRED_TEXTS = (
     "Texts are not matched: no scenario is written under two labels. Splits fit, dev and test are disjoint by scenario "
@@ -64,16 +67,16 @@ STEERING = (
 
 def assemble_report(study: Study, command: str) -> Report:
     """The report of a study; failures become part of it."""
-    answering = [name for _, names in QUESTIONS.values() for name in names]
-    # The questions first, in order; checks of the model after them.
-    runs = sorted(study.runs, key=lambda run: run.experiment not in answering)
-    sections = [section for run in runs if (section := _section(run)) is not None]
+    # In the order of the argument, so that whatever was run beside the profile stands with its question.
+    placed = [(place_of(run.experiment), section) for run in study.runs if (section := _section(run)) is not None]
+    placed += [(PAIRS, section) for section in _pairs(study)]
+    sections = [section for _, section in sorted(placed, key=lambda found: found[0])]
     profile = study.profile
     return Report(
         title=profile.title,
         profile=profile.name,
         verdicts=verdicts(study),
-        sections=[*_pairs(study), *sections, *_failures(study)],
+        sections=[*sections, *_failures(study), checklist(study)],
         methods=methods(study.runs),
         command=command.strip(),
         provenance=_provenance(study),
@@ -106,7 +109,7 @@ def verdicts(study: Study) -> list[Verdict]:
         if number == 2 and planned and len(study.sources) < 2:
             found.append(Verdict(f"Question {number}. {question}", answers, "" if answers else _second_model(study)))
             continue
-        reason = "did not finish" if planned else "not part of this study" if names else "not part of the study yet"
+        reason = "did not finish" if planned else f"not part of this study: {how_to_add(study, names)}"
         found.append(Verdict(f"Question {number}. {question}", answers, "" if answers else reason))
     return found
 

@@ -58,7 +58,8 @@ class Bars(Drawing):
         base = alt.Chart().encode(y=y, yOffset=offset)
         colour = screen.series_colour(groups, legend=len(groups) > 1)
         layers: list[alt.Chart | alt.LayerChart] = [base.mark_bar().encode(x=x, color=colour, tooltip=hover)]
-        layers.append(base.mark_rule(strokeWidth=1.6).encode(x=alt.X("low:Q"), x2="high:Q"))
+        if has_values(rows, "low"):  # an axis of nothing but missing values is a warning on the console
+            layers.append(base.mark_rule(strokeWidth=1.6).encode(x=alt.X("low:Q"), x2="high:Q"))
         if missing_count(rows):
             absent = base.transform_filter("!isValid(datum.value)").mark_text(align="left", dx=6, color=GREY)
             layers.append(absent.encode(x=alt.datum(0), text=alt.value(words["missing"])))

@@ -64,7 +64,8 @@ class Intervals(Drawing):
         if shared is not None:
             layers.append(screen.reference_rule(shared, vertical=True))
         base = alt.Chart().encode(y=y, yOffset=offset)
-        layers.append(base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q"), x2="high:Q", color=colour))
+        if has_values(rows, "low"):  # an axis of nothing but missing values is a warning on the console
+            layers.append(base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q"), x2="high:Q", color=colour))
         if has_values(rows, "reference"):
             stroke = base.mark_tick(color=GREY, thickness=2.5, size=16, opacity=1)
             layers.append(stroke.encode(x=alt.X("reference:Q"), tooltip=hover))

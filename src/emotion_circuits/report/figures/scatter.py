@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from emotion_circuits.types import Figure
 
 
+MOST_POINTS = 3000
+"""More points than this cannot be told apart, and make a page slow: as many, evenly spaced, are drawn."""
+
+
 @figure_kind("scatter")
 class Scatter(Drawing):
     """Rows ``{x, value, series, label?}``; ``label`` is shown in the tooltip and the table.
@@ -37,7 +41,7 @@ class Scatter(Drawing):
     options = frozenset({"x", "y", "reference"})
 
     def vega(self, figure: Figure, words: Words) -> alt.TopLevelMixin:
-        rows = _rows(figure)
+        rows = _drawn(_rows(figure))
         if not has_values(rows):
             return screen.no_data(words)
         names = distinct(rows, "series")
@@ -61,7 +65,7 @@ class Scatter(Drawing):
         return screen.finish(alt.layer(*layers, data=screen.data(rows)).properties(width="container", height=320))
 
     def paper(self, figure: Figure, words: Words) -> PaperFigure:
-        rows = _rows(figure)
+        rows = _drawn(_rows(figure))
         if not has_values(rows):
             return paper.no_data_figure(figure.title, words)
         names = distinct(rows, "series")
@@ -87,8 +91,11 @@ class Scatter(Drawing):
         reference = number_option(figure, "reference")
         if reference is not None:
             said.append(words["key_reference"].format(name=words["reference"], value=format_setting(reference)))
-        if missing := missing_count(_rows(figure)):
+        rows = _rows(figure)
+        if missing := missing_count(rows):
             said.append(words["key_missing"].format(count=missing))
+        if len(rows) > MOST_POINTS:
+            said.append(words["key_thinned"].format(shown=f"{MOST_POINTS:,}", total=f"{len(rows):,}"))
         return said
 
 
@@ -97,3 +104,10 @@ def _rows(figure: Figure) -> list[Row]:
     for row in rows:
         row["label"] = row["series"] if row["label"] is None else f"{row['series']}, {row['label']}"
     return [row for row in rows if row["x"] is not None]
+
+
+def _drawn(rows: list[Row]) -> list[Row]:
+    """Every row, or :data:`MOST_POINTS` of them, evenly spaced from the first to the last."""
+    if len(rows) <= MOST_POINTS:
+        return rows
+    return [rows[i * (len(rows) - 1) // (MOST_POINTS - 1)] for i in range(MOST_POINTS)]
