@@ -162,7 +162,7 @@ class _Teller:
         if text.endswith("\ufffd"):
             return ""
         before, self._shown[row] = self._shown[row], text
-        return text[len(before) :] if text.startswith(before) else text[len(text) - 1 :]
+        return text[len(before) :]
 
     def _repetition(self, row: int) -> float | None:
         from emotion_circuits.scorers.fluency import repetition

@@ -85,7 +85,8 @@ async function write(event) {
     } else if (said.event === "token") {
       tokens.add(said);
       if (first === null && said.arm === "steered") { first = said.ms; say(`writing … first token after ${Math.round(first)} ms`); }
-    } else if (said.event === "prompt") tokens.addPrompt(said);
+    } else if (said.event === "text") tokens.finish(said);
+    else if (said.event === "prompt") tokens.addPrompt(said);
     else if (said.event === "damage") damage(said);
     else if (said.event === "done") say(`done in ${said.seconds.toFixed(1)} s`);
   });

@@ -40,6 +40,20 @@ export function add({ arm, index, piece, reading }) {
   byId(`tokens-${arm}`).append(element);
 }
 
+/** The whole text of an arm: what the pieces lack of it (half a character at the end) is put behind the last one. */
+export function finish({ arm, text }) {
+  const own = spans[arm].filter((one) => !one.before);
+  const shown = own.map((one) => one.piece).join("");
+  if (shown === text || !own.length) return;
+  const last = own.at(-1);
+  if (text.startsWith(shown)) last.piece += text.slice(shown.length);
+  else { // the tokenizer wrote earlier pieces differently in the end
+    own.slice(0, -1).forEach((one) => { one.piece = one.element.textContent = ""; });
+    last.piece = text;
+  }
+  last.element.textContent = last.piece;
+}
+
 /** The prompt's own tokens, once they are read: the plain text in front becomes coloured tokens too. */
 export function addPrompt({ text, spans: ranges, values }) {
   for (const arm of ARMS) {

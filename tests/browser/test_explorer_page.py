@@ -1,0 +1,259 @@
+"""The explorer in a real browser: steering by keyboard, streams, cancelling, another model, results, both widths."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emotion_circuits.cli import main
+from emotion_circuits.store import Store
+from small_study import exploring, run_directions, save_model, save_profile
+
+pytest.importorskip("starlette", reason="the extra [serve] is not installed")
+axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+pytestmark = pytest.mark.browser
+
+WIDTHS = (1280, 390)
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+PATIENCE = 60_000
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A results folder with two models' directions and a run whose texts are hostile; the profile's file."""
+    folder = tmp_path_factory.mktemp("explorer")
+    results, models = folder / "results", [save_model(folder / name) for name in ("tiny-one", "tiny-two")]
+    profile = save_profile(folder / "small.toml", models[0])
+    for model in models:
+        run_directions(results, model, profile)
+    run = Store(results).run("small", "hostile", "steer", {"params": {"text": [HOSTILE]}})
+    with run.open():
+        for arm in ("baseline", HOSTILE):
+            row = {"step": "texts", "prompt": "text-0", "condition": arm, "sample": 0, "text": f"{arm} {HOSTILE}",
+                   "tokens": [1], "stopped": False}  # fmt: skip
+            run.append_jsonl("generations.jsonl", [row])
+        run.write_json("section.json", {"answer": [], "tables": [
+            {"name": "t", "title": HOSTILE, "columns": {HOSTILE: HOSTILE}, "rows": [{HOSTILE: HOSTILE}]}]})  # fmt: skip
+        run.finish({"verdicts": [HOSTILE]})
+    return results, profile
+
+
+@pytest.fixture(scope="module")
+def address(study: tuple[Path, Path]) -> Iterator[str]:
+    with exploring(*study) as (_, found):
+        yield found
+
+
+class Tab:
+    """A page of the explorer with its messages, errors and requests."""
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.page, self.address = page, address
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda m: self.messages.append(f"{m.type}: {m.text}"))
+        page.on("pageerror", lambda e: self.messages.append(f"error: {e}"))
+        page.on("request", lambda r: self.requests.append(r.url))
+        page.goto(address)
+        self.until("document.getElementById('model').options.length > 0")
+
+    def until(self, expression: str) -> None:
+        """Wait until an expression is true (the driver's own waiting needs eval, which the page's policy forbids)."""
+        for _ in range(PATIENCE // 50):
+            if self.page.evaluate(expression):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"never true: {expression}")
+
+    def tab_to(self, target: str) -> None:
+        """Press Tab until the element has the focus, from the start of the page."""
+        self.page.evaluate("document.activeElement.blur(); window.getSelection().removeAllRanges()")
+        for _ in range(80):
+            self.page.keyboard.press("Tab")
+            if self.page.evaluate("document.activeElement.id") == target:
+                return
+        raise AssertionError(f"Tab never reached #{target}")
+
+    def press(self, target: str, key: str = "Enter") -> None:
+        self.tab_to(target)
+        self.page.keyboard.press(key)
+
+    def status(self, beginning: str) -> None:
+        self.until(f"document.getElementById('status').textContent.startsWith({json.dumps(beginning)})")
+
+    def load(self, place: int = 0) -> str:
+        if self.page.locator("#go").is_disabled() or place:
+            self.page.locator("#model").select_option(index=place)
+            self.press("load")
+            self.until("!document.getElementById('go').disabled")
+        return str(self.page.inner_text("#status"))
+
+    def violations(self) -> list[str]:
+        found = axe_module.Axe().run(self.page).response["violations"]
+        return [f"{v['id']}: {v['nodes'][0]['html']}" for v in found]
+
+    def overflow(self) -> int:
+        return int(self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+
+    def clean(self) -> None:
+        """Nothing on the console, and nothing asked of any other server."""
+        assert self.messages == []
+        origin = self.address.split("/", 3)
+        assert all(url.startswith("/".join(origin[:3])) for url in self.requests)
+
+
+@pytest.fixture
+def tab(browser: Any, address: str) -> Iterator[Callable[..., Tab]]:
+    contexts = []
+
+    def opened(width: int = 1280, **options: Any) -> Tab:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        contexts.append(context)
+        return Tab(context.new_page(), address)
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_views_are_accessible_and_fit(tab: Callable[..., Tab], width: int, scheme: str) -> None:
+    seen = tab(width, color_scheme=scheme)
+    assert seen.violations() == [] and seen.overflow() <= 0
+    seen.load()
+    seen.press("go")
+    seen.status("done")
+    assert seen.violations() == [] and seen.overflow() <= 0
+    seen.press("to-results")
+    seen.page.wait_for_selector("#runs tbody tr")
+    seen.page.locator("#runs button").first.click()
+    seen.page.wait_for_selector("#run:not([hidden])")
+    assert seen.violations() == [] and seen.overflow() <= 0
+    seen.clean()
+
+
+def test_two_emotions_by_keyboard_alone_and_the_command_writes_the_same(
+    tab: Callable[..., Tab], capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = tab()
+    seen.load()
+    seen.press("add-term")
+    assert seen.page.locator("#terms li").count() == 2
+    first = seen.page.input_value("#expression")
+    # The new term's controls are next: emotion, slider, number, layer.
+    seen.page.keyboard.press("Tab")
+    seen.page.keyboard.press("ArrowLeft")
+    changed = seen.page.input_value("#expression")
+    assert first != changed and changed.count("@") == 2
+    seen.press("go")
+    seen.status("done")
+    text = seen.page.inner_text("#tokens-steered")
+    assert len(text) > len("The package arrived on Tuesday and")
+    tokens = seen.page.locator("#tokens-steered .token")
+    backgrounds = tokens.evaluate_all("all => all.map(t => t.style.backgroundColor)")
+    assert all(backgrounds), "every token, the prompt's too, has its readout"
+    seen.press("read-layer", "Home")
+    assert tokens.evaluate_all("all => all.map(t => t.style.backgroundColor)") != backgrounds
+    # Arrow keys go through tokens and name what they hold.
+    tokens.first.focus()
+    seen.page.keyboard.press("End")
+    assert "at layer 0: gratitude" in seen.page.inner_text("#token-detail")
+    seen.press("copy")
+    command = seen.page.evaluate("navigator.clipboard.readText()")
+    assert command == seen.page.inner_text("#command")
+    words = shlex.split(command)
+    capsys.readouterr()
+    assert main([*words[1:], "--json", "--quiet"]) == 0
+    rows = json.loads(capsys.readouterr().out)["results"]
+    for arm, row in zip(("baseline", "steered"), rows, strict=True):
+        written = seen.page.evaluate(f"document.getElementById('tokens-{arm}').textContent")
+        assert written == row["prompt"] + row["text"]
+    seen.clean()
+
+
+def test_expression_and_sliders_say_the_same(tab: Callable[..., Tab]) -> None:
+    seen = tab()
+    seen.load()
+    seen.page.fill("#expression", "0.3 anger @ L1 - 2sd apology")
+    seen.until("document.querySelectorAll('#terms li').length === 2")
+    numbers = seen.page.locator("#terms input[type=number]").evaluate_all("all => all.map(i => i.value)")
+    assert numbers == ["0.3", "-2"]
+    assert seen.page.input_value("#expression") == "0.3 anger @ L1 - 2sd apology"
+    seen.page.fill("#expression", "0.3 envy")
+    seen.until("document.getElementById('error').textContent.includes('envy')")
+    assert "→" in seen.page.inner_text("#error")
+
+
+def test_a_long_text_can_be_cancelled_and_what_was_written_stays(tab: Callable[..., Tab]) -> None:
+    seen = tab()
+    seen.load()
+    seen.page.locator("summary").click()
+    seen.page.fill("#tokens", "200")
+    for _ in range(5):  # the random model may stop by itself at once
+        seen.press("go")
+        seen.page.wait_for_selector("#tokens-steered .token")
+        # Pressed in the page itself: a click of the driver may come after the last token.
+        seen.page.evaluate("document.getElementById('cancel').click()")
+        seen.until("!document.getElementById('go').disabled")
+        if seen.page.inner_text("#status").startswith("cancelled"):
+            break
+    else:
+        pytest.skip("the random model never wrote long enough to be cancelled")
+    assert seen.page.locator("#tokens-steered .token").count() > 0
+    seen.page.fill("#tokens", "5")
+    seen.press("go")
+    seen.status("done")
+    seen.clean()
+
+
+def test_the_model_can_be_changed(tab: Callable[..., Tab]) -> None:
+    seen = tab()
+    seen.load(0)
+    first = seen.page.inner_text("#status")
+    other = seen.load(1)
+    assert first != other and "is ready" in other
+    seen.press("go")
+    seen.status("done")
+    seen.load(0)
+    seen.clean()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_hostile_results_are_text_and_arms_can_be_filtered(tab: Callable[..., Tab], width: int) -> None:
+    seen = tab(width)
+    seen.press("to-results")
+    seen.page.wait_for_selector("#runs tbody tr")
+    seen.page.fill("#run-filter", "hostile")
+    assert seen.page.locator("#runs tbody tr").count() == 1
+    seen.page.locator("#runs button").click()
+    seen.page.wait_for_selector("#texts .text")
+    assert seen.page.locator("#texts .text").count() == 2
+    seen.page.locator("#texts-arm").select_option(index=1)
+    seen.until("document.querySelectorAll('#texts .text').length === 1")
+    seen.page.locator("#texts-beside").select_option(index=2)
+    seen.until("document.querySelectorAll('#texts .pair > div').length === 2")
+    assert HOSTILE in seen.page.inner_text("#texts") and HOSTILE in seen.page.inner_text("#run-verdicts")
+    assert seen.page.locator("main img").count() == 0
+    assert seen.page.title() == "Emotion Circuits: explorer"
+    assert seen.overflow() <= 0 and seen.violations() == []
+    seen.clean()
+
+
+def test_arms_of_observations_can_be_filtered(tab: Callable[..., Tab]) -> None:
+    seen = tab()
+    seen.press("to-results")
+    seen.page.wait_for_selector("#runs tbody tr")
+    seen.page.fill("#run-filter", "directions done")
+    seen.page.locator("#runs button").first.click()
+    seen.page.wait_for_selector("#arms tbody tr")
+    everything = seen.page.locator("#arms tbody tr").count()
+    seen.page.fill("#arms-filter", "gratitude baseline")
+    assert 0 < seen.page.locator("#arms tbody tr").count() < everything
+    seen.clean()
