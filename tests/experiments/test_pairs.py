@@ -162,7 +162,9 @@ def test_trained_target_exceeds_its_untrained_twin(cli: Any, embedded: Callable[
     assert np.isfinite(found["tau"])
 
 
-def test_dry_run_of_a_pair_counts_the_captures_of_each_model(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:
+def test_dry_run_of_a_pair_counts_the_captures_of_each_model(
+    cli: Any, model: Path, other: Path, tmp_path: Path
+) -> None:
     words = ("run", "transfer", "--source", model, "--target", other, "--results", tmp_path / "r", *SMALL, "--dry-run")
     cells = cli(*words, "--json").json["cells"]
     assert [c["experiment"] for c in cells] == ["shared-texts"] * 3 + ["transfer"]

@@ -64,9 +64,10 @@ def test_directions_as_json(run: Any, finished: Path, no_forward: None) -> None:
 def test_verdicts_and_place_of_the_results(run: Any, finished: Path) -> None:
     answer = run("directions", finished)
     assert answer.code == 0 and answer.err == ""
-    *lines, place = answer.out.splitlines()
+    *lines, place, figures = answer.out.splitlines()
     assert [line.split(":")[0] for line in lines] == EMOTIONS
     assert Path(place.removeprefix("results: ")).is_dir()
+    assert figures.startswith("figures and tables: emotion-circuits report --profile ")
 
 
 def test_the_same_command_returns_what_is_there(run: Any, copied: Path, no_forward: None) -> None:

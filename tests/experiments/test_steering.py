@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from emotion_circuits.prompts import load_prompts
 from emotion_circuits.prompts.lexicon import emotion_words, list_lexicons
 from emotion_circuits.scorers._words import read_words
+from emotion_circuits.store.runs import LATEST
 from emotion_circuits.store.tensors import open_tensors
 from tiny_models import tiny_model
 
@@ -123,9 +124,9 @@ def line(name: str, model: Path, profile: Path, results: Path) -> list[str]:
 
 
 def folder_of(results: Path, experiment: str) -> Path:
-    return sorted(
-        (p.parent for p in results.glob(f"*/*/{experiment}/*/done.json")), key=lambda p: p.stat().st_mtime
-    )[-1]  # fmt: skip
+    """The run that was asked for last."""
+    pointer = max(results.glob(f"*/*/{experiment}/{LATEST}"), key=lambda p: p.stat().st_mtime)
+    return pointer.parent / pointer.read_text(encoding="utf-8").strip()
 
 
 # ---- all eight ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from torch import Tensor
 from emotion_circuits.engine.capture import capture
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM
-from emotion_circuits.models.weights import neuron_outputs, output_heads
+from emotion_circuits.models.weights import neuron_outputs, output_heads, parameter, weight_of
 from emotion_circuits.types import Positions, Prompt, Site, SiteKind
 
 CHUNK_BYTES = 1 << 28
@@ -119,12 +119,12 @@ def endpoint_contributions(
 def _fold_final_norm(lm: LM, u: Tensor) -> tuple[Tensor, float]:
     """The direction before the final norm's weight (and, for LayerNorm, its centring), and what its bias adds."""
     norm = lm.final_norm
-    weight = cast(Tensor, norm.weight).detach().double().cpu()
+    weight = weight_of(norm).double().cpu()
     folded = u * (weight + 1 if lm.family.norm == "rms-plus-one" else weight)
     if lm.family.norm == "layer":
         folded = folded - folded.mean()
-    bias = cast("Tensor | None", getattr(norm, "bias", None))
-    return folded, 0.0 if bias is None else float(bias.detach().double().cpu() @ u)
+    bias = parameter(norm, "bias")
+    return folded, 0.0 if bias is None else float(bias.double().cpu() @ u)
 
 
 def _final_scale(lm: LM, x: Tensor) -> Tensor:

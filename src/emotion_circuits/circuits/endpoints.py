@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM
+from emotion_circuits.models.weights import weight_of
 
 
 @dataclass(frozen=True)
@@ -40,5 +41,5 @@ class Endpoint:
         Its product with the normed residual stream is the difference of *mean* logits (less the head's bias): linear,
         as a decomposition has to be, where the endpoint itself is not.
         """
-        weight = cast(Tensor, cast(nn.Module, lm.model.get_output_embeddings()).weight).detach()
+        weight = weight_of(cast(nn.Module, lm.model.get_output_embeddings()))
         return weight[list(self.targets)].float().mean(0) - weight[list(self.foils)].float().mean(0)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from emotion_circuits.circuits.components import Neuron
 from emotion_circuits.circuits.pairs import Pair
@@ -23,7 +22,7 @@ from emotion_circuits.engine.gradients import Metric, TapName, metric_gradients
 from emotion_circuits.engine.positions import prompt_indices
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM
-from emotion_circuits.models.weights import neuron_outputs
+from emotion_circuits.models.weights import neuron_outputs, weight_of
 from emotion_circuits.types import Positions
 
 Array = NDArray[np.float64]
@@ -115,5 +114,5 @@ def top_neurons(scores: Float[Array, "layer neuron"], k: int) -> list[RankedNeur
 def _output_norm_weight(lm: LM, layer: int) -> Array | float:
     if not lm.family.post_mlp_norm:
         return 1.0
-    weight = cast(Tensor, lm.module(layer, "post_mlp_norm").weight).detach().double().cpu().numpy()
+    weight = weight_of(lm.module(layer, "post_mlp_norm")).double().cpu().numpy()
     return np.asarray(weight + (lm.family.norm == "rms-plus-one"))

@@ -23,7 +23,7 @@ from emotion_circuits.engine.capture import capture
 from emotion_circuits.engine.taps import post_norm_weight
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM
-from emotion_circuits.models.weights import head_weights
+from emotion_circuits.models.weights import head_weights, weight_of
 from emotion_circuits.types import Positions, Prompt
 
 VOCABULARY_ROWS = 8192
@@ -130,7 +130,7 @@ def top_source_tokens(
         columns.append((f.read[head.index] @ along).cpu())
         constants.append(float(f.constant[head.index] @ along))
     reader = torch.stack(columns, 1)  # [d_model, head]
-    embedding = cast(Tensor, lm.model.get_input_embeddings().weight).detach()
+    embedding = weight_of(lm.model.get_input_embeddings())
     scale = float(cast(float, getattr(lm.model.get_input_embeddings(), "scalar_embed_scale", 1.0)))
     scores = []
     eps = [_eps(lm.module(head.layer, "attention_norm")) for head in heads]

@@ -162,7 +162,7 @@ def run_capture(
     device with the same ``max_rows`` (rounding depends on both; the caller keeps them the same).
     """
     missing = _unfinished(plan, by_prompt, by_token)
-    for rows in length_buckets(plan.encoded, max_rows, capture_tokens(lm.device)):
+    for rows in capture_batches(lm, plan, max_rows):
         if missing.isdisjoint(rows):
             continue
         tokens = np.concatenate([np.arange(*plan.token_starts[r : r + 2]) for r in rows])
@@ -178,6 +178,11 @@ def run_capture(
         if by_prompt is not None:
             by_prompt.finish_rows(rows)
         yield len(rows)
+
+
+def capture_batches(lm: LM, plan: CapturePlan, max_rows: int) -> list[list[int]]:
+    """The prompts of each forward pass of an uninterrupted capture, in order."""
+    return list(length_buckets(plan.encoded, max_rows, capture_tokens(lm.device)))
 
 
 def _unfinished(plan: CapturePlan, by_prompt: Sink | None, by_token: Sink | None) -> set[int]:

@@ -25,7 +25,7 @@ from emotion_circuits.engine.taps import tap
 from emotion_circuits.errors import ModelError
 from emotion_circuits.models.lm import LM
 from emotion_circuits.models.rounding import TOLERANCE
-from emotion_circuits.models.weights import head_weights, neuron_outputs
+from emotion_circuits.models.weights import head_weights, neuron_outputs, parameter
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site, SiteKind
 
 SHAPE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 3e-2}
@@ -110,13 +110,13 @@ def _norms(lm: LM) -> tuple[bool, str]:
 
 def _normed(lm: LM, norm: nn.Module, x: Tensor) -> Tensor:
     """What the model's own norm makes of ``x`` ``[row, d_model]``, as float32 on the CPU."""
-    device = next((p.device for p in norm.parameters()), lm.device)
+    device = next((p.device for p in norm.parameters() if not p.is_meta), lm.device)
     return cast(Tensor, norm(x.to(device, lm.dtype))).float().cpu()
 
 
 def _norm_formula(lm: LM, norm: nn.Module, x: Tensor) -> Tensor:
     """What a norm of the family's kind makes of ``x`` ``[row, d_model]`` with this norm's parameters."""
-    weight, bias = (getattr(norm, name, None) for name in ("weight", "bias"))
+    weight, bias = parameter(norm), parameter(norm, "bias")
     eps = float(cast(float, getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 1e-6)))
     w = torch.ones(x.shape[-1]) if weight is None else weight.float().cpu()
     b = torch.zeros(x.shape[-1]) if bias is None else bias.float().cpu()

@@ -3,6 +3,9 @@
 Hooks cannot infer the generation step or absolute positions from tensor shapes under a KV cache, so the loop publishes
 them (:class:`~emotion_circuits.engine.edits.Clock`). The tokens in front of the first edit run once a prompt
 (:mod:`~emotion_circuits.engine.prefix`). Rows that reached a stop token are dropped from the batch.
+
+The cache grows by concatenation. Writing into a buffer of the final length instead gave the same texts and took 4 %
+more CPU time (SmolLM2-135M, float32, 120 rows × 20 tokens, one thread: 8.3 against 8.0 s), so there is none.
 """
 
 from __future__ import annotations

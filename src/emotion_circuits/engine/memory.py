@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from emotion_circuits.models.lm import LM
-from emotion_circuits.models.memory import is_out_of_memory
+from emotion_circuits.models.memory import free_bytes, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -52,41 +50,6 @@ def row_bytes(lm: LM, width_tokens: int, new_tokens: int) -> int:
     # Residual stream, norms and their float32 copies; queries, keys, values; gate, up and their product; scores.
     block = width_tokens * (8 * lm.d_model + 4 * lm.n_heads * lm.d_head + 3 * lm.d_mlp + 2 * lm.n_heads * width_tokens)
     return cache + block * max(size, 4) + _LOGIT_COPIES * 4 * lm.vocabulary_size
-
-
-def free_bytes(device: torch.device) -> int:
-    """Free memory of the device: the GPU's, or what is available here, within the limit of the container."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        # Blocks that PyTorch holds but does not use are free for us.
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min(_available(), _container())
-
-
-def _available() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # not Linux
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, OSError, ValueError):
-        return 4 << 30  # Windows tells nothing without another package: a small machine is assumed
-
-
-def _container() -> int:
-    """What a Linux control group still allows (version 2, then 1); unlimited where there is none."""
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            return max(0, int(Path(limit).read_text("ascii")) - int(Path(used).read_text("ascii")))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return 1 << 62
 
 
 def run_chunks(

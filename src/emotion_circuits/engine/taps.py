@@ -13,6 +13,7 @@ from emotion_circuits.engine.hooks import Side
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.family import Projection
 from emotion_circuits.models.lm import LM
+from emotion_circuits.models.weights import weight_of
 from emotion_circuits.types import Site, SiteKind
 
 
@@ -86,5 +87,5 @@ def post_norm_rms(lm: LM, layer: int, attention_output: Tensor) -> Tensor:
 
 def post_norm_weight(lm: LM, layer: int) -> Tensor:
     """The factor ``[d_model]`` of the norm after attention: w, or 1 + w in Gemma."""
-    weight = cast(Tensor, lm.module(layer, "post_attention_norm").weight).float()
+    weight = weight_of(lm.module(layer, "post_attention_norm")).float()
     return weight + 1 if lm.family.norm == "rms-plus-one" else weight

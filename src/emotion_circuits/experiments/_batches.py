@@ -6,10 +6,13 @@ that no uninterrupted capture gives.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from emotion_circuits.errors import EmotionCircuitsError
 
 if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
@@ -18,15 +21,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def rows_of_capture(lm: LM, run: Run, name: str, wanted: int, files: Sequence[Path]) -> int:
+def rows_of_capture(lm: LM, run: Run, name: str, wanted: int, files: Sequence[Path], together: bool = False) -> int:
     """Rows per batch for the capture ``name``: ``wanted`` when it begins, the first attempt's when it goes on.
 
-    What an attempt on another device (or with other batches of tokens) left of ``files`` is removed.
+    What an attempt on another device (or with other batches of tokens) left of ``files`` is removed. Workers that
+    compute it ``together`` take the batches of the first of them, and have to be on one kind of device.
+
+    Raises:
+        EmotionCircuitsError: another kind of device than the other workers of this run.
     """
     from emotion_circuits.engine.batching import capture_tokens
+    from emotion_circuits.store import write_once
 
     record = f"{name}-batches.json"
     place = {"device": _device_name(lm), "tokens": capture_tokens(lm.device)}
+    if together:
+        write_once(run.path(record), json.dumps({**place, "rows": wanted}) + "\n")
+        first = run.read_json(record)
+        if {key: first.get(key) for key in place} != place:
+            raise EmotionCircuitsError(
+                f"{run.folder} is being computed on {first.get('device')}, and this worker runs on {place['device']}: "
+                "their numbers differ in rounding",
+                "give all workers of one model the same kind of device, or run without --runner to begin anew",
+            )
+        return int(first["rows"])
     if run.path(record).exists():
         first = run.read_json(record)
         if {key: first.get(key) for key in place} == place:

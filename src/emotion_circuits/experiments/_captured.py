@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from emotion_circuits.errors import StoreError
 from emotion_circuits.experiments._batches import rows_of_capture
 from emotion_circuits.experiments._contract import CaptureStep
+from emotion_circuits.experiments._crew import Crew, begun_by_crew
 from emotion_circuits.types import Activations, Prompt
 
 if TYPE_CHECKING:
@@ -25,9 +26,15 @@ log = logging.getLogger(__name__)
 Advance = Callable[[int, str], None]
 
 
-def capture_to_run(lm: LM, run: Run, step: CaptureStep, max_rows: int | None, advance: Advance) -> Activations:
-    """Run a capture step into the run folder; rows that an earlier attempt finished are not computed again."""
+def capture_to_run(
+    lm: LM, run: Run, step: CaptureStep, max_rows: int | None, advance: Advance, crew: Crew | None = None
+) -> Activations:
+    """Run a capture step into the run folder; rows that an earlier attempt finished are not computed again.
+
+    With a ``crew`` its members compute it together, and the first one that is done writes the files.
+    """
     from emotion_circuits.engine.capture import MAX_ROWS, plan_capture, run_capture, split_shapes
+    from emotion_circuits.experiments._crew_steps import share_capture
     from emotion_circuits.store import TensorFileWriter
 
     if run.path(f"{step.name}.json").exists():
@@ -36,16 +43,30 @@ def capture_to_run(lm: LM, run: Run, step: CaptureStep, max_rows: int | None, ad
     log.info("capturing %s: %d texts, %.1f MB", step.name, len(plan.encoded), plan.bytes / 1e6)
     by_prompt, by_token = split_shapes(plan)
     files = [(f"{step.name}.safetensors", by_prompt), (f"{step.name}-tokens.safetensors", by_token)]
-    rows = rows_of_capture(lm, run, step.name, max_rows or MAX_ROWS, [run.path(file) for file, _ in files])
+    alone = crew is None
+    crew = crew or (Crew() if begun_by_crew(run, step.name) else None)
+    rows = rows_of_capture(
+        lm, run, step.name, max_rows or MAX_ROWS, [run.path(file) for file, _ in files], crew is not None
+    )
+    merge = None
+    if crew is not None:
+        merge = share_capture(crew, lm, run, step.name, plan, rows, lambda done: advance(done, step.name))
     with ExitStack() as stack:
+        if not alone:  # a process that runs alone holds the run already
+            stack.enter_context(run.lock())
+            if run.path(f"{step.name}.json").exists():
+                return load_capture(run, step.name)
         writers = [
             stack.enter_context(TensorFileWriter(run.path(file), {n: (s, "float32") for n, s in shapes.items()}))
             if shapes
             else None
             for file, shapes in files
         ]
-        for done in run_capture(lm, plan, writers[0], writers[1], max_rows=rows):
-            advance(done, step.name)
+        if merge is not None:
+            merge(*writers)
+        else:
+            for done in run_capture(lm, plan, writers[0], writers[1], max_rows=rows):
+                advance(done, step.name)
     index = {
         "model": lm.name,
         "layers": plan.layers,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from emotion_circuits.engine import Generation, Row, Sampling
     from emotion_circuits.engine.score import Metric
+    from emotion_circuits.experiments._crew import Crew
     from emotion_circuits.models.lm import LM
     from emotion_circuits.scorers import Scorer
     from emotion_circuits.store import Run
@@ -41,7 +42,7 @@ Key = tuple[str, str, int]
 class Measure:
     """What runs conditions for one run; ``max_rows`` caps a batch (None: chosen from free memory).
 
-    ``scorer`` gives the evaluators of texts by name.
+    ``scorer`` gives the evaluators of texts by name. The members of a ``crew`` compute every step together.
     """
 
     lm: LM
@@ -49,6 +50,7 @@ class Measure:
     max_rows: int | None
     progress: Callable[[str, int], AbstractContextManager[Advance]]
     scorer: Callable[[str], Scorer]
+    crew: Crew | None = None
 
     def score(
         self, name: str, prompts: Sequence[Prompt], conditions: Sequence[Condition], metrics: Mapping[str, Metric]
@@ -64,7 +66,11 @@ class Measure:
 
         path = self.run.path(f"{name}.safetensors")
         shape = (len(prompts), len(conditions))
-        if not path.exists():
+        if not path.exists() and (crew := self._crew(name)):
+            encoded = self.lm.encode(prompts)
+            rows = [Row(e, c, 0) for e in encoded for c in conditions]
+            self._score_together(crew, name, rows, metrics)
+        elif not path.exists():
             encoded = self.lm.encode(prompts)
             rows = [Row(e, c, 0) for e in encoded for c in conditions]
             chunks = plan_chunks(self.lm, rows, self._rows(name, rows, 1, [path]))
@@ -90,7 +96,9 @@ class Measure:
         rows = [Row(e, c, s) for e in encoded for c in conditions for s in range(sampling.samples)]
         found = self._written(name)
         keys = [(r.encoded.prompt.id, r.condition.name, r.sample) for r in rows]
-        if not found.keys() >= set(keys):
+        if not found.keys() >= set(keys) and (crew := self._crew(name)):
+            found.update(zip(keys, self._generate_together(crew, name, rows, sampling), strict=True))
+        elif not found.keys() >= set(keys):
             new = sampling.max_new_tokens
             chunks = plan_chunks(self.lm, rows, self._rows(name, rows, new, []))
             left = [chunk for chunk in chunks if not all(keys[i] in found for i in chunk)]
@@ -100,6 +108,55 @@ class Measure:
                     self._keep_texts(name, texts, found)
                     advance(len(texts), name)
         return [found[key] for key in keys]
+
+    def _crew(self, name: str) -> Crew | None:
+        """The crew; what an earlier crew left unfinished is finished by this process alone in the same way."""
+        from emotion_circuits.experiments._crew import Crew, begun_by_crew
+
+        return self.crew or (Crew() if begun_by_crew(self.run, name) else None)
+
+    def _score_together(self, crew: Crew, name: str, rows: Sequence[Any], metrics: Mapping[str, Metric]) -> None:
+        from emotion_circuits.engine import plan_chunks, score_rows
+        from emotion_circuits.experiments._crew_steps import share_scores
+        from emotion_circuits.store import write_tensors
+
+        path = self.run.path(f"{name}.safetensors")
+        batches = plan_chunks(self.lm, rows, self._rows(name, rows, 1, [path], together=True))
+        with self._progress(name, len(rows)) as advance:
+            values = share_scores(
+                crew, self.run, name, rows, batches, list(metrics),
+                lambda chunks: score_rows(self.lm, rows, list(metrics.values()), chunks=chunks),
+                lambda done: advance(done, name),
+            )  # fmt: skip
+        with self._merging():
+            if not path.exists():
+                write_tensors(path, values)
+
+    def _generate_together(self, crew: Crew, name: str, rows: Sequence[Any], sampling: Sampling) -> list[Generation]:
+        from emotion_circuits.engine import generate_rows, plan_chunks
+        from emotion_circuits.experiments._crew_steps import share_texts
+        from emotion_circuits.store import read_jsonl
+
+        new = sampling.max_new_tokens
+        batches = plan_chunks(self.lm, rows, self._rows(name, rows, new, [], together=True))
+
+        def write(batch: Sequence[int]) -> list[Generation]:
+            some = [rows[i] for i in batch]
+            found = {n: g for part in generate_rows(self.lm, some, sampling, max_rows=len(some)) for n, g in part}
+            return [found[n] for n in range(len(some))]
+
+        with self._progress(name, len(rows)) as advance:
+            texts = share_texts(crew, self.run, name, rows, batches, write, lambda done: advance(done, name))
+        with self._merging():
+            there = read_jsonl(self.run.path(GENERATIONS))
+            have = {(t["prompt"], t["condition"], t["sample"]) for t in there if t["step"] == name}
+            missing = [g for g in texts if (g.prompt, g.condition, g.sample) not in have]
+            self.run.append_jsonl(GENERATIONS, ({"step": name, **asdict(g)} for g in missing))
+        return texts
+
+    def _merging(self) -> AbstractContextManager[None]:
+        """Held while a step's parts become a file of the run; a process that runs alone holds the run already."""
+        return self.run.lock() if self.crew is not None else nullcontext()
 
     def _generated(
         self, rows: Sequence[Row], sampling: Sampling, chunks: Sequence[Sequence[int]]
@@ -134,13 +191,15 @@ class Measure:
             step[generation.prompt, generation.condition, generation.sample] = generation
         return found
 
-    def _rows(self, name: str, rows: Sequence[Any], new_tokens: int, files: Sequence[Any]) -> int:
+    def _rows(
+        self, name: str, rows: Sequence[Any], new_tokens: int, files: Sequence[Any], together: bool = False
+    ) -> int:
         """Rows of a batch: those of the first attempt where there was one, because rounding depends on them."""
         from emotion_circuits.engine.memory import automatic_rows
 
         widest = max(len(r.encoded) for r in rows)
         return rows_of_capture(
-            self.lm, self.run, name, self.max_rows or automatic_rows(self.lm, widest, new_tokens), files
+            self.lm, self.run, name, self.max_rows or automatic_rows(self.lm, widest, new_tokens), files, together
         )
 
     def _progress(self, name: str, total: int) -> AbstractContextManager[Advance]:

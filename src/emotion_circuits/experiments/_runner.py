@@ -17,6 +17,7 @@ from emotion_circuits.experiments._measure import Measure
 from emotion_circuits.experiments._registry import find_experiment
 
 if TYPE_CHECKING:
+    from emotion_circuits.experiments._crew import Crew
     from emotion_circuits.models.lm import LM
     from emotion_circuits.scorers import Scorer
     from emotion_circuits.store import Run, Store
@@ -47,7 +48,8 @@ class Workbench:
 
     ``load`` returns the model and is asked often, so it has to remember it (``functools.cache``). ``rows`` and
     ``progress`` change speed and display only; ``seed`` enters every key. ``force`` computes the experiment that is
-    asked for again; what it requires is reused. ``scorer`` finds the evaluators of generated texts by name.
+    asked for again; what it requires is reused. ``scorer`` finds the evaluators of generated texts by name. With a
+    ``crew`` other processes may compute the same runs at the same time: every step is shared with them.
     """
 
     store: Store
@@ -58,6 +60,7 @@ class Workbench:
     force: bool = False
     progress: Progress = field(default=no_progress, repr=False)
     scorer: Callable[[str], Scorer] = field(default=default_scorer, repr=False)
+    crew: Crew | None = None
     _checked: bool = field(default=False, init=False, repr=False)
 
     @property
@@ -161,25 +164,48 @@ def _finish(prepared: Prepared, bench: Workbench, *, asked: bool) -> Run:
     if run.done:
         return run
     required = {name: _finish(needed, bench, asked=False) for name, needed in prepared.required.items()}
+    if bench.crew is not None:
+        _finish_together(prepared, required, bench, asked)
+        return run
     with run.open():
         if not run.done:
-            _execute(prepared, required, bench, asked)
+            _keep(prepared, _outcome(prepared, required, bench), bench, asked)
     return run
 
 
-def _execute(prepared: Prepared, required: Mapping[str, Run], bench: Workbench, asked: bool) -> None:
+def _finish_together(prepared: Prepared, required: Mapping[str, Run], bench: Workbench, asked: bool) -> None:
+    """Take part in a run that other processes may compute too; the first one with an outcome writes it."""
+    run = prepared.run
+    with run.open_together():
+        try:
+            outcome = _outcome(prepared, required, bench)
+        except StoreError:
+            if not run.done:  # else the others have finished it and cleared its parts away
+                raise
+            return
+        with run.lock():
+            if not run.done:
+                _keep(prepared, outcome, bench, asked)
+
+
+def _outcome(prepared: Prepared, required: Mapping[str, Run], bench: Workbench) -> Outcome:
+    """Capture what the experiment plans, and let it read the result."""
     lm, run, experiment = bench.lm, prepared.run, prepared.experiment
     log.info("%s on %s (%s), key %s", experiment.name, lm.name, lm.source, run.key)
     captures = {}
     total = sum(len(step.prompts) for step in prepared.steps)
     with bench.progress(f"{experiment.name} {lm.name}", total) as advance:
         for step in prepared.steps:
-            captures[step.name] = capture_to_run(lm, run, step, bench.rows, advance)
-    measure = Measure(lm, run, bench.rows, bench.progress, bench.scorer)
+            captures[step.name] = capture_to_run(lm, run, step, bench.rows, advance, bench.crew)
+    measure = Measure(lm, run, bench.rows, bench.progress, bench.scorer, bench.crew)
     context = Context(lm, bench.profile, bench.seed, required, captures, measure)
-    made_with = {"model": lm.name, "weights": lm.fingerprint}
-    keep_outcome(run, made_with, experiment.summarise(context, prepared.params), asked=asked,
-                 summary={"model": lm.name, "profile": bench.profile})  # fmt: skip
+    return experiment.summarise(context, prepared.params)
+
+
+def _keep(prepared: Prepared, outcome: Outcome, bench: Workbench, asked: bool) -> None:
+    made_with = {"model": bench.lm.name, "weights": bench.lm.fingerprint}
+    keep_outcome(prepared.run, made_with, outcome, asked=asked,
+                 summary={"model": bench.lm.name, "profile": bench.profile})  # fmt: skip
 
 
 def finish_prepared(prepared: Prepared, bench: Workbench) -> Run:

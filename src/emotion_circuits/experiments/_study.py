@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments._contract import PairExperiment
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from emotion_circuits.store import Run, Store
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FAILED, FAILURES = "failed.json", "failures.jsonl"
 """In a model's folder: why it did not finish the last time, and every such time with its traceback."""
@@ -77,7 +79,7 @@ def run_study(
         loaded = functools.cache(functools.partial(load, model))
         bench = Workbench(store, profile.name, loaded, seed, rows, force, progress, scorer)
         for experiment in single:
-            found = _attempt(model, experiment, functools.partial(
+            found = attempt(model, experiment, functools.partial(
                 run_experiment, experiment, profile.params(experiment, overrides), bench))  # fmt: skip
             if isinstance(found, Failure):
                 _failed(study, store, found, model)
@@ -88,14 +90,14 @@ def run_study(
                 report(verdict)
         else:
             sound.append(model)
-            _clear_log(store, profile.name, model)
+            clear_log(store, profile.name, model)
         del loaded, bench  # one model in memory at a time
     for names in itertools.permutations(sound, 2) if paired else ():
         slots = [ModelSlot(functools.partial(load, name)) for name in names]
         pair = PairBench(Workbench(store, profile.name, slots[0], seed, rows, force, progress, scorer), *slots)
         shown = " → ".join(names)
         for experiment in paired:
-            found = _attempt(shown, experiment, functools.partial(
+            found = attempt(shown, experiment, functools.partial(
                 run_pair_experiment, experiment, profile.params(experiment, overrides), pair))  # fmt: skip
             if isinstance(found, Failure):
                 _failed(study, store, found, names)
@@ -105,7 +107,7 @@ def run_study(
             for verdict in found.read_summary()["verdicts"]:
                 report(verdict)
         else:
-            _clear_log(store, profile.name, names)
+            clear_log(store, profile.name, names)
     return study
 
 
@@ -116,8 +118,8 @@ def _kinds(profile: Profile) -> tuple[list[str], list[str]]:
     return [name for name in names if name not in paired], paired
 
 
-def _attempt(model: str, experiment: str, run: Callable[[], Run]) -> Run | Failure:
-    """The finished run, or why there is none: nothing that fails on one model may lose those after it."""
+def attempt(model: str, experiment: str, run: Callable[[], T]) -> T | Failure:
+    """What ``run`` gives, or why there is nothing: what fails on one model may not lose those after it."""
     try:
         return run()
     except EmotionCircuitsError as error:
@@ -129,7 +131,7 @@ def _attempt(model: str, experiment: str, run: Callable[[], Run]) -> Run | Failu
 def _failed(study: Study, store: Store, failure: Failure, model: str | tuple[str, ...]) -> None:
     log.error("%s on %s failed: %s", failure.experiment, failure.model, failure.error)
     study.failures.append(failure)
-    _leave_log(store, study.profile.name, failure, model)
+    leave_log(store, study.profile.name, failure, model)
 
 
 def _unforeseen(model: str, error: Exception) -> EmotionCircuitsError:
@@ -145,7 +147,7 @@ def _unforeseen(model: str, error: Exception) -> EmotionCircuitsError:
     return failure
 
 
-def _leave_log(store: Store, profile: str, failure: Failure, model: str | tuple[str, ...]) -> None:
+def leave_log(store: Store, profile: str, failure: Failure, model: str | tuple[str, ...]) -> None:
     """What went wrong, beside the model's runs: a model that could not even be loaded has no run folder."""
     from emotion_circuits.errors import StoreError
     from emotion_circuits.store import append_jsonl, write_json
@@ -160,7 +162,7 @@ def _leave_log(store: Store, profile: str, failure: Failure, model: str | tuple[
         append_jsonl(folder / FAILURES, [{**record, "traceback": "".join(traceback.format_exception(error))}])
 
 
-def _clear_log(store: Store, profile: str, model: str | tuple[str, ...]) -> None:
+def clear_log(store: Store, profile: str, model: str | tuple[str, ...]) -> None:
     """A model that went through has not failed; what happened before stays in its log."""
     with suppress(OSError):
         (_model_folder(store, profile, model) / FAILED).unlink(missing_ok=True)

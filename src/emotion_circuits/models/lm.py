@@ -113,8 +113,13 @@ class LM:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go."""
-        return cast(torch.Tensor, self.model.get_input_embeddings().weight).device
+        """Where token ids go: where the embedding runs, also when accelerate keeps its weights elsewhere."""
+        embedding = self.model.get_input_embeddings()
+        own = cast(torch.Tensor, embedding.weight).device
+        if own.type != "meta":
+            return own
+        placed = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
+        return torch.device("cpu" if placed is None else placed)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -20,6 +20,8 @@ from emotion_circuits.models.bridge import from_bridge, is_wrapped, unwrap
 from emotion_circuits.models.families import family_of, llama_like
 from emotion_circuits.models.family import Family
 from emotion_circuits.models.lm import LM
+from emotion_circuits.models.memory import free_bytes
+from emotion_circuits.models.preflight import require_room
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -38,6 +40,7 @@ def load_lm(
     dtype: str = "float32",
     device: str = "auto",
     device_map: str | dict[str, Any] | None = None,
+    max_memory: dict[int | str, int | str] | None = None,
     prefix_token: str | None = None,
     revision: str | None = None,
     cache: Path | None = None,
@@ -52,7 +55,9 @@ def load_lm(
         tokenizer: needed with a model object only.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` takes CUDA, then MPS, then the CPU; ignored with ``device_map``.
-        device_map: passed to accelerate (``"auto"`` spreads large models over devices).
+        device_map: passed to accelerate: ``"auto"`` spreads a model over the GPUs, then main memory, then the disk; a
+            mapping says which module goes where. Weights that do not stay on a device are fetched for each pass.
+        max_memory: for ``"auto"``, most bytes (or ``"10GB"``) by device: GPU numbers and ``"cpu"``.
         prefix_token: the token put in front of every text. Default, in this order: the registry's; what the tokenizer
             itself puts in front of a text; the family's (``Family.prefix_tokens``); a BOS, then an EOS, that the
             tokenizer declares but does not add by itself. The family's thus precedes a declared BOS that is not added.
@@ -67,8 +72,8 @@ def load_lm(
         raise UsageError(f"unknown dtype {dtype!r}", f"choose one of {', '.join(DTYPES)}")
     if isinstance(source, str | Path):
         return _from_source(
-            source, dtype=dtype, device=device, device_map=device_map, prefix_token=prefix_token,
-            revision=revision, cache=cache, offline=offline,
+            source, dtype=dtype, device=device, device_map=device_map, max_memory=max_memory,
+            prefix_token=prefix_token, revision=revision, cache=cache, offline=offline,
         )  # fmt: skip
     inner = getattr(source, "original_model", source)  # a TransformerBridge keeps its Hugging Face model there
     own_tokenizer = tokenizer if tokenizer is not None else getattr(source, "tokenizer", None)
@@ -91,6 +96,7 @@ def _from_source(
     dtype: str,
     device: str,
     device_map: str | dict[str, Any] | None,
+    max_memory: dict[int | str, int | str] | None,
     prefix_token: str | None,
     revision: str | None,
     cache: Path | None,
@@ -100,10 +106,12 @@ def _from_source(
 
     target = resolve_device(device)  # before anything is fetched
     found = resolve_source(source, cache=cache, offline=offline, revision=revision)
+    if device_map is None:
+        require_room(found.name, found.folder, dtype, free_bytes(target), str(target))
     try:
         with _quiet_loader(), _paused_collector():
             model, info = cast("tuple[PreTrainedModel, dict[str, Any]]", AutoModelForCausalLM.from_pretrained(
-                found.folder, dtype=DTYPES[dtype], device_map=device_map, local_files_only=True,
+                found.folder, dtype=DTYPES[dtype], local_files_only=True, **_placement(device_map, max_memory),
                 use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             ))  # fmt: skip
             tokenizer = AutoTokenizer.from_pretrained(found.folder, local_files_only=True, trust_remote_code=False)
@@ -130,6 +138,15 @@ def _from_source(
         model.eval(), tokenizer, name=found.name, source=found.source, revision=found.revision,
         prefix_token=prefix_token if prefix_token is not None else found.prefix_token, notices=found.notices,
     )  # fmt: skip
+
+
+def _placement(
+    device_map: str | dict[str, Any] | None, max_memory: dict[int | str, int | str] | None
+) -> dict[str, Any]:
+    """What accelerate is told. Weights on the disk are read from the model's own files: nothing is written."""
+    if device_map is None:
+        return {}
+    return {"device_map": device_map} if max_memory is None else {"device_map": device_map, "max_memory": max_memory}
 
 
 def assemble(

@@ -54,6 +54,21 @@ def neuron_outputs(lm: LM, layer: int) -> tuple[Float[Tensor, "neuron d_model"],
     return matrix(lm.module(layer, "down_projection"))
 
 
+def parameter(module: nn.Module, name: str = "weight") -> Tensor | None:
+    """A module's own parameter, detached; fetched where accelerate keeps it off the device; None when it has none."""
+    with align_module_device(module):
+        own = cast("Tensor | None", getattr(module, name, None))
+        if own is None:
+            return None
+        # Inside the context a fetched tensor is the module's; behind it only this reference holds it.
+        return own.detach()
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a module that has one; see :func:`parameter`."""
+    return cast(Tensor, parameter(module))
+
+
 def matrix(module: nn.Module) -> tuple[Float[Tensor, "in out"], Float[Tensor, " out"]]:
     """Weight as ``[in, out]`` (``x @ W + b``) and bias of a ``Linear`` or GPT-2 ``Conv1D``, float32."""
     with align_module_device(module):

@@ -114,16 +114,8 @@ def resolve_emotion_tokens(lm: LM, emotions: Sequence[str], prefixes: Sequence[P
     """
     if not prefixes:
         raise UsageError("no neutral texts were given to match tokens on", "give at least a few, such as neutral_pool")
-    for emotion in emotions:
-        emotion_words(emotion)  # refuses one without a lexicon before the model runs
-    starts = {emotion: _first_tokens(lm, _single_words(emotion)) for emotion in emotions}
-    owners = Counter(t for e in list_lexicons() for t in _first_tokens(lm, _single_words(e), whole=False))
-    function = set(_first_tokens(lm, read_words("function_words_english"), whole=False))
-    everyday = _first_tokens(lm, read_words("everyday"))
-    candidates = [t for t in everyday if t not in owners and t not in function]
-    own = {e: [t for t in starts[e] if owners[t] <= 1 and t not in function] for e in emotions}
-    for emotion, tokens in own.items():
-        _check_counts(lm, emotion, tokens, candidates)
+    starts, candidates = check_emotion_tokens(lm, emotions)
+    own = {emotion: list(tokens) for emotion, tokens in starts.items()}
     wanted = sorted({t for tokens in own.values() for t in tokens} | set(candidates))
     unigram = dict(zip(wanted, _unigram(lm, prefixes, wanted).tolist(), strict=True))
     pairs = {
@@ -134,6 +126,26 @@ def resolve_emotion_tokens(lm: LM, emotions: Sequence[str], prefixes: Sequence[P
         for emotion, tokens in own.items()
     }
     return TokenSets(lm.name, lm.tokenizer_fingerprint, pairs)
+
+
+def check_emotion_tokens(lm: LM, emotions: Sequence[str]) -> tuple[dict[str, dict[int, tuple[str, ...]]], list[int]]:
+    """Each emotion's own first tokens with the words that start with them, and the neutral candidates; runs no model.
+
+    Raises:
+        UsageError: as :func:`resolve_emotion_tokens`.
+    """
+    starts = {emotion: _first_tokens(lm, _single_words(emotion)) for emotion in emotions}
+    owners = Counter(t for e in list_lexicons() for t in _first_tokens(lm, _single_words(e), whole=False))
+    function = set(_first_tokens(lm, read_words("function_words_english"), whole=False))
+    everyday = _first_tokens(lm, read_words("everyday"))
+    candidates = [t for t in everyday if t not in owners and t not in function]
+    own = {
+        e: {t: words for t, words in found.items() if owners[t] <= 1 and t not in function}
+        for e, found in starts.items()
+    }
+    for emotion, tokens in own.items():
+        _check_counts(lm, emotion, list(tokens), candidates)
+    return own, candidates
 
 
 def _single_words(emotion: str) -> list[str]:

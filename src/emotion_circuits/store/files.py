@@ -106,6 +106,42 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+def write_once(path: Path, text: str) -> bool:
+    """Write ``text`` unless the file exists; True when this call wrote it. Of several writers exactly one does.
+
+    A hard link is exclusive and shows the whole content at once, on network file systems too.
+    """
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
+    with translating(path, "write"):
+        try:
+            with temporary.open("wb") as file:
+                file.write(text.encode("utf-8"))
+                file.flush()
+                os.fsync(file.fileno())
+            return _link(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        # No hard links here (FAT, some FUSE mounts): exclusive creation is the next best.
+        try:
+            with path.open("xb") as file:
+                file.write(temporary.read_bytes())
+        except FileExistsError:
+            return False
+    return True
+
+
 def write_json(path: Path, value: object) -> Path:
     """Write ``value`` as indented strict JSON, atomically: dataclasses, models, paths and arrays become plain values,
     a number that is not finite becomes ``null``."""

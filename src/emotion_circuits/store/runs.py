@@ -152,6 +152,19 @@ class Run:
                 stack.push(self._record_failure)
                 yield self
 
+    @contextmanager
+    def open_together(self) -> Iterator[Run]:
+        """Begin the run unless another process did, and log to its folder, without keeping others out.
+
+        For processes that share the work of one run; each holds :meth:`lock` while it writes into the folder.
+        """
+        with self.lock():
+            if not self.done and not (self.folder / SPEC).exists():
+                self.begin()
+        with self.log(), ExitStack() as stack:
+            stack.push(self._record_failure)
+            yield self
+
     def begin(self) -> None:
         """Write ``spec.json`` (parameters, versions, revision, machine); on a later start only add to ``resumed``."""
         files.make_folder(self.folder)

@@ -1,0 +1,160 @@
+"""Several processes that compute one run together, block by block, through files only.
+
+Every member executes the same experiment. Where it asks for many rows of the model, the rows are planned into blocks;
+each member claims blocks that nobody has, writes each as one part, and goes on once all parts are there. What the
+experiment then reads is the same for all of them, so that a step that depends on an earlier one needs no messages. A
+member that dies loses the block it was working on, which another one claims; the last one alive finishes.
+
+The parts of a run lie beside its folder in ``.{key}.crew/{step}/``. Blocks and their names depend on the rows alone:
+not on the machine, and not on how many members there are.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.errors import StoreError
+from emotion_circuits.store import Claims, content_key, read_json, write_once
+from emotion_circuits.store.claims import HEARTBEAT_SECONDS, STALE_SECONDS
+
+if TYPE_CHECKING:
+    from emotion_circuits.store import Run
+
+log = logging.getLogger(__name__)
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Crew:
+    """How the members of a crew watch each other; seconds. ``pause`` waits between two looks at what is missing."""
+
+    heartbeat: float = HEARTBEAT_SECONDS
+    stale: float = STALE_SECONDS
+    look_again: float = 1.0
+    pause: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Block:
+    """Batches that one member computes in one go; ``name`` depends on what is in them."""
+
+    name: str
+    batches: tuple[tuple[int, ...], ...]
+
+
+def plan_blocks(names: Sequence[str], batches: Sequence[Sequence[int]], least_rows: int) -> list[Block]:
+    """Consecutive batches as blocks of at least ``least_rows`` rows (the last one may be smaller).
+
+    Args:
+        names: what each row is. batches: row numbers, as an uninterrupted run has them.
+    """
+    blocks: list[Block] = []
+    waiting: list[tuple[int, ...]] = []
+    rows = 0
+    for number, batch in enumerate(batches):
+        waiting.append(tuple(batch))
+        rows += len(batch)
+        if rows >= least_rows or number == len(batches) - 1:
+            content = [[names[row] for row in one] for one in waiting]
+            blocks.append(Block(f"{len(blocks):06d}-{content_key({'rows': content})}", tuple(waiting)))
+            waiting, rows = [], 0
+    return blocks
+
+
+def crew_folder(run: Run) -> Path:
+    """Where a run's parts are, beside its folder."""
+    return run.folder.with_name(f".{run.key}.crew")
+
+
+def begun_by_crew(run: Run, step: str) -> bool:
+    """Whether an earlier attempt computed ``step`` in parts."""
+    return (crew_folder(run) / step / PLAN).exists()
+
+
+def remove_parts(run: Run) -> None:
+    """Remove the parts of a finished run; what was merged from them stays."""
+    shutil.rmtree(crew_folder(run), ignore_errors=True)
+
+
+def share(
+    crew: Crew,
+    folder: Path,
+    blocks: Sequence[Block],
+    finished: Callable[[Block], bool],
+    compute: Callable[[Block], None],
+    advance: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """Return once every block is finished, computing those that nobody else does.
+
+    Args:
+        folder: the step's. finished: whether a block's part is on disk. compute: writes it. advance: gets the number of
+            rows of every block that is done, whoever did it.
+
+    Raises:
+        StoreError: the members do not compute the same blocks; whatever ``compute`` raises.
+    """
+    _agree(folder, blocks)
+    claims = Claims(folder / "claims", crew.heartbeat, crew.stale)
+    waiting = list(blocks)
+    told = time.monotonic()
+    while waiting:
+        left = [block for block in waiting if not _settle(claims, block, finished, compute, advance)]
+        if len(left) == len(waiting):
+            if time.monotonic() - told > 60:
+                told = time.monotonic()
+                log.info("%d blocks of %s are with other workers: %s", len(left), folder.name, claims.held())
+            crew.pause(crew.look_again)
+        waiting = left
+
+
+def _settle(
+    claims: Claims,
+    block: Block,
+    finished: Callable[[Block], bool],
+    compute: Callable[[Block], None],
+    advance: Callable[[int], None],
+) -> bool:
+    """True when the block is finished, by whomever; False while somebody else works on it."""
+    if not finished(block):
+        claim = claims.take(block.name)
+        if claim is None:
+            return False
+        with claim:
+            if not finished(block):  # its holder may have written it before it released the claim
+                compute(block)
+    advance(sum(map(len, block.batches)))
+    return True
+
+
+def _agree(folder: Path, blocks: Sequence[Block]) -> None:
+    """Write down the blocks of a step, or find the same ones there."""
+    import json
+
+    digest = content_key({"blocks": [block.name for block in blocks]})
+    plan = {"blocks": len(blocks), "rows": sum(len(b) for block in blocks for b in block.batches), "digest": digest}
+    path = folder / PLAN
+    if write_once(path, json.dumps(plan) + "\n"):
+        return
+    found = read_json(path)
+    if found.get("digest") != digest:
+        raise StoreError(
+            f"{folder} was begun with other rows ({found.get('rows')}, here {plan['rows']}): the workers of one run do "
+            "not see the same prompts, vectors or package",
+            f"use one version of the package on all machines; remove {folder.parent} to begin anew",
+        )
+
+
+def progress_of(run_folder: Path) -> Iterator[tuple[str, int, int]]:
+    """``(step, finished blocks, blocks)`` of what a crew computes now, from the files alone."""
+    folder = run_folder.with_name(f".{run_folder.name}.crew")
+    for plan in sorted(folder.glob(f"*/{PLAN}")):
+        content: dict[str, Any] = read_json(plan)
+        parts = sum(1 for p in (plan.parent / "parts").glob("[!.]*") if p.suffix in (".parquet", ".safetensors"))
+        yield plan.parent.name, min(parts, content["blocks"]), content["blocks"]

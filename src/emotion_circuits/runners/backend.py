@@ -1,0 +1,102 @@
+"""What a backend is, and what the three of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
+from emotion_circuits.runners.manifest import Manifest
+from emotion_circuits.runners.state import is_done, write_failed
+
+Name = Literal["local", "slurm", "ray"]
+NAMES: tuple[Name, ...] = get_args(Name)
+Tell = Callable[[str], None]
+"""Gets one line whenever something happens that a user wants to know."""
+
+ATTEMPTS = 3
+"""How often a shard whose process was ended from outside is begun again."""
+
+_INTEGERS = {"workers", "threads", "timeout_min", "cpus_per_task", "gpus_per_node", "array_parallelism"}
+_NUMBERS = {"mem_gb", "cpus", "gpus"}
+KNOWN: Mapping[Name, tuple[str, ...]] = {
+    "local": ("workers", "threads"),
+    "slurm": ("partition", "account", "qos", "constraint", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node",
+              "array_parallelism", "setup", "cluster"),
+    "ray": ("address", "cpus", "gpus"),
+}  # fmt: skip
+"""Options of each backend, as ``--runner-options name=value``."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run shards, with its own options."""
+
+    name: Name
+    options: Mapping[str, Any]
+
+
+def backend(name: str, words: tuple[str, ...] = ()) -> Backend:
+    """The backend ``name`` with options written as ``name=value``; raises :class:`UsageError` for unknown ones."""
+    if name not in NAMES:
+        raise unknown_name("runner", name, list(NAMES))
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in KNOWN[name]:
+            raise unknown_name(f"option of the runner {name}", key, list(KNOWN[name]))
+        if not equals or not value:
+            raise UsageError(f"the runner option {word!r} has no value", f"write {key}=VALUE")
+        options[key] = _value(key, value)
+    return Backend(name, options)
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        value: Any = int(text) if key in _INTEGERS else float(text) if key in _NUMBERS else text
+    except ValueError:
+        raise UsageError(f"the runner option {key} is a number, not {text!r}", f"write {key}=4") from None
+    if key in _INTEGERS | _NUMBERS and value < (0 if key in ("gpus", "gpus_per_node") else 1e-9):
+        raise UsageError(f"the runner option {key} is {text}, which is no amount", f"write {key}=1 or more")
+    return value
+
+
+def run_shards(manifest: Manifest, chosen: Backend, tell: Tell) -> None:
+    """Run every shard of a manifest that is written; returns when all have ended, however they ended.
+
+    Raises:
+        UsageError: the backend's package is not installed. EmotionCircuitsError: the cluster refuses or is not there.
+    """
+    if chosen.name == "local":
+        from emotion_circuits.runners.local import run_local
+
+        run_local(manifest, tell, **chosen.options)
+    elif chosen.name == "slurm":
+        from emotion_circuits.runners.slurm import run_slurm
+
+        run_slurm(manifest, tell, **chosen.options)
+    else:
+        from emotion_circuits.runners.ray import run_ray
+
+        run_ray(manifest, tell, **chosen.options)
+
+
+def unfinished(manifest: Manifest) -> list[int]:
+    """Shards that still have something to do."""
+    return [n for n in range(len(manifest.shards)) if not all(is_done(manifest, c) for c in manifest.cells_of(n))]
+
+
+def give_up(manifest: Manifest, number: int, reason: str, fix: str) -> None:
+    """Note that a shard's first unfinished cell failed, where its process could not do so itself."""
+    for cell in manifest.cells_of(number):
+        if not is_done(manifest, cell):
+            write_failed(manifest, cell, EmotionCircuitsError(f"{cell.shown}: {reason}", fix))
+            return
+
+
+def not_installed(package: str, extra: str) -> UsageError:
+    """The error of a backend whose package is missing."""
+    return UsageError(
+        f"the runner needs the package {package}, which is not installed", f"pip install 'emotion-circuits[{extra}]'"
+    )

@@ -1,0 +1,72 @@
+"""What a shard works with: its models, loaded once, and the profile's parameters."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.experiments._crew import Crew
+from emotion_circuits.experiments._pair_runner import ModelSlot, PairBench, run_pair_experiment
+from emotion_circuits.experiments._profiles import Profile
+from emotion_circuits.experiments._runner import Progress, Workbench, no_progress, run_experiment
+from emotion_circuits.runners.manifest import Cell, Manifest, Work
+from emotion_circuits.store import Store
+
+if TYPE_CHECKING:
+    from emotion_circuits.models.lm import LM
+    from emotion_circuits.scorers import Scorer
+    from emotion_circuits.store import Run
+
+
+def profile_of(work: Work) -> Profile:
+    """The study's profile, from the manifest instead of its file."""
+    return Profile(work.profile, work.title, work.description, tuple(work.sources), work.experiments)
+
+
+class Desk:
+    """Runs the cells of one shard; models stay loaded between them."""
+
+    def __init__(self, manifest: Manifest, crew: Crew, progress: Progress = no_progress) -> None:
+        self._work, self._crew, self._progress = manifest.work, crew, progress
+        self._profile = profile_of(manifest.work)
+        self._store = Store(manifest.results)
+        self._slots: dict[str, ModelSlot] = {}
+        self._scorer = functools.cache(self._find_scorer)
+
+    def run(self, cell: Cell) -> tuple[Run, str]:
+        """The finished run of a cell, and where its models came from."""
+        params = self._profile.params(cell.experiment)
+        slots = [self._slot(model) for model in cell.models]
+        bench = Workbench(
+            self._store, self._profile.name, slots[0], self._work.seed, self._work.rows, False, self._progress,
+            self._scorer, self._crew,
+        )  # fmt: skip
+        if len(slots) == 1:
+            run = run_experiment(cell.experiment, params, bench)
+            return run, bench.lm.source
+        run = run_pair_experiment(cell.experiment, params, PairBench(bench, slots[0], slots[1]))
+        return run, " → ".join(slot.identity.source for slot in slots)
+
+    def _slot(self, model: str) -> ModelSlot:
+        if model not in self._slots:
+            self._slots[model] = ModelSlot(functools.partial(self._load, self._work.sources[model]))
+        return self._slots[model]
+
+    def _load(self, source: str) -> LM:
+        from emotion_circuits.models import load_lm
+
+        return load_lm(source, **_paths(self._work.loading))
+
+    def _find_scorer(self, name: str) -> Scorer:
+        from emotion_circuits.scorers import LoadOptions, find_scorer
+
+        loading = _paths(self._work.loading)
+        return find_scorer(
+            name, LoadOptions(device=loading["device"], cache=loading["cache"], offline=loading["offline"])
+        )
+
+
+def _paths(loading: Any) -> dict[str, Any]:
+    cache = loading.get("cache")
+    return {**loading, "cache": None if cache is None else Path(cache)}

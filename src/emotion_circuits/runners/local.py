@@ -1,0 +1,182 @@
+"""Shards as processes on this machine: as many at a time as processors, GPUs and memory allow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO
+
+from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, unfinished
+from emotion_circuits.runners.manifest import Manifest
+
+LOOK_SECONDS = 0.2
+STOP_SECONDS = 20.0
+
+Command = Callable[[Manifest, int], Sequence[str]]
+
+
+def worker_command(manifest: Manifest, number: int) -> Sequence[str]:
+    """What starts the process of one shard."""
+    return [sys.executable, "-m", "emotion_circuits.runners.worker", str(manifest.path), str(number)]
+
+
+@dataclass
+class _Pool:
+    """Processes that run now, by shard. ``limit`` falls when the system ends one of them for want of memory."""
+
+    limit: int
+    threads: int
+    gpus: int
+    running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    on_gpu: dict[int, int] = field(default_factory=dict)
+    attempts: dict[int, int] = field(default_factory=dict)
+
+
+def run_local(
+    manifest: Manifest,
+    tell: Tell,
+    *,
+    workers: int | None = None,
+    threads: int | None = None,
+    command: Command = worker_command,
+) -> None:
+    """Run all shards in processes of their own; returns when every one has ended.
+
+    Args:
+        workers: processes at a time (default: as many as processors, or GPUs, and free memory for their models allow).
+        threads: of each process (default: the processors shared out). command: starts a shard (for tests).
+    """
+    waiting = unfinished(manifest)
+    if not waiting:
+        return
+    pool = _pool(manifest, waiting, workers, threads)
+    tell(f"{len(waiting)} shards, {pool.limit} at a time; logs in {manifest.folder / 'logs'}")
+    ended: set[int] = set(range(len(manifest.shards))) - set(waiting)
+    with _stopping(pool):
+        while waiting or pool.running:
+            for number in list(waiting):
+                ready = set(manifest.shards[number].after) <= ended
+                if ready and len(pool.running) < pool.limit and _fits(manifest, number, pool):
+                    waiting.remove(number)
+                    pool.running[number] = _start(manifest, number, pool, command)
+            time.sleep(LOOK_SECONDS)
+            for number, code in _ended(pool):
+                if _again(manifest, number, code, pool, tell):
+                    waiting.insert(0, number)
+                else:
+                    ended.add(number)
+
+
+def _pool(manifest: Manifest, waiting: Sequence[int], workers: int | None, threads: int | None) -> _Pool:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = _gpus(manifest)
+    limit = workers or min(len(waiting), gpus or cores)
+    if workers is None:
+        need = max(memory_of(manifest, n) for n in waiting)
+        limit = max(1, min(limit, free_memory() // need if need and not gpus else limit))
+    return _Pool(limit, threads or max(1, cores // limit), gpus)
+
+
+def _gpus(manifest: Manifest) -> int:
+    """GPUs to hand out, one a process; 0 where the device is another, or one model is spread over several."""
+    if manifest.work.loading.get("device") not in ("auto", "cuda") or manifest.work.loading.get("device_map"):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def memory_of(manifest: Manifest, number: int) -> int:
+    """Bytes that the larger of a shard's models needs, as far as that can be told before it is loaded; 0 if not."""
+    from emotion_circuits.models.preflight import weight_bytes_of_source
+
+    work = manifest.work
+    sizes = (weight_bytes_of_source(work.sources[m], work.loading) for m in manifest.shards[number].models)
+    return max((size or 0) for size in sizes)
+
+
+def free_memory() -> int:
+    """Free memory of this machine, in bytes, within the limit of its container."""
+    import torch
+
+    from emotion_circuits.models.memory import free_bytes
+
+    return free_bytes(torch.device("cpu"))
+
+
+def _fits(manifest: Manifest, number: int, pool: _Pool) -> bool:
+    """Whether there is memory for one more process now; the first one is always tried."""
+    return not pool.running or pool.gpus > 0 or free_memory() > memory_of(manifest, number)
+
+
+def _start(manifest: Manifest, number: int, pool: _Pool, command: Command) -> subprocess.Popen[bytes]:
+    environment = {**os.environ}
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        environment.setdefault(name, str(pool.threads))
+    if pool.gpus > 1:
+        gpu = min(range(pool.gpus), key=lambda g: list(pool.on_gpu.values()).count(g))
+        pool.on_gpu[number] = gpu
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        environment["CUDA_VISIBLE_DEVICES"] = visible[gpu] if len(visible) > gpu and visible[gpu] else str(gpu)
+    with _log(manifest, number) as log:
+        return subprocess.Popen(command(manifest, number), stdout=log, stderr=log, env=environment)
+
+
+def _log(manifest: Manifest, number: int) -> IO[bytes]:
+    from emotion_circuits.store.files import make_folder
+
+    return (make_folder(manifest.folder / "logs") / f"shard-{number:04d}.log").open("ab")
+
+
+def _ended(pool: _Pool) -> Iterator[tuple[int, int]]:
+    for number, process in list(pool.running.items()):
+        code = process.poll()
+        if code is not None:
+            del pool.running[number]
+            pool.on_gpu.pop(number, None)
+            yield number, code
+
+
+def _again(manifest: Manifest, number: int, code: int, pool: _Pool, tell: Tell) -> bool:
+    """Whether a shard is to be begun again: its process was ended from outside, and not too often."""
+    names = " → ".join(manifest.shards[number].models)
+    if code in (0, 1, 2, 3):
+        tell(f"shard {number} ({names}): {'done' if code == 0 else f'ended with code {code}'}")
+        return False
+    pool.attempts[number] = pool.attempts.get(number, 0) + 1
+    how = f"signal {-code}" if code < 0 else f"code {code}"
+    if code == -signal.SIGKILL:  # what the system sends when memory runs out
+        pool.limit = max(1, pool.limit - 1)
+    if pool.attempts[number] < ATTEMPTS:
+        tell(f"shard {number} ({names}) was ended by {how}: beginning it again, {pool.limit} at a time")
+        return True
+    log = manifest.folder / "logs" / f"shard-{number:04d}.log"
+    tell(f"shard {number} ({names}) was ended by {how} {ATTEMPTS} times")
+    give_up(
+        manifest, number, f"its process was ended by {how} {ATTEMPTS} times; its log is {log}",
+        "if memory ran out: --rows, --dtype bfloat16, --device-map auto, or --runner-options workers=1",
+    )  # fmt: skip
+    return False
+
+
+@contextmanager
+def _stopping(pool: _Pool) -> Iterator[None]:
+    """Take the processes along when this one is stopped; what they finished stays."""
+    try:
+        yield
+    finally:
+        for process in pool.running.values():
+            process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in pool.running.values():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,85 @@
+"""Shards as tasks of a Ray cluster: one that exists, by address, or one on this machine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, not_installed, unfinished
+from emotion_circuits.runners.manifest import Manifest
+
+
+def run_ray(
+    manifest: Manifest, tell: Tell, *, address: str | None = None, cpus: float = 1.0, gpus: float = 0.0
+) -> None:
+    """Run all shards as Ray tasks; a task whose node died is begun again elsewhere. Returns when all have ended.
+
+    Every node has to see the results folder under the same path, and the package in the same version.
+
+    Args:
+        address: of a cluster (``auto``: the one this machine belongs to; ``host:port``; ``ray://host:port``); without
+            one, a cluster is started here and stopped afterwards. cpus, gpus: that a shard takes.
+
+    Raises:
+        UsageError: Ray is not installed. EmotionCircuitsError: no cluster answers at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a research tool does not report its use
+    try:
+        import ray
+    except ImportError as error:
+        raise not_installed("ray", "ray") from error
+    waiting = unfinished(manifest)
+    if not waiting:
+        return
+    cluster: Any = ray
+    owned = not cluster.is_initialized()
+    if owned:
+        _connect(cluster, address)
+    try:
+        tell(f"{len(waiting)} shards on a Ray cluster of {cluster.cluster_resources().get('CPU', 0):g} processors")
+        _run(cluster, manifest, waiting, tell, cpus, gpus)
+    finally:
+        if owned:
+            cluster.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    try:
+        ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False,
+                 configure_logging=False)  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EmotionCircuitsError(
+            f"no Ray cluster answers at {address or 'this machine'}: {str(error).splitlines()[0]}",
+            "start one (`ray start --head`), or leave out address= to start one here",
+        ) from error
+
+
+def _run(ray: Any, manifest: Manifest, waiting: list[int], tell: Tell, cpus: float, gpus: float) -> None:
+    environment = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cpus)))}}
+    task = ray.remote(_shard).options(num_cpus=cpus, num_gpus=gpus, max_retries=ATTEMPTS, runtime_env=environment)
+    handles: dict[int, Any] = {}
+    for number in waiting:  # shards stand behind those that they come after
+        after = [handles[n] for n in manifest.shards[number].after if n in handles]
+        handles[number] = task.remote(str(manifest.path), number, *after)
+    numbers = {handle: number for number, handle in handles.items()}
+    left = list(numbers)
+    while left:
+        ended, left = ray.wait(left, num_returns=1)
+        number = numbers[ended[0]]
+        names = " → ".join(manifest.shards[number].models)
+        try:
+            code = ray.get(ended[0])
+            tell(f"shard {number} ({names}): {'done' if code == 0 else f'ended with code {code}'}")
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[0]
+            tell(f"shard {number} ({names}) was lost: {reason}")
+            give_up(manifest, number, f"Ray lost its task {ATTEMPTS + 1} times ({reason})",
+                    "look at `ray status`, then run the same command again: it resumes")  # fmt: skip
+
+
+def _shard(path: str, number: int, *after: int) -> int:
+    """One shard in a worker of the cluster; ``after`` only makes Ray wait for these."""
+    from emotion_circuits.runners.worker import work
+
+    return work(path, number)

@@ -1,0 +1,139 @@
+"""Shards as a Slurm job array, through submitit: requeued when they are pre-empted or run out of time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.runners.backend import Tell, give_up, not_installed, unfinished
+from emotion_circuits.runners.manifest import Manifest
+from emotion_circuits.store import read_json, write_json
+
+log = logging.getLogger(__name__)
+
+JOBS = "slurm-jobs.json"
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """What a job calls. Everything that is finished is on disk at any time, so that a checkpoint is the job itself."""
+
+    path: str
+    number: int
+
+    def __call__(self) -> int:
+        from emotion_circuits.runners.worker import work
+
+        return work(self.path, self.number)
+
+    def checkpoint(self) -> Any:
+        """What submitit submits again after a pre-emption or a time limit: the same shard, which resumes."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def run_slurm(
+    manifest: Manifest,
+    tell: Tell,
+    *,
+    cluster: str = "slurm",
+    partition: str | None = None,
+    account: str | None = None,
+    qos: str | None = None,
+    constraint: str | None = None,
+    timeout_min: int = 240,
+    mem_gb: float | None = None,
+    cpus_per_task: int = 4,
+    gpus_per_node: int = 0,
+    array_parallelism: int = 64,
+    setup: str | None = None,
+) -> None:
+    """Submit all shards as job arrays and wait for them; jobs that an earlier call submitted are waited for instead.
+
+    Pairs of models are a second array behind the first. Stopping this call leaves the jobs running: the same command
+    takes them up again. ``setup`` is a shell line run before each job (``module load …``).
+
+    Args:
+        cluster: ``slurm``; ``local`` and ``debug`` are submitit's own stand-ins, for trying it without Slurm.
+
+    Raises:
+        UsageError: submitit is not installed. EmotionCircuitsError: there is no Slurm here, or it refuses.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise not_installed("submitit", "slurm") from error
+    folder = manifest.folder / "slurm"
+    slurm = {
+        "slurm_partition": partition, "slurm_account": account, "slurm_qos": qos, "slurm_constraint": constraint,
+        "slurm_array_parallelism": array_parallelism, "slurm_setup": None if setup is None else [setup],
+    }  # fmt: skip
+    general = {"timeout_min": timeout_min, "mem_gb": mem_gb, "cpus_per_task": cpus_per_task,
+               "gpus_per_node": gpus_per_node or None, "name": f"emotion-circuits-{manifest.key}"}  # fmt: skip
+    known = _running(submitit, manifest) if cluster == "slurm" else {}
+    for stage in _stages(manifest):
+        numbers = [n for n in stage if n in unfinished(manifest) and n not in known]
+        try:
+            executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+            settings = {**general, **slurm} if cluster == "slurm" else general
+            executor.update_parameters(**{k: v for k, v in settings.items() if v is not None})
+            jobs = _submit(executor, manifest, numbers)
+        except (RuntimeError, OSError, submitit.core.utils.FailedJobError) as error:
+            raise EmotionCircuitsError(
+                f"Slurm did not take the jobs: {' '.join(str(error).split())[:300]}",
+                "check --runner-options (partition, account, timeout_min …) with `sinfo` and `sacctmgr`",
+            ) from error
+        submitted = dict(zip(numbers, jobs, strict=True))
+        if cluster == "slurm" and submitted:
+            noted = read_json(manifest.folder / JOBS) if (manifest.folder / JOBS).exists() else {}
+            write_json(manifest.folder / JOBS, {**noted, **{str(n): j.job_id for n, j in submitted.items()}})
+        if submitted:
+            tell(f"{len(submitted)} jobs submitted to {cluster}; logs in {folder}")
+        _wait(manifest, {**submitted, **{n: known[n] for n in stage if n in known}}, tell)
+
+
+def _submit(executor: Any, manifest: Manifest, numbers: Sequence[int]) -> list[Any]:
+    """One array for all shards."""
+    jobs: list[Any] = []
+    with executor.batch(allow_implicit_submissions=True):
+        jobs.extend(executor.submit(ShardJob(str(manifest.path), number)) for number in numbers)
+    return jobs
+
+
+def _stages(manifest: Manifest) -> list[list[int]]:
+    """Shards that wait for nothing, then those that wait for them."""
+    numbers = range(len(manifest.shards))
+    return [stage for stage in ([n for n in numbers if not manifest.shards[n].after],
+                                [n for n in numbers if manifest.shards[n].after]) if stage]  # fmt: skip
+
+
+def _running(submitit: Any, manifest: Manifest) -> dict[int, Any]:
+    """Jobs of an earlier call that have not ended."""
+    path = manifest.folder / JOBS
+    if not path.exists():
+        return {}
+    try:
+        noted = read_json(path).items()
+        jobs = {int(n): submitit.SlurmJob(folder=manifest.folder / "slurm", job_id=i) for n, i in noted}
+        return {n: job for n, job in jobs.items() if not job.done(force_check=True)}
+    except (OSError, RuntimeError):
+        return {}
+
+
+def _wait(manifest: Manifest, jobs: dict[int, Any], tell: Tell) -> None:
+    for number, job in jobs.items():
+        names = " → ".join(manifest.shards[number].models)
+        job.wait()
+        failure = job.exception()
+        if failure is None:
+            code = job.result()
+            tell(f"shard {number} ({names}): {'done' if code == 0 else f'ended with code {code}'}")
+        else:
+            reason = " ".join(str(failure).split())[:300]
+            tell(f"shard {number} ({names}) was lost: {reason}")
+            give_up(manifest, number, f"its job {job.job_id} ended without a result; its log is {job.paths.stderr}",
+                    "look at the log and `sacct`, then run the same command again: it resumes")  # fmt: skip

@@ -1,0 +1,127 @@
+"""What became of the cells of a manifest, read from the files that workers leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.runners.manifest import FILE, FOLDER, Cell, Manifest, read_manifest
+from emotion_circuits.store import Claims, read_json, write_json
+from emotion_circuits.store.provenance import now
+
+if TYPE_CHECKING:
+    from emotion_circuits.experiments import Study
+
+Status = Literal["done", "failed", "running", "waiting"]
+
+
+@dataclass(frozen=True)
+class CellState:
+    """One cell: what became of it, who works on it, where its run is (relative to the results), and why it failed."""
+
+    cell: Cell
+    status: Status
+    workers: tuple[str, ...] = ()
+    run: str = ""
+    source: str = ""
+    message: str = ""
+    fix: str = ""
+    exit_code: int = 0
+    seconds: float = 0.0
+
+
+def claims_of(manifest: Manifest, heartbeat: float, stale: float) -> Claims:
+    """Claims on the manifest's cells."""
+    return Claims(manifest.folder / "claims", heartbeat, stale)
+
+
+def write_done(manifest: Manifest, cell: Cell, run: Path, source: str, seconds: float) -> None:
+    """Note that a cell is finished."""
+    content = {"state": "done", "run": run.relative_to(manifest.results).as_posix(), "source": source}
+    write_json(_file(manifest, cell), {**content, "seconds": seconds, "time": now()})
+
+
+def write_failed(manifest: Manifest, cell: Cell, error: EmotionCircuitsError, seconds: float = 0.0) -> None:
+    """Note why a cell failed, unless another worker has finished it."""
+    if read_state(manifest, cell).get("state") == "done":
+        return
+    content = {"state": "failed", "message": error.what, "fix": error.fix, "exit_code": error.exit_code}
+    write_json(_file(manifest, cell), {**content, "seconds": seconds, "time": now()})
+
+
+def read_state(manifest: Manifest, cell: Cell) -> dict[str, Any]:
+    """What was noted about a cell last; empty when nothing was."""
+    path = _file(manifest, cell)
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def is_done(manifest: Manifest, cell: Cell) -> bool:
+    """Whether a cell is noted as finished and its run still is (somebody may have removed it)."""
+    state = read_state(manifest, cell)
+    return state.get("state") == "done" and (manifest.results / state["run"] / "done.json").exists()
+
+
+def states(manifest: Manifest) -> list[CellState]:
+    """Every cell of the manifest, in order."""
+    held: dict[str, list[str]] = {}
+    for name, who in Claims(manifest.folder / "claims").held().items():
+        held.setdefault(name.partition("-")[0], []).append(who)
+    found = []
+    for cell in manifest.cells:
+        noted, workers = read_state(manifest, cell), tuple(sorted(held.get(cell.id, ())))
+        status: Status = "running" if workers else "waiting"
+        if noted.get("state") == "done":
+            status = "done" if is_done(manifest, cell) else status
+        elif noted.get("state") == "failed" and not workers:
+            status = "failed"
+        found.append(CellState(
+            cell, status, workers, noted.get("run", ""), noted.get("source", ""), noted.get("message", ""),
+            noted.get("fix", ""), noted.get("exit_code", 0), noted.get("seconds", 0.0),
+        ))  # fmt: skip
+    return found
+
+
+def collect(manifest: Manifest) -> Study:
+    """The study as it stands: finished runs in the manifest's order, and what failed or was never begun."""
+    from emotion_circuits.experiments import Failure, Study
+    from emotion_circuits.runners.desk import profile_of
+    from emotion_circuits.store import Run
+
+    study = Study(profile_of(manifest.work))
+    failed: set[tuple[str, ...]] = set()
+    for state in states(manifest):
+        cell = state.cell
+        if state.status == "done":
+            folder = manifest.results / state.run
+            spec = read_json(folder / "spec.json")
+            run = Run(folder, spec["inputs"], spec.get("recorded", {}))
+            study.runs.append(run)
+            study.sources.update(dict(zip(_model_names(run), state.source.split(" → "), strict=False)))
+        elif not any(set(other) <= set(cell.models) for other in failed):  # one line a model, as in a study
+            failed.add(cell.models)
+            error = EmotionCircuitsError(
+                state.message or f"{cell.shown} was not finished",
+                state.fix or "run the same command again: it resumes; `emotion-circuits ls --watch` shows its workers",
+            )
+            error.exit_code = state.exit_code or 1
+            study.failures.append(Failure(" → ".join(cell.models), cell.experiment, error))
+    return study
+
+
+def manifests(results: Path, profile: str | None = None) -> Iterator[Manifest]:
+    """The manifests below a results folder, oldest first."""
+    found = Path(results).glob(f"{profile or '*'}/{FOLDER}/*/{FILE}")
+    for path in sorted(found, key=lambda p: (p.stat().st_mtime, p.parent.name)):
+        yield read_manifest(path)
+
+
+def _model_names(run: Any) -> list[str]:
+    names: list[str] = run.model.split("--")
+    return names
+
+
+def _file(manifest: Manifest, cell: Cell) -> Path:
+    return manifest.folder / "cells" / f"{cell.id}.json"

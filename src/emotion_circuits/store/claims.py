@@ -1,0 +1,184 @@
+"""Claims on pieces of work in a shared folder: one process each, taken over when its holder has died.
+
+A claim is a file ``{name}.{generation}``, created exclusively, whose time of change its holder renews (the heartbeat).
+It is stale when its holder is known to be gone, or when its time did not change for :attr:`Claims.stale` seconds on the
+*watcher's* clock, so that the clocks of two machines are never compared. Whoever creates the next generation has taken
+it over: nothing is renamed or removed that somebody else may have renewed in between.
+
+A claim only keeps work from being done twice. What was computed is written whole and renamed, and looked for again
+once the claim is held, so that a holder that was thought dead and wakes up does no harm.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from emotion_circuits.store.files import make_folder, translating, write_once
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 15.0
+STALE_SECONDS = 180.0
+"""Network file systems show another machine's change after up to a minute."""
+
+_GENERATION = re.compile(r"(.+)\.(\d+)")
+
+
+@dataclass
+class Claims:
+    """The claims in one folder, as one process sees them. ``clock`` gives seconds that never run backwards."""
+
+    folder: Path
+    heartbeat: float = HEARTBEAT_SECONDS
+    stale: float = STALE_SECONDS
+    clock: Callable[[], float] = time.monotonic
+    _seen: dict[str, tuple[tuple[int, int], float]] = field(default_factory=dict, init=False, repr=False)
+
+    def take(self, name: str) -> Claim | None:
+        """The claim ``name``, or None while somebody else holds it; raises :class:`StoreError` when the folder is gone.
+
+        ``name`` may hold letters, digits, ``-`` and ``_``.
+        """
+        make_folder(self.folder)
+        newest = self._newest(name)
+        if newest is not None and not self._is_stale(name, newest):
+            return None
+        generation = 0 if newest is None else newest + 1
+        path = self.folder / f"{name}.{generation}"
+        if not write_once(path, json.dumps(_myself()) + "\n"):
+            return None  # another process was quicker
+        if generation:
+            log.warning("taking over %s: its holder has gone", name)
+        return Claim(self, name, generation, path)
+
+    def held(self) -> dict[str, str]:
+        """Who holds what ("process 12 on host a"), claims of processes that are known to be gone left out."""
+        found = {}
+        for name in {name for name, _ in self._all()}:
+            newest = self._newest(name)
+            if newest is not None and not self._is_stale(name, newest):
+                owner = _read(self.folder / f"{name}.{newest}")
+                found[name] = f"process {owner.get('pid')} on {owner.get('host')}"
+        return found
+
+    def _all(self) -> list[tuple[str, int]]:
+        if not self.folder.exists():
+            return []
+        with translating(self.folder, "read"):
+            names = [path.name for path in self.folder.iterdir()]
+        return [(m[1], int(m[2])) for m in map(_GENERATION.fullmatch, names) if m]
+
+    def _newest(self, name: str) -> int | None:
+        return max((g for n, g in self._all() if n == name), default=None)
+
+    def _is_stale(self, name: str, generation: int) -> bool:
+        path = self.folder / f"{name}.{generation}"
+        try:
+            beat = (generation, path.stat().st_mtime_ns)
+        except FileNotFoundError:  # released while we looked
+            return False
+        if _is_gone(_read(path)):
+            return True
+        seen = self._seen.get(name)
+        if seen is None or seen[0] != beat:
+            self._seen[name] = (beat, self.clock())
+            return False
+        return self.clock() - seen[1] >= self.stale
+
+
+@dataclass
+class Claim:
+    """A claim that is held. ``with claim:`` renews it in the background and releases it at the end, however it ends."""
+
+    claims: Claims = field(repr=False)
+    name: str
+    generation: int
+    path: Path
+    lost: bool = field(default=False, init=False)
+    _stop: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
+    _thread: threading.Thread | None = field(default=None, init=False, repr=False)
+
+    def beat(self) -> bool:
+        """Renew the claim; False (and :attr:`lost`) when it was taken over or its folder cannot be reached."""
+        try:
+            os.utime(self.path)
+            self.lost = self.claims._newest(self.name) != self.generation
+        except OSError:
+            self.lost = True
+        return not self.lost
+
+    def release(self) -> None:
+        """Give the claim back, with what earlier holders left; one that was taken over is left alone."""
+        if not self.beat():
+            return
+        for generation in range(self.generation, -1, -1):
+            with suppress(OSError):
+                (self.claims.folder / f"{self.name}.{generation}").unlink(missing_ok=True)
+
+    def __enter__(self) -> Claim:
+        self._thread = threading.Thread(target=self._renew, name=f"heartbeat {self.name}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.release()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self.claims.heartbeat):
+            if not self.beat():
+                log.warning("the claim on %s was lost (taken over, or its folder cannot be reached)", self.name)
+                return
+
+
+def _myself() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "place": _place(), "pid": os.getpid(), "born": _born(os.getpid())}
+
+
+def _place() -> str:
+    """Where process numbers mean the same: one boot of one machine, and one container on it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux: then only the heartbeat tells
+        return ""
+
+
+def _born(pid: int) -> str | None:
+    """When a process was started, in the kernel's ticks; None when it is gone (or a zombie)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def _is_gone(owner: dict[str, Any]) -> bool:
+    """True only when the holder is known to have ended: its process number lives here, and is nobody's or another's."""
+    place, pid = owner.get("place"), owner.get("pid")
+    if not place or place != _place() or not isinstance(pid, int):
+        return False
+    return _born(pid) != owner.get("born")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return owner if isinstance(owner, dict) else {}
+    return {}

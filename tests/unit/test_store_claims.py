@@ -1,0 +1,96 @@
+"""Claims in a shared folder: one holder, a heartbeat, and takeover of what died."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from emotion_circuits.errors import StoreError
+from emotion_circuits.store import Claims, write_once
+
+
+class Clock:
+    """Seconds that the test moves on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_one_holder_and_free_again_after_release(tmp_path: Path) -> None:
+    one, other = Claims(tmp_path), Claims(tmp_path)
+    claim = one.take("block-1")
+    assert claim is not None and other.take("block-1") is None
+    assert "process" in other.held()["block-1"]
+    with claim:
+        assert other.take("block-1") is None
+    assert other.take("block-1") is not None
+    assert list(other.held()) == ["block-1"]
+
+
+def test_a_claim_whose_heartbeat_stands_still_is_taken_over(tmp_path: Path) -> None:
+    clock = Clock()
+    first = Claims(tmp_path).take("a")
+    watcher = Claims(tmp_path, stale=100, clock=clock)
+    assert first is not None and watcher.take("a") is None
+    clock.now = 99
+    assert watcher.take("a") is None
+    assert first.beat()
+    clock.now = 150
+    assert watcher.take("a") is None, "it beat after it was seen first, so that its time begins anew"
+    clock.now = 251
+    second = watcher.take("a")
+    assert second is not None and second.generation == 1
+    assert not first.beat() and first.lost, "the first holder notices that it was taken over"
+    first.release()
+    assert Claims(tmp_path).take("a") is None, "releasing a lost claim frees nothing"
+    second.release()
+    assert not list(tmp_path.iterdir())
+
+
+def _hold(folder: Path, ready: Connection) -> None:
+    Claims(folder).take("a")
+    ready.send(os.getpid())
+    signal.pause()
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="only Linux tells at once that a process has gone")
+def test_a_holder_that_was_killed_on_this_machine_is_noticed_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_hold, args=(tmp_path, theirs))
+    process.start()
+    ours.recv()
+    watcher = Claims(tmp_path)
+    assert watcher.take("a") is None
+    process.kill()
+    process.join()
+    claim = watcher.take("a")
+    assert claim is not None and claim.generation == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permissions")
+def test_a_folder_that_is_gone_is_a_clear_error(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("x")
+    with pytest.raises(StoreError, match="a file stands where a folder is needed"):
+        Claims(blocked).take("a")
+    claim = Claims(tmp_path / "shared").take("a")
+    assert claim is not None
+    claim.path.unlink()
+    claim.path.parent.rmdir()
+    assert not claim.beat() and claim.lost
+
+
+def test_write_once_has_one_winner(tmp_path: Path) -> None:
+    path = tmp_path / "x" / "plan.json"
+    assert write_once(path, "first") and not write_once(path, "second")
+    assert path.read_text() == "first" and list(path.parent.iterdir()) == [path]
