@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FLUENCY = ("log_perplexity", "rep4", "distinct2", "words", "empty")
 EVALUATORS = ("embedded", "lexicon")
+SCORED_AT_ONCE = 512
+"""Texts between two reports of progress; enough that texts of like length find one another."""
 ADVERBS = {
     "gratitude": "gratefully", "anger": "angrily", "apology": "apologetically", "joy": "joyfully",
     "sadness": "sadly", "fear": "fearfully", "pride": "proudly",
@@ -62,7 +64,7 @@ def write_texts(
     shape = (len(prompts), len(conditions), sampling.samples)
     parts, name = measure.run.parts, f"{step}-scores"
     if not parts.has(name):
-        parts.write(name, _scored(measure, generations, plain or prompts, emotions, shape))
+        parts.write(name, _scored(measure, name, generations, plain or prompts, emotions, shape))
     import numpy as np
 
     values = {k: np.array(v, dtype=np.float64).reshape(shape) for k, v in parts.arrays(name).items()}
@@ -70,17 +72,32 @@ def write_texts(
 
 
 def _scored(
-    measure: Measure, generations: Sequence[Generation], prompts: Sequence[Prompt], emotions: Sequence[str],
-    shape: tuple[int, int, int],
+    measure: Measure, name: str, generations: Sequence[Generation], prompts: Sequence[Prompt],
+    emotions: Sequence[str], shape: tuple[int, int, int],
 ) -> dict[str, NDArray[np.float64]]:  # fmt: skip
     """Every evaluator's value of every text, ``[text]`` each; the evaluators see the continuation only."""
+    import numpy as np
+
+    per_prompt = shape[1] * shape[2]
+    owners = [prompts[i // per_prompt] for i in range(len(generations))]
+    blocks = []
+    with measure.progress(f"{measure.run.experiment} {measure.lm.name}: {name}", len(generations)) as advance:
+        for start in range(0, len(generations), SCORED_AT_ONCE):
+            some = slice(start, start + SCORED_AT_ONCE)
+            blocks.append(_values(measure, generations[some], owners[some], emotions))
+            advance(len(owners[some]), name)
+    return {column: np.concatenate([block[column] for block in blocks]) for column in blocks[0]}
+
+
+def _values(
+    measure: Measure, generations: Sequence[Generation], owners: Sequence[Prompt], emotions: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """:func:`_scored` of some texts, each with the prompt it continues."""
     import numpy as np
 
     from emotion_circuits.scorers import Continuation, language_flags
     from emotion_circuits.scorers.fluency import fluency
 
-    per_prompt = shape[1] * shape[2]
-    owners = [prompts[i // per_prompt] for i in range(len(generations))]
     texts = [Continuation(g.text, p.text, p.language) for g, p in zip(generations, owners, strict=True)]
     values: dict[str, Any] = {}
     for name in EVALUATORS:
@@ -90,16 +107,16 @@ def _scored(
         for emotion in emotions:
             column = evaluator.emotion_column(emotion)
             if column is not None:
-                values[f"{name}:{emotion}"] = np.asarray(found[column], dtype=np.float64)
+                values[f"{name}:{emotion}"] = found[column]
         if name == "lexicon":
-            values["vader"] = np.asarray(found["vader_compound"], dtype=np.float64)
+            values["vader"] = found["vader_compound"]
     # Another language is flagged, never taken for a text without emotion.
-    values["other_language"] = np.array([bool(flag) for flag in language_flags(texts)], dtype=np.float64)
+    values["other_language"] = [bool(flag) for flag in language_flags(texts)]
     quality = fluency(
         measure.lm, [(p, g.tokens) for p, g in zip(owners, generations, strict=True)], [g.text for g in generations]
     )
-    values |= {column: np.asarray(quality[column], dtype=np.float64) for column in FLUENCY}
-    return values
+    values |= {column: quality[column] for column in FLUENCY}
+    return {column: np.asarray(found, dtype=np.float64) for column, found in values.items()}
 
 
 def damage_of(texts: ScoredTexts, baseline: str, arm: str) -> Damage:
