@@ -8,16 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from emotion_circuits.errors import UsageError, unknown_name
-from emotion_circuits.experiments._contract import Outcome, PairContext, PairExperiment, PairNeeded
+from emotion_circuits.experiments._contract import (
+    Outcome,
+    PairContext,
+    PairExperiment,
+    PairNeeded,
+    ScoreStep,
+    TextStep,
+)
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import EditPosition, SteeringParams, Strengths, steered_prompts
 from emotion_circuits.experiments.extract import EmotionNames
-from emotion_circuits.experiments.shared_texts import emotional_texts, map_texts, own_inputs
-from emotion_circuits.experiments.transfer import PairParams, both_sides
-from emotion_circuits.types import Prompt
+from emotion_circuits.experiments.shared_texts import emotional_texts, layer_grid, map_texts, own_inputs
+from emotion_circuits.experiments.transfer import PairParams, both_sides, texts_of
+from emotion_circuits.types import Positions, Prompt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from emotion_circuits.engine import Sampling
+    from emotion_circuits.models.lm import LM
 
 STRENGTHS = (0.1, 0.2, 0.3, 0.45)
 FEWEST_CONTROLS = 19
@@ -67,13 +77,19 @@ class TransferSteer(PairExperiment):
     """Layer pair and strength are chosen on dev; a verdict per emotion on test prompts (``_pairs/steer_verdict``)."""
 
     distinct = True
+    version = 2
     Params = TransferSteerParams
 
     def check(self, params: TransferSteerParams) -> None:
         from emotion_circuits.prompts.lexicon import emotion_words
+        from emotion_circuits.representations.sharing import MINIMUM_PAIRS
 
         known = sorted({p.emotion for p in emotional_texts(params)})
-        map_texts(params)
+        if (neutral := len(map_texts(params))) < MINIMUM_PAIRS:
+            raise UsageError(
+                f"{neutral} neutral texts; at least {MINIMUM_PAIRS} are needed to fit a map",
+                "give more with --map-texts or --map-size",
+            )
         params.steered()
         for emotion in params.steer:
             if emotion not in known:
@@ -88,6 +104,34 @@ class TransferSteer(PairExperiment):
 
     def requires_of_pair(self, params: TransferSteerParams) -> Sequence[PairNeeded]:
         return both_sides(params, untrained=params.floors == "all")
+
+    def workload_of_pair(
+        self, target: Callable[[], LM], params: TransferSteerParams
+    ) -> Sequence[ScoreStep | TextStep] | None:
+        """At most: random vectors are scored once per strength that an emotion ends up with."""
+        lm = target()
+        grid = layer_grid(lm.n_layers, texts_of(params, "target"))
+        layer, at = grid[len(grid) // 2], Positions.parse(params.at)
+        emotions = params.steer or tuple(sorted({p.emotion for p in emotional_texts(params)}))
+        count, doses, twins = len(emotions), len(params.strengths), int(params.floors == "all")
+        at_doses = min(count, doses)
+        dev, test = (tuple(p for p in params.steered() if p.split == split) for split in ("dev", "test"))
+
+        def scored(name: str, prompts: tuple[Prompt, ...], conditions: int) -> ScoreStep:
+            return ScoreStep(name, prompts, conditions, layer, at)
+
+        def written(name: str, prompts: tuple[Prompt, ...], conditions: int, samples: int) -> TextStep:
+            return TextStep(name, prompts, conditions, params.max_new_tokens, samples, layer, at)
+
+        return [
+            scored("dev", dev, 2 * count * doses),
+            written("dev-texts", dev, 1 + 2 * count * doses, params.dev_samples),
+            scored("test-arms", test, 1 + 2 * count * (3 + twins)),
+            *[scored(f"test-shuffled-{e}", test, 2 * params.shuffles) for e in emotions],
+            *[scored(f"test-covariance-{n}", test, 2 * params.random) for n in range(at_doses)],
+            written("test-texts", test, 1 + count * (3 + twins) + at_doses, params.samples),
+            *[scored("untrained-twin", test, 2 * count)] * twins,
+        ]
 
     def summarise_pair(self, context: PairContext, params: TransferSteerParams) -> Outcome:
         from emotion_circuits.experiments._pairs.steer_report import steer_outcome

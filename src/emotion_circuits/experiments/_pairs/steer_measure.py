@@ -1,9 +1,11 @@
 """``transfer-steer`` on the target: a dose per emotion on dev prompts, then every arm on test prompts.
 
 1. Dev prompts: the native vector at every strength (teacher-forced), and sampled texts of the native and the mapped
-   vector. 2. Per emotion, the dose at which the *native* vector works best among those that leave both texts sound: the
-   mapped vector has no say in how strongly it is tested. 3. Test prompts at that dose: every arm both ways, two control
-   families, sampled texts of four arms. 4. The same in the untrained twin.
+   vector.
+2. Per emotion, the dose at which the *native* vector works best among those that leave both texts sound: what the
+   mapped vector does to the endpoint has no say in how strongly it is tested.
+3. Test prompts at that dose: every arm both ways, two control families, sampled texts of the target's arms.
+4. The same vectors in the untrained twin.
 """
 
 from __future__ import annotations
@@ -19,7 +21,14 @@ from emotion_circuits.experiments._cell import BASE
 from emotion_circuits.experiments._endpoint import Endpoint
 from emotion_circuits.experiments._grid import LEAST_PASS_RATE
 from emotion_circuits.experiments._paired import t_of_mean
-from emotion_circuits.experiments._pairs.steer_vectors import COVARIANCE, MAPPED, NATIVE, SHUFFLED, ArmVectors
+from emotion_circuits.experiments._pairs.steer_vectors import (
+    COVARIANCE,
+    MAPPED,
+    NATIVE,
+    SHUFFLED,
+    UNTRAINED,
+    ArmVectors,
+)
 from emotion_circuits.experiments._steering import SITE
 from emotion_circuits.experiments._texts import ScoredTexts, damage_of, pass_rate_of, write_texts
 from emotion_circuits.types import Condition, Positions, Prompt, Site
@@ -33,8 +42,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-WRITTEN = (NATIVE, MAPPED, SHUFFLED)
-"""Arms whose texts are written on test prompts; of the shuffled maps the first that was drawn."""
+WRITTEN = (NATIVE, MAPPED, SHUFFLED, UNTRAINED, COVARIANCE)
+"""Arms whose texts are written on test prompts; of the shuffled maps and of the random vectors the first drawn."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,16 @@ class SteerResults:
     texts: ScoredTexts
     twin: Mapping[str, Floats]
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The arms whose texts were written."""
+        there = {condition.rpartition(": ")[0] for condition in self.texts.conditions}
+        return tuple(arm for arm in WRITTEN if arm in there)
+
+    def text_of(self, arm: str, emotion: str) -> str:
+        """The condition under which the texts of an arm of ``emotion`` were written."""
+        return text_condition(arm, emotion, self.doses[emotion].strength)
+
     def odd(self, arm: str, emotion: str, endpoint: str | None = None) -> Floats:
         """``[prompt]`` (s(+v) − s(−v)) / 2 of an arm's vector of ``emotion``, on that emotion's endpoint or another."""
         scores, name = self.scores[endpoint or emotion], condition_name(arm, emotion)
@@ -103,6 +122,11 @@ class SteerResults:
 
 def condition_name(arm: str, emotion: str) -> str:
     return f"{arm}: {emotion}"
+
+
+def text_condition(arm: str, emotion: str, strength: float) -> str:
+    """A random vector knows no emotion: its texts serve every emotion that is tested at that strength."""
+    return f"{arm}: α {strength:g}" if arm == COVARIANCE else condition_name(arm, emotion)
 
 
 def steer_target(
@@ -292,10 +316,16 @@ def _test_texts(
 
 
 def _written(place: Place, arms: ArmVectors, doses: Mapping[str, Dose]) -> Iterator[Condition]:
-    vectors = {NATIVE: arms.single[NATIVE], MAPPED: arms.single[MAPPED], SHUFFLED: arms.shuffled[0]}
+    """One condition per arm and emotion, random vectors once per strength."""
+    families = {SHUFFLED: arms.shuffled[0], COVARIANCE: np.broadcast_to(arms.covariance[0], arms.shuffled[0].shape)}
+    vectors = {**arms.single, **families}
+    made: set[str] = set()
     for emotion, dose in doses.items():
         for arm in WRITTEN:
-            yield place.add(condition_name(arm, emotion), vectors[arm][arms.of(emotion)], dose.strength)
+            name = text_condition(arm, emotion, dose.strength)
+            if arm in vectors and name not in made:
+                made.add(name)
+                yield place.add(name, vectors[arm][arms.of(emotion)], dose.strength)
 
 
 def _float(values: NDArray[Any]) -> Floats:

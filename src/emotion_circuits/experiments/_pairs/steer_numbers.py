@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._cell import BASE
 from emotion_circuits.experiments._paired import mean_over_prompts
-from emotion_circuits.experiments._pairs.steer_measure import WRITTEN, SteerResults, condition_name, text_shift
+from emotion_circuits.experiments._pairs.steer_measure import SteerResults, condition_name, text_shift
 from emotion_circuits.experiments._pairs.steer_vectors import (
     COVARIANCE,
     MAPPED,
@@ -22,7 +21,7 @@ from emotion_circuits.experiments._pairs.steer_vectors import (
 )
 from emotion_circuits.experiments._pairs.steer_verdict import Evidence, Interval, judge_steering
 from emotion_circuits.experiments._texts import FLUENCY, damage_of
-from emotion_circuits.stats import adjust, permutation_p, ratio_interval
+from emotion_circuits.stats import UnclearDenominatorError, adjust, permutation_p, ratio_interval
 from emotion_circuits.types import Observation
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ TWIN = "untrained twin"
 """The floor: the whole chain in the target's architecture with random weights."""
 ARM_KEYS = {NATIVE: "native", MAPPED: "mapped", UNTRAINED: "untrained_map", WORDS: "word_embeddings", TWIN: "twin"}
 FAMILY_KEYS = {SHUFFLED: "shuffled_maps", COVARIANCE: "covariance"}
+TEXT_KEYS = {**ARM_KEYS, **FAMILY_KEYS}
 
 
 def emotion_rows(found: SteerResults, arms: ArmVectors, *, resamples: int, seed: int) -> list[dict[str, Any]]:
@@ -75,18 +75,15 @@ def _row(found: SteerResults, arms: ArmVectors, emotion: str, resamples: int, se
         "families": {FAMILY_KEYS[name]: _spread(values) for name, values in families.items()},
         "p": {**{FAMILY_KEYS[name]: value for name, value in p.items()}, "max": max(p.values())},
         "above": {ARM_KEYS[arm]: {"difference": d["effect"], "ci": d["ci"]} for arm, d in differences.items()},
+        "raises_most": max(found.emotions, key=lambda other: float(found.odd(MAPPED, emotion, other).mean())),
         "words": {half: _mean_on(found, emotion, half) for half in ("seen_words", "unseen_words")},
         "even": float(found.even(MAPPED, emotion).mean()),
         "wrong_way": float(np.mean(odd[MAPPED] < 0)),
         "kl": {ARM_KEYS[arm]: _kl(found, arm, emotion) for arm in (NATIVE, MAPPED)},
         "cosine": float(arms.cosine[i]), "kappa": float(arms.kappa[i]),
-        "texts": {_text_key(arm): values for arm, values in texts.items()},
+        "texts": {TEXT_KEYS.get(arm, arm): values for arm, values in texts.items()},
         "dev_effect": dose.dev_effect, "pass_rate_on_dev": dose.pass_rate, "passed_on_dev": dose.gated,
     }  # fmt: skip
-
-
-def _text_key(arm: str) -> str:
-    return FAMILY_KEYS.get(arm) or ARM_KEYS.get(arm, arm)
 
 
 def _share(mapped: Floats, native: Floats, found: SteerResults, resamples: int, seed: int) -> dict[str, Any] | None:
@@ -94,7 +91,7 @@ def _share(mapped: Floats, native: Floats, found: SteerResults, resamples: int, 
     clusters = [p.scenario or p.id for p in found.prompts]
     try:
         ratio = ratio_interval(mapped, native, clusters, resamples=resamples, seed=seed)
-    except UsageError:
+    except UnclearDenominatorError:
         return None
     return {"estimate": float(ratio.estimate), "ci": [float(ratio.low), float(ratio.high)]}
 
@@ -127,8 +124,8 @@ def _texts(found: SteerResults, emotion: str) -> dict[str, dict[str, Any]]:
         return {s.split(":")[0]: float(texts.of(s, condition).mean()) if s in texts.values else None for s in scorers}
 
     rows: dict[str, dict[str, Any]] = {BASE: means(BASE)}
-    for arm in WRITTEN:
-        name = condition_name(arm, emotion)
+    for arm in found.written:
+        name = found.text_of(arm, emotion)
         shift = text_shift(texts, scorers[0], name, BASE) if scorers[0] in texts.values else None
         moved = mean_over_prompts(shift, found.prompts)
         damage = damage_of(texts, BASE, name)
@@ -144,21 +141,21 @@ def steering_matrix(found: SteerResults) -> list[list[float]]:
 def steer_observations(found: SteerResults, arms: ArmVectors, model: str, experiment: str) -> Iterator[Observation]:
     """The endpoint of every arm and prompt, and every evaluator's value of every sampled text."""
     for emotion in found.emotions:
-        conditions = [BASE] + [f"{s}{condition_name(arm, emotion)}" for arm in arms.single for s in "+-"]
-        for condition in conditions:
+        scored = {BASE: BASE} | {f"{s}{arm}": f"{s}{condition_name(arm, emotion)}" for arm in arms.single for s in "+-"}
+        for arm, condition in scored.items():
             values = found.scores[emotion][condition][:, None]
-            yield from _observed(found, emotion, condition, "logit", values, model, experiment)
-        for condition in (BASE, *(condition_name(arm, emotion) for arm in WRITTEN)):
+            yield from _observed(found, emotion, arm, "logit", values, model, experiment)
+        written = {BASE: BASE} | {arm: found.text_of(arm, emotion) for arm in found.written}
+        for arm, condition in written.items():
             for scorer in (f"embedded:{emotion}", f"lexicon:{emotion}", "vader", *FLUENCY):
                 if scorer in found.texts.values:
                     values, name = found.texts.of(scorer, condition), scorer.split(":")[0]
-                    yield from _observed(found, emotion, condition, name, values, model, f"{experiment}-texts")
+                    yield from _observed(found, emotion, arm, name, values, model, f"{experiment}-texts")
 
 
 def _observed(
-    found: SteerResults, emotion: str, condition: str, scorer: str, values: Floats, model: str, experiment: str
+    found: SteerResults, emotion: str, arm: str, scorer: str, values: Floats, model: str, experiment: str
 ) -> Iterator[Observation]:
-    arm = condition.removesuffix(f": {emotion}")
     for prompt, row in zip(found.prompts, values, strict=True):
         for sample, value in enumerate(row):
             if value == value:  # a text too short to be scored has no value

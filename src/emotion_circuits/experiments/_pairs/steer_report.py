@@ -11,9 +11,7 @@ from emotion_circuits.experiments._cell import BASE
 from emotion_circuits.experiments._contract import Outcome
 from emotion_circuits.experiments._pairs.data import PairData
 from emotion_circuits.experiments._pairs.steer_measure import (
-    WRITTEN,
     SteerResults,
-    condition_name,
     measurable,
     steer_target,
     steer_twin,
@@ -21,6 +19,7 @@ from emotion_circuits.experiments._pairs.steer_measure import (
 from emotion_circuits.experiments._pairs.steer_numbers import (
     ARM_KEYS,
     FAMILY_KEYS,
+    TEXT_KEYS,
     emotion_rows,
     steer_observations,
     steering_matrix,
@@ -40,6 +39,7 @@ Row = Mapping[str, Any]
 LAYERS = "layers.json"
 """The layer pair that dev texts chose, so that a resumed run need not search again."""
 TEXTS_SHOWN = 6
+SIDE_BY_SIDE = (NATIVE, MAPPED, SHUFFLED)
 
 LIMITS = (
     "The endpoint is the next token: the emotion's words against neutral words of like frequency. A vector that "
@@ -61,7 +61,8 @@ def steer_outcome(context: PairContext, params: TransferSteerParams) -> Outcome:
     data = pair_data(context)
     if data.n_texts < MINIMUM_PAIRS:
         raise UsageError(
-            f"{data.n_texts} neutral texts; at least {MINIMUM_PAIRS} are needed to fit a map", "raise --map-size"
+            f"{data.n_texts} neutral texts share words; at least {MINIMUM_PAIRS} are needed to fit a map",
+            "give more with --map-texts or --map-size",
         )
     pair = _layer_pair(context, data)
     chosen = (pair["source"], pair["target"])
@@ -121,27 +122,25 @@ def _measured(
 
 
 def verdict_line(names: tuple[str, str], row: Row, pair: Mapping[str, Any]) -> str:
-    """One emotion's answer with the figures that decide it."""
-    mapped, native, p = row["arms"]["mapped"], row["arms"]["native"], row["p"]
-    share = "share of native –" if row["share"] is None else (
-        f"{row['share']:.2f} {_range(row['share_ci'], '.2f')} of native"
-    )  # fmt: skip
-    sound = "text sound" if row["texts"]["mapped"]["damage"]["ok"] else "TEXT BROKEN"
+    """One emotion's answer, the reason for it, and the figures that decide it."""
+    mapped, native = row["arms"]["mapped"], row["arms"]["native"]
+    share = "" if row["share"] is None else f", {row['share']:.2f} {_range(row['share_ci'], '.2f')} of native"
     return (
-        f"{names[0]} → {names[1]}, {row['emotion']}: {row['verdict']} (mapped {_signed(mapped['effect'])} "
-        f"{_range(mapped['ci'])} nats, native {_signed(native['effect'])} {_range(native['ci'])}, {share}; rank p "
-        f"{p['shuffled_maps']:.2g} among shuffled maps, {p['covariance']:.2g} among random vectors; {sound}; layers "
-        f"{pair['source']} → {pair['target']}, α {row['alpha']:g}; {row['reason']})"
+        f"{names[0]} → {names[1]}, {row['emotion']}: {row['verdict']} ({row['reason']}; mapped {_with_range(mapped)}, "
+        f"native {_with_range(native)} nats{share}; rank p {row['p']['max']:.2g}; layers {pair['source']} → "
+        f"{pair['target']}, α {row['alpha']:g})"
     )
 
 
 def _section(names: tuple[str, str], summary: Mapping[str, Any], found: SteerResults) -> Section:
     rows, pair = summary["per_emotion"], summary["layer_pair"]
+    searched = len(pair["grid"]["source"]) * len(pair["grid"]["target"]) > 1
     answer = [
-        f"Layers {pair['source']} → {pair['target']} were chosen on dev texts (transfer of representations), each "
-        f"emotion's strength on {summary['prompts']['dev']} dev prompts by what the target's own vector does; what "
-        f"follows was measured on {summary['prompts']['test']} other prompts. Effects are half the difference between "
-        "adding and subtracting the vector; all vectors of an emotion have the same length.",
+        f"Layers {pair['source']} → {pair['target']} were "
+        f"{'chosen on dev texts (transfer of representations)' if searched else 'given'}, each emotion's strength "
+        f"was chosen on {summary['prompts']['dev']} dev prompts by what the target's own vector does; what follows was "
+        f"measured on {summary['prompts']['test']} other prompts. Effects are half the difference between adding and "
+        "subtracting the vector; all vectors of an emotion have the same length.",
         *[verdict_line(names, r, pair) + "." for r in rows],
         *[f"{one['emotion']} is left out: {one['reason']}." for one in summary["left_out"]],
     ]
@@ -151,36 +150,33 @@ def _section(names: tuple[str, str], summary: Mapping[str, Any], found: SteerRes
                 f"No strength of {r['emotion']} left both texts reliably sound on dev with the native vector working; "
                 "the one whose texts passed most often was tested."
             )
-    figures = [_bars(names, rows), _matrix(names, summary["matrix"]), _written(names, rows)]
-    tables = [_verdicts(rows), _controls(rows), _damage(rows), *[_texts(found, r) for r in rows]]
+    figures = [_arms(names, rows), _matrix(names, summary["matrix"]), _written(found, names, rows)]
+    tables = [_verdicts(rows), _controls(rows), _damage(found, rows), *[_texts(found, r) for r in rows]]
     heading = f"Does the mapped vector steer: {names[0]} → {names[1]}"
     return Section("transfer-steer", heading, answer, [f for f in figures if f.data], tables, LIMITS)
 
 
-def _bars(names: tuple[str, str], rows: Sequence[Row]) -> Figure:
-    """Every arm of every emotion: cluster-t intervals, and for families the range of 95 % of the members."""
-    shown = {"native": "native", "mapped": "mapped", "untrained_map": "map into untrained twin",
+def _arms(names: tuple[str, str], rows: Sequence[Row]) -> Figure:
+    """Every arm of every emotion: cluster-t intervals, and for families the band of 95 % of the members."""
+    shown = {"native": "native", "mapped": "mapped", "untrained_map": "map into the untrained twin",
              "word_embeddings": "word embeddings, mapped", "twin": "in the untrained twin"}  # fmt: skip
-    families = {"shuffled_maps": "shuffled maps", "covariance": "covariance-matched random"}
+    families = {"shuffled_maps": "shuffled maps (band)", "covariance": "random, covariance-matched (band)"}
     data = []
     for r in rows:
-        for key, label in shown.items():
-            if key in r["arms"]:
-                arm = r["arms"][key]
-                data.append(_bar(r["emotion"], label, arm["effect"], arm["ci"]))
-        for key, label in families.items():
-            family = r["families"][key]
-            data.append(_bar(r["emotion"], label, family["mean"], family["range"]))
+        arms = [(label, r["arms"][key]["effect"], r["arms"][key]["ci"]) for key, label in shown.items()
+                if key in r["arms"]]  # fmt: skip
+        bands = [(label, r["families"][key]["mean"], r["families"][key]["range"]) for key, label in families.items()]
+        data += [_point(r["emotion"], *one) for one in (*arms[:2], *bands, *arms[2:])]
     return Figure(
-        "transfer-steer-arms", "bars", f"Steering {names[1]} with vectors of {names[0]}",
-        "Odd effect on the emotion's own endpoint on test prompts. Intervals: 95 % cluster t over prompts; for "
-        "shuffled maps and random vectors the mean of the family and the range of 95 % of its members.",
-        "Bars of every arm's effect by emotion.", data,
+        "transfer-steer-arms", "intervals", f"Steering {names[1]} with vectors of {names[0]}",
+        "Odd effect on the emotion's own endpoint on test prompts, all vectors of one length. Lines: 95 % cluster t "
+        "over prompts; for shuffled maps and random vectors the band that holds 95 % of them.",
+        "Dots with intervals of every arm's effect by emotion.", data,
         {"x": "odd effect (nats)", "reference": 0, "interval_label": "95 %"},
     )  # fmt: skip
 
 
-def _bar(label: str, group: str, value: float | None, limits: Sequence[float] | None) -> dict[str, Any]:
+def _point(label: str, group: str, value: float | None, limits: Sequence[float] | None) -> dict[str, Any]:
     ends = {} if limits is None else {"low": limits[0], "high": limits[1]}
     return {"label": label, "group": group, "value": value, **ends}
 
@@ -199,19 +195,19 @@ def _matrix(names: tuple[str, str], matrix: Mapping[str, Any]) -> Figure:
     )  # fmt: skip
 
 
-def _written(names: tuple[str, str], rows: Sequence[Row]) -> Figure:
+def _written(found: SteerResults, names: tuple[str, str], rows: Sequence[Row]) -> Figure:
     """The classifier's shift of the written texts by arm."""
     data = [
-        _bar(r["emotion"], arm, r["texts"][key]["shift"], r["texts"][key]["shift_ci"])
+        _point(r["emotion"], arm, r["texts"][TEXT_KEYS[arm]]["shift"], r["texts"][TEXT_KEYS[arm]]["shift_ci"])
         for r in rows
-        for arm, key in ((NATIVE, "native"), (MAPPED, "mapped"), ("one shuffled map", "shuffled_maps"))
-        if r["texts"][key]["shift"] is not None
+        for arm in found.written
+        if r["texts"][TEXT_KEYS[arm]]["shift"] is not None
     ]
     return Figure(
-        "transfer-steer-texts", "bars", f"What {names[1]} writes",
+        "transfer-steer-texts", "intervals", f"What {names[1]} writes",
         "Change of the classifier's score of sampled texts against the unsteered model, with 95 % cluster-t intervals "
-        "over prompts; of the shuffled maps the first that was drawn.",
-        "Bars of classifier shifts by emotion and arm.", data,
+        "over prompts; of the shuffled maps and of the random vectors the first that was drawn.",
+        "Dots with intervals of classifier shifts by emotion and arm.", data,
         {"x": "Δ classifier score", "reference": 0, "interval_label": "95 % cluster t"},
     )  # fmt: skip
 
@@ -220,7 +216,8 @@ def _verdicts(rows: Sequence[Row]) -> Table:
     columns = {
         "emotion": "emotion", "verdict": "verdict", "reason": "because", "alpha": "α", "mapped": "mapped (nats)",
         "native": "native (nats)", "share": "share", "p_shuffled": "p shuffled maps", "p_covariance": "p random",
-        "p_bh": "p (BH)", "shift": "classifier", "sound": "sound", "cosine": "cosine", "kappa": "κ",
+        "p_bh": "p (BH)", "raises_most": "raises most", "shift": "classifier", "sound": "sound", "cosine": "cosine",
+        "kappa": "κ",
     }  # fmt: skip
     shown = [
         {
@@ -228,6 +225,7 @@ def _verdicts(rows: Sequence[Row]) -> Table:
             "mapped": _with_range(r["arms"]["mapped"]), "native": _with_range(r["arms"]["native"]),
             "share": "–" if r["share"] is None else f"{r['share']:.2f} {_range(r['share_ci'], '.2f')}",
             "p_shuffled": r["p"]["shuffled_maps"], "p_covariance": r["p"]["covariance"], "p_bh": r["p_bh"],
+            "raises_most": r["raises_most"],
             "shift": _signed(r["texts"]["mapped"]["shift"]), "sound": r["texts"]["mapped"]["damage"]["ok"],
             "cosine": r["cosine"], "kappa": r["kappa"],
         }
@@ -256,26 +254,30 @@ def _controls(rows: Sequence[Row]) -> Table:
     return Table("transfer-steer-controls", "Controls and floors", "All of the mapped vector's length.", columns, shown)
 
 
-def _damage(rows: Sequence[Row]) -> Table:
+def _damage(found: SteerResults, rows: Sequence[Row]) -> Table:
     columns = {
         "emotion": "emotion", "arm": "arm", "median_ppl_ratio": "perplexity ratio", "rep4": "rep-4",
         "rep4_baseline": "rep-4, baseline", "distinct2_ratio": "distinct-2 ratio", "empty": "empty", "ok": "sound",
     }  # fmt: skip
     shown = [
-        {"emotion": r["emotion"], "arm": key.replace("_", " "), **{c: r["texts"][key]["damage"][c] for c in
+        {"emotion": r["emotion"], "arm": arm, **{c: r["texts"][TEXT_KEYS[arm]]["damage"][c] for c in
          ("median_ppl_ratio", "rep4", "rep4_baseline", "distinct2_ratio", "empty", "ok")}}
         for r in rows
-        for key in ("native", "mapped", "shuffled_maps")
+        for arm in found.written
     ]  # fmt: skip
-    return Table("transfer-steer-damage", "Damage", "Sampled texts on test prompts.", columns, shown)
+    return Table(
+        "transfer-steer-damage", "Damage",
+        "Sampled texts on test prompts; of the shuffled maps and of the random vectors the first that was drawn.",
+        columns, shown,
+    )  # fmt: skip
 
 
 def _texts(found: SteerResults, row: Row) -> Table:
     emotion = row["emotion"]
-    arms = {arm: found.texts.texts(condition_name(arm, emotion)) for arm in WRITTEN}
+    arms = {arm: found.texts.texts(found.text_of(arm, emotion)) for arm in SIDE_BY_SIDE}
     base = found.texts.texts(BASE)
     shown = [
-        {"prompt": p.text, BASE: base[i], **{arm: arms[arm][i] for arm in WRITTEN}}
+        {"prompt": p.text, BASE: base[i], **{arm: arms[arm][i] for arm in SIDE_BY_SIDE}}
         for i, p in enumerate(found.prompts[:TEXTS_SHOWN])
     ]
     columns = {"prompt": "prompt", BASE: "unsteered", NATIVE: "native", MAPPED: "mapped", SHUFFLED: "a shuffled map"}

@@ -15,7 +15,7 @@ MINIMUM_KAPPA = 0.15
 Interval = tuple[float, float]
 SteerVerdict = Literal[
     "transfers", "transfers in part", "not distinguishable from controls", "no effect shown", "not identified",
-    "text broken", "inconclusive",
+    "moves the other way", "text broken", "inconclusive",
 ]  # fmt: skip
 
 
@@ -50,7 +50,8 @@ def judge_steering(found: Evidence) -> SteerJudged:
     """The verdict, in this order: broken text, no clear effect, controls that do as well, then the share.
 
     "No effect shown" is not "no effect": the interval may reach far above 0. "Not distinguishable" says that the test
-    shows nothing for this emotion, whatever the size of the effect.
+    shows nothing for this emotion, whatever the size of the effect. κ matters only where there is no effect: a vector
+    that works beyond its controls has been carried.
     """
     if not found.sound:
         return SteerJudged("text broken", "the mapped vector's texts fail the damage gate, so its effect means nothing")
@@ -61,6 +62,8 @@ def judge_steering(found: Evidence) -> SteerJudged:
             return SteerJudged(
                 "not identified", f"κ {found.kappa:.2f} is below {MINIMUM_KAPPA}: the map could not have carried it"
             )
+        if found.effect[1] < 0:
+            return SteerJudged("moves the other way", "the mapped vector makes the emotion's words less likely")
         return SteerJudged("no effect shown", "the interval of the mapped vector's effect is not above 0")
     if blocked := _as_good_as(found):
         return SteerJudged("not distinguishable from controls", f"{blocked}: this test shows nothing for this emotion")
