@@ -9,10 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from emotion_circuits.cli import main
 from tiny_models import byte_level_tokenizer, tiny_model
+from worded_tokenizer import worded_tokenizer
 
 PROFILE = """
 title = "Small"
@@ -29,7 +31,15 @@ resamples = 200
 
 def save_model(folder: Path) -> Path:
     """A Llama of three layers with random weights, as a Hugging Face folder."""
-    tokenizer = byte_level_tokenizer()
+    return _save(folder, byte_level_tokenizer())
+
+
+def save_worded(folder: Path) -> Path:
+    """The same with a tokenizer that knows the emotions' words."""
+    return _save(folder, worded_tokenizer())
+
+
+def _save(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
     transformers_logging.disable_progress_bar()
     tiny_model("llama", tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

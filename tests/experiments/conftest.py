@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from emotion_circuits.cli import main
-from small_study import run_directions, save_model, save_profile
+from small_study import run_directions, save_model, save_profile, save_worded
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,12 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Command:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of three layers with random weights, as a Hugging Face folder."""
     return save_model(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with other tokens: most words of the lexicons are whole ones, so that endpoints find them."""
+    return save_worded(tmp_path_factory.mktemp("models") / "worded-llama")
 
 
 @pytest.fixture(scope="session")

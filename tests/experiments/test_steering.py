@@ -18,14 +18,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from transformers.utils import logging as transformers_logging
 
-from emotion_circuits.prompts import load_prompts
-from emotion_circuits.prompts.lexicon import emotion_words, list_lexicons
-from emotion_circuits.scorers._words import read_words
 from emotion_circuits.store.runs import LATEST
 from emotion_circuits.store.tensors import open_tensors
-from tiny_models import tiny_model
 
 EXPERIMENTS = ("sweep", "steer", "compare", "controls", "real-world", "swap", "iterative", "patch")
 ROW = {
@@ -63,36 +58,6 @@ WORDS: dict[str, tuple[object, ...]] = {
     "patch": ("--prompts", "extended", "--scenarios", 6, "--layers", 0, 2, "--positions", "last", "all",
               "--resamples", 200),
 }  # fmt: skip
-
-
-def worded_tokenizer() -> Any:
-    """Words of the lexicons and the everyday list are mostly whole tokens: the endpoint finds its tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    words = [w for e in list_lexicons() for w in emotion_words(e)] + list(read_words("everyday"))
-    corpus = [f"a {word}" for word in words for _ in range(3)] + [p.text for p in load_prompts("neutral_pool")[:12]]
-    trainer = trainers.BpeTrainer(
-        vocab_size=2500, special_tokens=["<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )  # fmt: skip
-    inner.train_from_iterator(corpus, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", bos_token="<eos>")
-
-
-@pytest.fixture(scope="session")
-def worded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of three layers with random weights and that tokenizer, as a folder."""
-    folder = tmp_path_factory.mktemp("models") / "worded-llama"
-    tokenizer = worded_tokenizer()
-    transformers_logging.disable_progress_bar()
-    tiny_model("llama", tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    transformers_logging.enable_progress_bar()
-    return folder
 
 
 @pytest.fixture(scope="session")
