@@ -47,6 +47,7 @@ def test_random_models_share_nothing_and_the_json_is_whole(cli: Any, model: Path
         "gratitude", "anger", "apology", "joy", "sadness", "fear", "pride",
     }  # fmt: skip
     assert {"emotion", "verdict", "tau", "auroc_transfer", "auroc_native", "cosine"} <= set(found["per_emotion"][0])
+    assert all(0 <= e["auroc_leave_one_out"] <= 1 for e in found["per_emotion"])
     assert found["layer_pair"]["grid"]["target"] == [0, 2], "never the last two layers"
     (done,) = tmp_path.glob("*/tiny-llama*--tiny-other*/transfer/*/done.json")
     before = done.stat().st_mtime_ns
@@ -56,9 +57,48 @@ def test_random_models_share_nothing_and_the_json_is_whole(cli: Any, model: Path
 
 
 def test_too_few_neutral_texts_are_not_identified(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:
-    words = [w if w != 70 else 30 for w in SMALL]
-    found = cli("run", "transfer", "--source", model, "--target", other, "--results", tmp_path, *words, "--json").json
-    assert found["verdict"] == "not identified" and found["transfer"] is None
+    words = ["run", "transfer", "--source", model, "--target", other, "--results", tmp_path]
+    words += [w if w != 70 else 49 for w in SMALL]
+    found = cli(*words, "--json").json
+    assert found["verdict"] == "not identified" and found["transfer"] is None and found["n_map_texts"] == 49
+    assert {e["verdict"] for e in found["per_emotion"]} == {"not identified"}
+    assert {s["verdict"] for s in found["strata"].values()} == {"not identified"}
+    assert [e["auroc_leave_one_out"] for e in found["per_emotion"]] == [None] * 7
+    said = cli(*words).out
+    assert "not identified (49 independent paired neutral rows; at least 50 are needed" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("name", ["align", "k-sweep", "subspace-align"])
+def test_maps_of_too_few_neutral_texts_are_refused(
+    cli: Any, model: Path, other: Path, tmp_path: Path, name: str
+) -> None:
+    words = ("--scenarios", 10, "--depths", 0.5, "--map-size", 49, "--results", tmp_path, "--quiet")
+    cli("run", name, "--source", model, "--target", other, *words).refused(2, "49 neutral texts", "--map-size")
+
+
+def test_the_left_out_estimate_is_made_once_and_is_part_of_no_verdict(
+    cli: Any, model: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emotion_circuits.experiments._pairs import transfer_report
+
+    words = ("run", "transfer", "--source", model, "--target", other, "--results", tmp_path, *SMALL, "--json")
+    found = cli(*words).json
+    calls = []
+
+    def perfect(data: Any, pair: tuple[int, int], seed: int) -> dict[str, float]:
+        calls.append(pair)
+        return {e["emotion"]: 1.0 for e in found["per_emotion"]}
+
+    monkeypatch.setattr(transfer_report, "left_out", perfect)
+    again = cli(*words, "--force").json
+    assert calls == [(found["layer_pair"]["source"], found["layer_pair"]["target"])]
+    assert {e.pop("auroc_leave_one_out") for e in again["per_emotion"]} == {1.0}
+    for emotion in found["per_emotion"]:
+        del emotion["auroc_leave_one_out"]
+    assert again == found
+    (section,) = tmp_path.glob("*/*--*/transfer/*/section.json")
+    first, second, *_ = json.loads(section.read_text(encoding="utf-8"))["tables"]
+    assert first["columns"]["auroc_leave_one_out"] == "left out" and "auroc_leave_one_out" not in second["columns"]
 
 
 @pytest.mark.parametrize(
@@ -76,15 +116,34 @@ def test_wrong_requests_are_refused_before_a_model_is_loaded(
     cli("run", "transfer", *words, "--offline").refused(2, *parts)
 
 
-def test_nan_activations_are_named(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:
-    broken = LlamaForCausalLM.from_pretrained(other)
+@pytest.fixture(scope="session")
+def overflowing(tmp_path_factory: pytest.TempPathFactory, other: Path) -> Path:
+    """Sound in float32; in float16 its first MLP exceeds 65,504."""
+    model = LlamaForCausalLM.from_pretrained(other)
     with torch.no_grad():
-        broken.model.layers[0].mlp.down_proj.weight.fill_(float("nan"))
-    folder = tmp_path / "broken"
-    broken.save_pretrained(folder)
+        model.model.layers[0].mlp.down_proj.weight.mul_(3e5)
+        model.model.layers[0].mlp.up_proj.weight.mul_(3e2)
+    folder = tmp_path_factory.mktemp("models") / "overflowing"
+    model.save_pretrained(folder)
     metaspace_tokenizer().save_pretrained(folder)
-    answer = cli("run", "transfer", "--source", model, "--target", folder, "--results", tmp_path / "r", *SMALL)
-    answer.refused(1, "broken")
+    return folder
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize("name", ["transfer", "transfer-steer", "overlap"])
+def test_a_model_that_overflows_in_float16_is_named_and_refused(
+    cli: Any, model: Path, overflowing: Path, tmp_path: Path, name: str, side: str
+) -> None:
+    pair = (overflowing, model) if side == "source" else (model, overflowing)
+    words = ("run", name, "--source", pair[0], "--target", pair[1], "--results", tmp_path, "--scenarios", 10)
+    answer = cli(*words, "--map-size", 60, "--depths", 0, 1, "--dtype", "float16", "--quiet")
+    answer.refused(1, "overflowing", "NaN or infinity", "layer 0", "float32")
+    assert not list(tmp_path.glob(f"*/*--*/{name}/*/done.json"))
+
+
+def test_the_same_model_is_sound_in_float32(cli: Any, overflowing: Path, tmp_path: Path) -> None:
+    words = ("run", "shared-texts", "--model", overflowing, "--results", tmp_path, "--scenarios", 10, "--quiet")
+    assert cli(*words, "--map-size", 60, "--depths", 0, 1, "--dtype", "float32").code == 0
 
 
 def test_own_texts_replace_the_profiles(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:

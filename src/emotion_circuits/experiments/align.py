@@ -8,10 +8,9 @@ from typing import Any
 
 from pydantic import Field
 
-from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._contract import Outcome, PairContext, PairExperiment, PairNeeded
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments.shared_texts import emotional_texts, map_texts, own_inputs
+from emotion_circuits.experiments.shared_texts import emotional_texts, map_texts, own_inputs, require_neutral
 from emotion_circuits.experiments.transfer import PairParams, both_sides
 from emotion_circuits.types import Figure, Section, Table
 
@@ -30,7 +29,7 @@ class Align(PairExperiment):
 
     def check(self, params: Params) -> None:
         emotional_texts(params)
-        map_texts(params)
+        require_neutral(len(map_texts(params)))
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return own_inputs(params)
@@ -42,13 +41,9 @@ class Align(PairExperiment):
         from emotion_circuits.experiments._pairs.spaces import directions_at, like_depth, mapped_overlap, raw_overlap
         from emotion_circuits.experiments._pairs.transfer_report import pair_data
         from emotion_circuits.representations.alignment import fit_alignment, nested_r2, reduce_pairs
-        from emotion_circuits.representations.sharing import MINIMUM_PAIRS
 
         data = pair_data(context)
-        if data.n_texts < MINIMUM_PAIRS:
-            raise UsageError(
-                f"{data.n_texts} neutral texts; at least {MINIMUM_PAIRS} are needed to fit a map", "raise --map-size"
-            )
+        require_neutral(data.n_texts)
         rows = []
         names = (context.source.name, context.target.name)
         pairs = like_depth(data)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from emotion_circuits.experiments._contract import Outcome, PairContext, PairExperiment, PairNeeded
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments.shared_texts import emotional_texts, map_texts, own_inputs
+from emotion_circuits.experiments.shared_texts import emotional_texts, map_texts, own_inputs, require_neutral
 from emotion_circuits.experiments.transfer import PairParams, both_sides
 from emotion_circuits.types import Figure, Observation, Section, Table
 
@@ -32,7 +32,7 @@ class KSweep(PairExperiment):
 
     def check(self, params: Params) -> None:
         emotional_texts(params)
-        map_texts(params)
+        require_neutral(len(map_texts(params)))
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return own_inputs(params)
@@ -49,6 +49,7 @@ class KSweep(PairExperiment):
         from emotion_circuits.stats.k_selection import select_k
 
         data, rows, seen = pair_data(context), [], []
+        require_neutral(data.n_texts)
         names = (context.source.name, context.target.name)
         pairs = like_depth(data)
         with context.progress(f"k-sweep {names[0]} → {names[1]}", len(pairs)) as advance:

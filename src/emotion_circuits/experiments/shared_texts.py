@@ -139,6 +139,17 @@ def map_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
     return tuple({p.id: p for p in distinct}.values())
 
 
+def require_neutral(texts: int) -> None:
+    """Refuse to fit a map on so few neutral texts (``transfer`` answers "not identified" instead)."""
+    from emotion_circuits.representations.sharing import MINIMUM_PAIRS
+
+    if texts < MINIMUM_PAIRS:
+        raise UsageError(
+            f"{texts} neutral texts; at least {MINIMUM_PAIRS} are needed to fit a map",
+            "give more with --map-texts or --map-size",
+        )
+
+
 def contrast_texts() -> tuple[Prompt, ...]:
     """Pairs that have nothing to do with emotion: past and present tense, formal and casual style."""
     from emotion_circuits.prompts import load_prompts

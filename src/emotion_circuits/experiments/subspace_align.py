@@ -9,7 +9,7 @@ from pydantic import Field
 
 from emotion_circuits.experiments._contract import Outcome, PairContext, PairExperiment, PairNeeded
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments.shared_texts import emotional_texts, map_texts, own_inputs
+from emotion_circuits.experiments.shared_texts import emotional_texts, map_texts, own_inputs, require_neutral
 from emotion_circuits.experiments.transfer import PairParams, both_sides
 from emotion_circuits.types import Section, Table
 
@@ -34,7 +34,7 @@ class SubspaceAlign(PairExperiment):
 
     def check(self, params: Params) -> None:
         emotional_texts(params)
-        map_texts(params)
+        require_neutral(len(map_texts(params)))
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return own_inputs(params)
@@ -54,6 +54,7 @@ class SubspaceAlign(PairExperiment):
         from emotion_circuits.representations.transfer_nulls import shuffled_rows
 
         data, rows = pair_data(context), []
+        require_neutral(data.n_texts)
         names = (context.source.name, context.target.name)
         keep, splits = np.ones(len(data.source.texts.labels), dtype=bool), data.splits("test")
         for a, b in like_depth(data):

@@ -19,7 +19,13 @@ from emotion_circuits.experiments._contract import (
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import EditPosition, SteeringParams, Strengths, steered_prompts
 from emotion_circuits.experiments.extract import EmotionNames
-from emotion_circuits.experiments.shared_texts import emotional_texts, layer_grid, map_texts, own_inputs
+from emotion_circuits.experiments.shared_texts import (
+    emotional_texts,
+    layer_grid,
+    map_texts,
+    own_inputs,
+    require_neutral,
+)
 from emotion_circuits.experiments.transfer import PairParams, both_sides, texts_of
 from emotion_circuits.types import Positions, Prompt
 
@@ -82,14 +88,9 @@ class TransferSteer(PairExperiment):
 
     def check(self, params: TransferSteerParams) -> None:
         from emotion_circuits.prompts.lexicon import emotion_words
-        from emotion_circuits.representations.sharing import MINIMUM_PAIRS
 
         known = sorted({p.emotion for p in emotional_texts(params)})
-        if (neutral := len(map_texts(params))) < MINIMUM_PAIRS:
-            raise UsageError(
-                f"{neutral} neutral texts; at least {MINIMUM_PAIRS} are needed to fit a map",
-                "give more with --map-texts or --map-size",
-            )
+        require_neutral(len(map_texts(params)))
         params.steered()
         for emotion in params.steer:
             if emotion not in known:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._cell import BASE
 from emotion_circuits.experiments._contract import Outcome
 from emotion_circuits.experiments._pairs.data import PairData
@@ -27,7 +26,7 @@ from emotion_circuits.experiments._pairs.steer_numbers import (
 from emotion_circuits.experiments._pairs.steer_vectors import MAPPED, NATIVE, SHUFFLED, ArmVectors, arm_vectors
 from emotion_circuits.experiments._pairs.transfer_numbers import search_layers
 from emotion_circuits.experiments._pairs.transfer_report import pair_data
-from emotion_circuits.representations.sharing import MINIMUM_PAIRS
+from emotion_circuits.experiments.shared_texts import require_neutral
 from emotion_circuits.types import Figure, Section, Table
 
 if TYPE_CHECKING:
@@ -59,11 +58,7 @@ LIMITS = (
 def steer_outcome(context: PairContext, params: TransferSteerParams) -> Outcome:
     """Everything ``transfer-steer`` reports."""
     data = pair_data(context)
-    if data.n_texts < MINIMUM_PAIRS:
-        raise UsageError(
-            f"{data.n_texts} neutral texts share words; at least {MINIMUM_PAIRS} are needed to fit a map",
-            "give more with --map-texts or --map-size",
-        )
+    require_neutral(data.n_texts)
     pair = _layer_pair(context, data)
     chosen = (pair["source"], pair["target"])
     arms = arm_vectors(data, chosen, shuffles=params.shuffles, random=params.random, seed=context.seed)

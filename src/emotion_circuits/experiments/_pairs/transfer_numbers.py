@@ -11,6 +11,7 @@ from emotion_circuits.experiments._pairs.data import PairData
 from emotion_circuits.representations.alignment import fit_alignment, reduce_pairs
 from emotion_circuits.representations.alignment_map import AlignmentMap
 from emotion_circuits.representations.layer_pairs import LayerPairs, choose_layer_pair, compare_layer_pairs
+from emotion_circuits.representations.left_out import leave_one_emotion_out
 from emotion_circuits.representations.sharing import MINIMUM_PAIRS, sharing_test
 from emotion_circuits.representations.sharing_arrays import EmotionArrays, FloorArrays, Floors, check_texts
 from emotion_circuits.representations.sharing_result import SharingResult
@@ -100,6 +101,17 @@ def other_routes(data: PairData, pair: tuple[int, int], seed: int) -> tuple[Alig
         "procrustes_r2": rotation.r2,
         "ridge_r2": ridge.r2,
     }
+
+
+def left_out(data: PairData, pair: tuple[int, int], seed: int) -> dict[str, float]:
+    """Own-vs-rest AUROC of every emotion through a map that saw all other emotions, but not this one."""
+    a, b = pair
+    keep = np.ones(len(data.source.texts.labels), dtype=bool)
+    splits = data.splits("test")
+    return leave_one_emotion_out(
+        data.source.at(a, keep, splits), data.target.at(b, keep, splits), data.map_source(a), data.map_target(b),
+        map_groups=data.groups, seed=seed,
+    )  # fmt: skip
 
 
 def contrasts(data: PairData, fitted: AlignmentMap, pair: tuple[int, int]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from emotion_circuits.experiments._pairs.data import PairData, Side
 from emotion_circuits.experiments._pairs.transfer_numbers import (
     Grid,
     contrasts,
+    left_out,
     other_routes,
     search_layers,
     similarities,
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
 
 Found = Mapping[str, Any]
 
+LEFT_OUT = "auroc_leave_one_out"
+
 LIMITS = (
     "A linear map that is fitted on neutral text and transports an emotion shows a shared linear arrangement, not that "
     "either model uses it; transfer-steer asks that.",
     "CKA, mutual neighbours and RSA stand beside the verdict: CKA is significant against an untrained network too.",
     "The contrasts (tense, formality) are descriptive: they show how much of any difference between texts the map "
     "carries.",
+    "'Left out' is a second estimate and part of no verdict: transfer through a map that was fitted on neutral text "
+    "and on all emotions but this one, of what the other emotions do not span.",
 )
 
 
@@ -59,6 +64,8 @@ def transfer_outcome(context: PairContext, params: Transfer.Params) -> Outcome:
         return found.to_dict()
 
     total = tested(np.ones(len(strata_of), dtype=bool))
+    alone = {} if grid.dev is None else left_out(data, grid.chosen, seed)
+    total["per_emotion"] = [{**row, LEFT_OUT: alone.get(row["emotion"])} for row in total["per_emotion"]]
     present = [s for s in ("explicit", "implicit") if (strata_of == s).any()]
     if len(present) == 1 and (strata_of == present[0]).all():
         strata: dict[str, Any] = {present[0]: total}
@@ -136,8 +143,8 @@ def _section(names: tuple[str, str], total: Found, strata: Mapping[str, Found], 
         "auroc_native": "native", "floor": "floor", "cosine": "cosine", "kappa": "κ", "picks": "picks best",
     }  # fmt: skip
     tables = [
-        Table(f"emotions-{name}", f"Emotions, {name} texts", "The same rule for every emotion.", columns,
-              found["per_emotion"])
+        Table(f"emotions-{name}", f"Emotions, {name} texts", "The same rule for every emotion.",
+              {**columns, LEFT_OUT: "left out"} if name == "all" else columns, found["per_emotion"])
         for name, found in {"all": total, **(strata if len(strata) > 1 else {})}.items()
     ]  # fmt: skip
     tables.append(_beside(total, strata))
