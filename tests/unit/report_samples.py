@@ -110,6 +110,7 @@ def every_figure() -> dict[str, Figure]:
             _figure("norms", "lines", norms, y="L2 norm", log=True),
             _figure("arms", "violins", observations, x="change of log-odds", reference=0),
             _figure("frontier", "scatter", _frontier(), x="Δ log perplexity", y="Δ classifier score", reference=0),
+            _figure("tree", "dendrogram", _joins(), x="distance"),
             _figure("null", "histogram", null, x="AUROC of shuffled labels", reference=0.71),
         )
     }
@@ -195,6 +196,12 @@ def _figure(name: str, kind: str, rows: list[dict[str, Any]], **options: Any) ->
     title = HOSTILE if name == HOSTILE else f"{name.replace('-', ' ').capitalize()} of SmolLM2-135M, test split"
     caption = "Thirty layers of the residual stream, mean over content tokens."
     return Figure(name, kind, title, caption, f"A figure of kind {kind}: {title}", rows, options)
+
+
+def _joins() -> list[dict[str, Any]]:
+    pairs = [("anger", "fear", 1.0), ("joy", "pride", 1.4), ("anger + fear", "sadness", 2.0)]
+    last = ("joy + pride", "anger + fear + sadness", 3.1)
+    return [{"first": a, "second": b, "value": height} for a, b, height in (*pairs, last)]
 
 
 def _heads() -> list[dict[str, Any]]:

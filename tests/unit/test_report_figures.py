@@ -62,7 +62,8 @@ def drawn(figure: Figure) -> tuple[Any, str]:
 
 
 def test_the_kinds_a_study_needs_are_there() -> None:
-    needed = {"layer-curves", "matrix", "intervals", "bars", "lines", "scatter", "violins", "histogram"}
+    needed = {"layer-curves", "matrix", "intervals", "bars", "lines", "scatter", "violins", "histogram",
+              "dendrogram"}  # fmt: skip
     assert needed <= set(figure_kinds())
     assert {figure.kind for figure in FIGURES.values()} == needed
 
@@ -175,6 +176,21 @@ def test_log_axis_treats_zero_as_missing_and_prints_plain_numbers() -> None:
     assert [row["value"] for row in values_of(figure)] == [None, 10.0, 1000.0]
     text = drawn(figure)[1]
     assert "1,000" in text and "mathdefault" not in text
+
+
+def test_a_dendrogram_has_every_leaf_once_and_joins_them_without_crossing() -> None:
+    figure = FIGURES["tree"]
+    page, text = drawn(figure)
+    names = [label.get_text() for label in page.axes[0].get_yticklabels()]
+    assert names == ["joy", "pride", "anger", "fear", "sadness"] and all(name in text for name in names)
+    heights = {round(max(line.get_xdata()), 2) for line in page.axes[0].lines}
+    assert heights == {1.0, 1.4, 2.0, 3.1} and len(page.axes[0].lines) == 3 * 4
+    top = max(page.axes[0].lines, key=lambda line: min(line.get_xdata()))
+    assert sorted(top.get_ydata()) == [0.5, 3.25], "the last join spans the middles of its two clusters"
+    assert len([row for row in values_of(figure) if "x2" in row]) == 12
+    cut = dataclasses.replace(figure, data=[*figure.data[:-1], {**figure.data[-1], "value": None}])
+    assert len(drawn(cut)[0].axes[0].lines) == 9
+    assert "Missing values: 1." in " ".join(drawing_of(cut).key(cut, WORDS))
 
 
 def test_violins_embed_a_density_and_not_every_value() -> None:
