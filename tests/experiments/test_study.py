@@ -16,6 +16,7 @@ from emotion_circuits.engine.verify import Check
 from emotion_circuits.errors import ModelError
 from emotion_circuits.experiments import Failure, Study, load_profile
 from emotion_circuits.report.assemble import assemble_report, verdicts
+from emotion_circuits.report.commands import Asked
 from emotion_circuits.report.html_page import render_html
 from emotion_circuits.report.markdown import render_markdown
 from emotion_circuits.store import Store
@@ -186,7 +187,7 @@ def test_dry_run_shows_the_work_and_does_none(cli: Any, profile: Path, tmp_path:
 def test_report_of_a_study_with_a_failure(study: Study, tmp_path: Path) -> None:
     failed = Failure("gpt9", "doctor", ModelError("gpt9 is not <here>", "choose another"))
     study.failures.append(failed)
-    report = assemble_report(study, "emotion-circuits study small")
+    report = assemble_report(study, Asked("small"))
     page = render_html(report, tmp_path / "report.html").read_text(encoding="utf-8")
     text = render_markdown(report, tmp_path / "report.md").read_text(encoding="utf-8")
     study.failures.clear()
@@ -198,12 +199,14 @@ def test_report_of_a_study_with_a_failure(study: Study, tmp_path: Path) -> None:
 def test_questions_of_a_study_that_did_not_ask_them(study: Study, tmp_path: Path) -> None:
     path = tmp_path / "only.toml"
     path.write_text('[[experiment]]\nname = "doctor"\n')
-    lines = verdicts(Study(load_profile(str(path))))
+    lines = verdicts(Study(load_profile(str(path))), Asked(str(path)))
     (line,) = lines[0].lines()
     assert line.startswith(
         "Question 1. Where is each emotion? – not part of this study: emotion-circuits run directions"
     )
-    assert verdicts(Study(study.profile))[0].lines() == ["Question 1. Where is each emotion? – did not finish"]
+    assert verdicts(Study(study.profile), Asked("small"))[0].lines() == [
+        "Question 1. Where is each emotion? – did not finish"
+    ]
 
 
 def test_report_again_from_disk(cli: Any, profile: Path, copied: Path) -> None:

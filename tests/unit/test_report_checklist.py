@@ -14,6 +14,7 @@ from emotion_circuits.experiments._contract import PairExperiment
 from emotion_circuits.report.assemble import assemble_report
 from emotion_circuits.report.checklist import checklist, phases, place_of
 from emotion_circuits.report.collect import study_on_disk
+from emotion_circuits.report.commands import Asked
 from emotion_circuits.store import Store
 from pages import refusal
 
@@ -47,7 +48,7 @@ def finished(store: Store, model: str | tuple[str, str], experiment: str, verdic
 
 
 def table(study: Study, name: str) -> list[dict[str, Any]]:
-    (found,) = [t for t in checklist(study).tables if t.name == name]
+    (found,) = [t for t in checklist(study, Asked(study.profile.name)).tables if t.name == name]
     return [dict(row) for row in found.rows]
 
 
@@ -90,7 +91,7 @@ def test_sections_stand_in_the_order_of_the_questions(store: Store) -> None:
     for experiment in ("heads.screen", "doctor", "directions", "controls", "sweep"):
         finished(store, "a", experiment)
     finished(store, ("a", "b"), "transfer")
-    report = assemble_report(study_on_disk(store, load_profile("atlas")), "emotion-circuits study atlas")
+    report = assemble_report(study_on_disk(store, load_profile("atlas")), Asked("atlas"))
     names = [section.name for section in report.sections]
     assert names == ["directions", "pairs", "transfer", "sweep", "controls", "heads.screen", "doctor", "checklist"]
     assert "emotion-circuits run" not in report.verdicts[3].lines()[0]
@@ -98,7 +99,7 @@ def test_sections_stand_in_the_order_of_the_questions(store: Store) -> None:
 
 def test_a_question_that_was_not_asked_says_how_to_ask_it(store: Store) -> None:
     finished(store, "a", "directions")
-    report = assemble_report(study_on_disk(store, load_profile("atlas")), "")
+    report = assemble_report(study_on_disk(store, load_profile("atlas")), Asked("atlas"))
     assert "emotion-circuits run heads.screen --model a --profile atlas" in report.verdicts[3].reason
 
 

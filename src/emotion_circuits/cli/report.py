@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,6 @@ from cyclopts import App, Parameter
 
 from emotion_circuits.cli._console import print_json, print_text
 from emotion_circuits.cli._options import RESULT_OPTIONS, ResultOptions
-from emotion_circuits.cli.study import study_command
 from emotion_circuits.errors import UsageError
 
 app = App(name="report", help="Write the report of a profile.")
@@ -30,6 +30,7 @@ def report(
     from emotion_circuits.experiments import load_profile
     from emotion_circuits.report.assemble import assemble_report
     from emotion_circuits.report.collect import study_on_disk
+    from emotion_circuits.report.commands import Asked
     from emotion_circuits.report.write import write_report
     from emotion_circuits.store import Store, slug
 
@@ -37,9 +38,10 @@ def report(
     study = study_on_disk(Store(Path(options.results)), chosen)
     if not study.runs:
         raise UsageError(
-            f"no finished run of profile {chosen.name!r} in {options.results}", f"emotion-circuits study {chosen.name}"
+            f"no finished run of profile {chosen.name!r} in {options.results}",
+            shlex.join(["emotion-circuits", "study", profile, "--results", str(options.results)]),
         )
-    found = assemble_report(study, study_command(profile, tuple(study.sources), options.results))
+    found = assemble_report(study, Asked(profile, options.results))
     written = write_report(found, Path(options.results) / slug(chosen.name), lang, formats=formats)
     if options.json:
         print_json({"html": written.html, "markdown": written.markdown, "figures": written.figures})

@@ -23,7 +23,6 @@ from emotion_circuits.cli._options import (
 )
 from emotion_circuits.cli._pairs import pair_verb
 from emotion_circuits.cli._tracking import tracking
-from emotion_circuits.cli.study import report_command
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import Experiment, PairExperiment
 from emotion_circuits.experiments._registry import experiments
@@ -139,5 +138,7 @@ def _run(
         print_text(line)
     print_text(f"results: {finished.folder}")
     if finished.path("section.json").exists():
+        from emotion_circuits.report.commands import report_command
+
         print_text(f"figures and tables: {report_command(profile, options.results)}")
     return 0

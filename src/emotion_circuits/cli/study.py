@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +68,7 @@ def _list(as_json: bool) -> int:
 def _run(typed: str, profile: Profile, models: Sequence[str], lang: str, options: ComputeOptions) -> int:
     from emotion_circuits.experiments import run_study
     from emotion_circuits.report.assemble import assemble_report
+    from emotion_circuits.report.commands import Asked
     from emotion_circuits.report.write import write_report
     from emotion_circuits.store import Store, slug
 
@@ -85,7 +85,7 @@ def _run(typed: str, profile: Profile, models: Sequence[str], lang: str, options
     page = None
     # Where nothing finished there is nothing new to tell, and a report that an earlier run left is kept.
     if finished.runs:
-        report = assemble_report(finished, study_command(typed, models, options.results))
+        report = assemble_report(finished, Asked(typed, options.results, models))
         verdicts = list(report.verdicts)
         page = write_report(report, Path(options.results) / slug(profile.name), lang).html.resolve()
     if options.json:
@@ -100,18 +100,6 @@ def _run(typed: str, profile: Profile, models: Sequence[str], lang: str, options
     if page is not None:
         print_text(f"report: {page}  ({duration_text(time.monotonic() - start)})")
     return _exit_code(finished)
-
-
-def study_command(profile: str, models: Sequence[str], results: Path) -> str:
-    """What to type to run the study again."""
-    words = ["emotion-circuits", "study", profile, *(["--model", *models] if models else [])]
-    return shlex.join([*words, *([] if results == Path("results") else ["--results", str(results)])])
-
-
-def report_command(profile: str, results: Path) -> str:
-    """What to type to see the figures and tables of everything that was run in a profile."""
-    words = ["emotion-circuits", "report", "--profile", profile]
-    return shlex.join([*words, *([] if results == Path("results") else ["--results", str(results)])])
 
 
 def _exit_code(finished: Study) -> int:

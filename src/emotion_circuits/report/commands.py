@@ -1,0 +1,85 @@
+"""Commands that a reader can type: they name profile, models and results as the study had them, quoted for the shell.
+
+A model's name is a folder's name made unique, and a profile's name the last part of a path: neither need be something
+that the command line finds again. So commands hold what was typed, or the address that a run recorded.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emotion_circuits.experiments import Study
+    from emotion_circuits.store import Run
+
+PROGRAM = "emotion-circuits"
+DEFAULT_RESULTS, DEFAULT_SEED, DEFAULT_DTYPE = Path("results"), 0, "float32"
+EMBEDDED = ("gemma-3-270m", "smollm2-135m")
+"""The embedded models: one of them is the example where a study has no second model."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed: a profile's name or path, the results folder, and the models (none: those of the runs)."""
+
+    profile: str
+    results: Path = DEFAULT_RESULTS
+    models: Sequence[str] = ()
+
+
+def study_command(study: Study, asked: Asked) -> str:
+    """The command that makes the study again."""
+    models = [*asked.models] or [*addresses(study).values()]
+    words = [PROGRAM, "study", asked.profile, *(["--model", *models] if models else [])]
+    return shlex.join([*words, *_options(study, asked.results)])
+
+
+def report_command(profile: str, results: Path) -> str:
+    """The command that shows the figures and tables of everything that was run in a profile."""
+    return shlex.join([PROGRAM, "report", "--profile", profile, *_results(results)])
+
+
+def filled_in(template: str, study: Study, asked: Asked) -> str:
+    """A command with ``{model}``, ``{source}``, ``{target}`` and ``{profile}`` in it, for the models of the study.
+
+    Where the study has one model, an embedded one stands for the second.
+    """
+    known = addresses(study)
+    models = [*known.values()] or [*asked.models] or [EMBEDDED[1]]
+    second = next((m for m in (*models[1:], *EMBEDDED) if m != models[0]), EMBEDDED[0])
+    names = {"model": models[0], "source": models[0], "target": second, "profile": asked.profile}
+    command = template.format(**{name: shlex.quote(value) for name, value in names.items()})
+    options = _options(study, asked.results)
+    return f"{command} {shlex.join(options)}" if options else command
+
+
+def addresses(study: Study) -> Mapping[str, str]:
+    """Model → what to type for it; its name where a run did not record more."""
+    recorded: dict[str, str] = {}
+    for run in study.runs:
+        recorded |= dict(zip(run.model.split("--"), _addresses(run), strict=False))
+    return {name: recorded.get(name) or name for name in study.sources}
+
+
+def _addresses(run: Run) -> Sequence[str]:
+    found: Sequence[str] = run.read_json("spec.json")["recorded"].get("addresses", ())
+    return found
+
+
+def _options(study: Study, results: Path) -> list[str]:
+    """The options without which the same runs would not be found again: they enter the keys, or say where to look."""
+    words = _results(results)
+    if not study.runs:
+        return words
+    spec = study.runs[0].read_json("spec.json")
+    seed, dtype = spec["inputs"].get("seed", DEFAULT_SEED), spec["recorded"].get("dtype", DEFAULT_DTYPE)
+    words += ["--seed", str(seed)] if seed != DEFAULT_SEED else []
+    return words + (["--dtype", dtype] if dtype != DEFAULT_DTYPE else [])
+
+
+def _results(results: Path) -> list[str]:
+    return [] if results == DEFAULT_RESULTS else ["--results", str(results)]
