@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.cli import _console
 from emotion_circuits.cli._options import ComputeOptions, ModelOptions
@@ -21,12 +21,17 @@ def loader(options: ModelOptions) -> Callable[[str], LM]:
     def load(source: str) -> LM:
         from emotion_circuits.models import load_lm
 
-        lm = load_lm(source, dtype=options.dtype, device=options.device, cache=options.cache, offline=options.offline)
+        lm = load_lm(source, **loading_of(options))
         for notice in lm.notices:
             _console.say(notice, quiet=options.quiet)
         return lm
 
     return load
+
+
+def loading_of(options: ModelOptions) -> dict[str, Any]:
+    """How a model is loaded, as keywords of ``load_lm``."""
+    return {name: getattr(options, name) for name in ("dtype", "device", "device_map", "cache", "offline")}
 
 
 def scorer_of(options: ModelOptions) -> Callable[[str], Scorer]:

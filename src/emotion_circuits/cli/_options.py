@@ -33,6 +33,7 @@ COMMON = Group("Common options", sort_key=100)
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["float32", "bfloat16", "float16"]
+DeviceMap = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,13 @@ class ModelOptions(CacheOptions):
         Device, Parameter(help="Where the model runs; auto takes cuda, then mps, then cpu.", group=COMMON)
     ] = "auto"
     dtype: Annotated[DType, Parameter(help="Number type of the model's weights.", group=COMMON)] = "float32"
+    device_map: Annotated[
+        DeviceMap | None,
+        Parameter(
+            help="auto: spread a model that is too large over the GPUs, then main memory, then the disk (accelerate).",
+            group=COMMON,
+        ),
+    ] = None
     rows: Annotated[
         int | None,
         Parameter(
@@ -108,6 +116,33 @@ class TrackOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunnerOptions:
+    """Who computes: this process, or several on this machine or a cluster."""
+
+    runner: Annotated[
+        Literal["local", "slurm", "ray"] | None,
+        Parameter(help="Compute in processes here, in a Slurm array, or on a Ray cluster.", group=COMMON),
+    ] = None
+    shards: Annotated[
+        int | None,
+        Parameter(
+            help="Workers on single models; more than there are models share each model's rows (default: one a model).",
+            group=COMMON,
+            validator=Number(gte=1),
+        ),
+    ] = None
+    runner_options: Annotated[
+        tuple[str, ...],
+        Parameter(help="Of the runner, as name=value: partition=gpu timeout_min=600; workers=2 …", group=COMMON),
+    ] = ()
+
+    @property
+    def asked(self) -> bool:
+        """Whether work is to be handed to other processes."""
+        return self.runner is not None or self.shards is not None or bool(self.runner_options)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CopyOptions:
     """Where CSV files of a run are copied to, beside the run folder that holds them."""
 
@@ -120,5 +155,5 @@ class CopyOptions:
 COPY_OPTIONS = CopyOptions()
 OUTPUT_OPTIONS, CACHE_OPTIONS, RESULT_OPTIONS = OutputOptions(), CacheOptions(), ResultOptions()
 MODEL_OPTIONS, COMPUTE_OPTIONS = ModelOptions(), ComputeOptions()
-TRACK_OPTIONS = TrackOptions()
+TRACK_OPTIONS, RUNNER_OPTIONS = TrackOptions(), RunnerOptions()
 """The groups with every field at its default: what a verb's signature names."""

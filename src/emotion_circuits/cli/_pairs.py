@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,13 +12,23 @@ from cyclopts import Parameter
 
 from emotion_circuits.cli._bench import loader, progress_of, scorer_of
 from emotion_circuits.cli._console import print_json, print_text
-from emotion_circuits.cli._options import COMPUTE_OPTIONS, TRACK_OPTIONS, ComputeOptions, DryRun, TrackOptions
+from emotion_circuits.cli._options import (
+    COMPUTE_OPTIONS,
+    RUNNER_OPTIONS,
+    TRACK_OPTIONS,
+    ComputeOptions,
+    DryRun,
+    RunnerOptions,
+    TrackOptions,
+)
+from emotion_circuits.cli._runners import carry_out_all, only, plan, show
 from emotion_circuits.cli._tracking import tracking
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._contract import PairExperiment
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments._pair_runner import PairBench
+    from emotion_circuits.store import Run
 
 
 @dataclass(frozen=True)
@@ -48,10 +58,11 @@ def pair_verb(experiment: PairExperiment) -> Callable[..., int]:
         dry_run: DryRun = False,
         params: Any = None,
         track: Annotated[TrackOptions, Parameter(name="*")] = TRACK_OPTIONS,
+        runner: Annotated[RunnerOptions, Parameter(name="*")] = RUNNER_OPTIONS,
         options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
     ) -> int:
         wanted = Wanted(source, target, profile, both, target_untrained, dry_run)
-        return _run(experiment, wanted, params, track, options)
+        return _run(experiment, wanted, params, track, runner, options)
 
     model_type = Annotated[experiment.Params, Parameter(name="*")]  # type: ignore[name-defined]
     verb.__annotations__ = {**verb.__annotations__, "params": model_type}
@@ -63,7 +74,14 @@ def pair_verb(experiment: PairExperiment) -> Callable[..., int]:
     return verb
 
 
-def _run(experiment: PairExperiment, wanted: Wanted, params: Any, track: TrackOptions, options: ComputeOptions) -> int:
+def _run(
+    experiment: PairExperiment,
+    wanted: Wanted,
+    params: Any,
+    track: TrackOptions,
+    runner: RunnerOptions,
+    options: ComputeOptions,
+) -> int:
     from emotion_circuits.experiments import load_profile
     from emotion_circuits.experiments._pair_runner import run_pair_experiment, same_model
 
@@ -81,6 +99,14 @@ def _run(experiment: PairExperiment, wanted: Wanted, params: Any, track: TrackOp
     given = {} if params is None else params.model_dump(exclude_unset=True)
     resolved = study.params(experiment.name, given)
     ways = [(source, target), (target, source)] if wanted.both else [(source, target)]
+    manifest = None
+    if runner.asked:
+        if wanted.target_untrained:
+            raise UsageError("--target-untrained is not handed to other processes", "leave out --runner and --shards")
+        models = tuple(dict.fromkeys((source, target)))
+        manifest = plan(only(study, experiment.name, resolved), models, options, runner, ways)
+    if wanted.dry_run and manifest is not None:
+        return show(manifest, as_json=options.json)
     if wanted.dry_run:
         from emotion_circuits.cli._dry_run import show_cells
         from emotion_circuits.experiments._outline import outline_pair
@@ -88,11 +114,18 @@ def _run(experiment: PairExperiment, wanted: Wanted, params: Any, track: TrackOp
         benches = [_bench(study.name, one, other, wanted.target_untrained, options) for one, other in ways]
         cells = [cell for bench in benches for cell in outline_pair(experiment.name, resolved, bench)]
         return show_cells(cells, as_json=options.json)
-    summaries, folders = [], []
-    with tracking(track, Path(options.results), study.name, quiet=options.quiet):
+
+    def computed() -> Iterator[Run]:
+        if manifest is not None:
+            yield from carry_out_all(manifest, options, runner)
+            return
         for one, other in ways:
             bench = _bench(study.name, one, other, wanted.target_untrained, options)
-            finished = run_pair_experiment(experiment.name, resolved, bench)
+            yield run_pair_experiment(experiment.name, resolved, bench)
+
+    summaries, folders = [], []
+    with tracking(track, Path(options.results), study.name, quiet=options.quiet):
+        for finished in computed():
             summaries.append(finished.read_summary())
             folders.append(finished.folder)
     if options.json:

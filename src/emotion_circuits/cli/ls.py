@@ -6,9 +6,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from emotion_circuits.cli._console import print_json, print_table, print_text, say, size_text
 from emotion_circuits.cli._options import RESULT_OPTIONS, ResultOptions
+from emotion_circuits.cli._watch import watch_shards
+from emotion_circuits.errors import UsageError
 
 if TYPE_CHECKING:
     from emotion_circuits.store import Run
@@ -22,11 +25,19 @@ def list_runs(
     profile: Annotated[str | None, Parameter(help="Only runs of this profile.")] = None,
     model: Annotated[str | None, Parameter(help="Only runs of this model (A--B for a pair).")] = None,
     experiment: Annotated[str | None, Parameter(help="Only runs of this experiment.")] = None,
+    watch: Annotated[
+        bool, Parameter(help="Show studies of --runner while they run: progress, failures.", show_default=False)
+    ] = False,
+    every: Annotated[float, Parameter(help="Seconds between two looks of --watch.", validator=Number(gte=0.1))] = 5.0,
     options: Annotated[ResultOptions, Parameter(name="*")] = RESULT_OPTIONS,
 ) -> int:
     """List the runs below --results, oldest first: status (done, failed, partial, running), size and time."""
     from emotion_circuits.store import Store
 
+    if watch:
+        if model or experiment:
+            raise UsageError("--watch shows whole studies", "leave out --model and --experiment; --profile chooses one")
+        return watch_shards(options.results, profile, every, as_json=options.json)
     store = Store(options.results)
     pair = tuple(model.split("--")) if model and model.count("--") == 1 else None
     runs = store.find(profile, (pair[0], pair[1]) if pair else model, experiment)

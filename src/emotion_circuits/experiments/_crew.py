@@ -29,16 +29,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
+SUFFIX = ".crew"
+
+
+class OvertakenError(StoreError):
+    """The other members have finished the run while this one was still reading an earlier step."""
 
 
 @dataclass(frozen=True)
 class Crew:
-    """How the members of a crew watch each other; seconds. ``pause`` waits between two looks at what is missing."""
+    """How the members of a crew watch each other; seconds. ``pause`` waits between two looks at what is missing.
+
+    ``marker`` is a file that lies in the shared folder as long as it is there: a folder that was unmounted would
+    otherwise be made anew, on one machine's own disk.
+    """
 
     heartbeat: float = HEARTBEAT_SECONDS
     stale: float = STALE_SECONDS
     look_again: float = 1.0
     pause: Callable[[float], None] = time.sleep
+    marker: Path | None = None
+
+    def require_folder(self) -> None:
+        """Raise :class:`StoreError` when the shared folder has gone."""
+        if self.marker is not None and not self.marker.exists():
+            raise StoreError(
+                f"{self.marker} has gone: the shared folder was unmounted, moved or removed",
+                "mount it again, then run the same command again: it resumes",
+            )
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,7 @@ def plan_blocks(names: Sequence[str], batches: Sequence[Sequence[int]], least_ro
 
 def crew_folder(run: Run) -> Path:
     """Where a run's parts are, beside its folder."""
-    return run.folder.with_name(f".{run.key}.crew")
+    return run.folder.with_name(f".{run.key}{SUFFIX}")
 
 
 def begun_by_crew(run: Run, step: str) -> bool:
@@ -78,9 +96,11 @@ def begun_by_crew(run: Run, step: str) -> bool:
     return (crew_folder(run) / step / PLAN).exists()
 
 
-def remove_parts(run: Run) -> None:
-    """Remove the parts of a finished run; what was merged from them stays."""
-    shutil.rmtree(crew_folder(run), ignore_errors=True)
+def clear_finished(profile_folder: Path) -> None:
+    """Remove the parts of all finished runs of a profile; what was merged from them is in the run folders."""
+    for folder in profile_folder.glob(f"*/*/.*{SUFFIX}"):
+        if (folder.with_name(folder.name[1 : -len(SUFFIX)]) / "done.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def share(
@@ -89,28 +109,42 @@ def share(
     blocks: Sequence[Block],
     finished: Callable[[Block], bool],
     compute: Callable[[Block], None],
+    over: Callable[[], bool],
     advance: Callable[[int], None] = lambda rows: None,
 ) -> None:
     """Return once every block is finished, computing those that nobody else does.
 
     Args:
-        folder: the step's. finished: whether a block's part is on disk. compute: writes it. advance: gets the number of
-            rows of every block that is done, whoever did it.
+        folder: the step's. finished: whether a block's part is on disk. compute: writes it. over: whether the whole run
+            is finished (its parts may be gone then). advance: gets the number of rows of every block that is done,
+            whoever did it.
 
     Raises:
-        StoreError: the members do not compute the same blocks; whatever ``compute`` raises.
+        OvertakenError: the run is over. StoreError: the members do not compute the same blocks, or the shared folder
+            has gone; whatever ``compute`` raises.
     """
+
+    def compute_if_needed(block: Block) -> None:
+        crew.require_folder()
+        if over():
+            raise OvertakenError(f"{folder.parent} was finished by other workers")
+        compute(block)
+
+    crew.require_folder()
+    if over():
+        raise OvertakenError(f"{folder.parent} was finished by other workers")
     _agree(folder, blocks)
     claims = Claims(folder / "claims", crew.heartbeat, crew.stale)
     waiting = list(blocks)
     told = time.monotonic()
     while waiting:
-        left = [block for block in waiting if not _settle(claims, block, finished, compute, advance)]
+        left = [block for block in waiting if not _settle(claims, block, finished, compute_if_needed, advance)]
         if len(left) == len(waiting):
             if time.monotonic() - told > 60:
                 told = time.monotonic()
                 log.info("%d blocks of %s are with other workers: %s", len(left), folder.name, claims.held())
             crew.pause(crew.look_again)
+            crew.require_folder()
         waiting = left
 
 
@@ -151,10 +185,29 @@ def _agree(folder: Path, blocks: Sequence[Block]) -> None:
         )
 
 
-def progress_of(run_folder: Path) -> Iterator[tuple[str, int, int]]:
-    """``(step, finished blocks, blocks)`` of what a crew computes now, from the files alone."""
-    folder = run_folder.with_name(f".{run_folder.name}.crew")
-    for plan in sorted(folder.glob(f"*/{PLAN}")):
-        content: dict[str, Any] = read_json(plan)
-        parts = sum(1 for p in (plan.parent / "parts").glob("[!.]*") if p.suffix in (".parquet", ".safetensors"))
-        yield plan.parent.name, min(parts, content["blocks"]), content["blocks"]
+@dataclass(frozen=True)
+class StepProgress:
+    """How far a crew is with one step of a run: ``model`` and ``experiment`` are folder names."""
+
+    model: str
+    experiment: str
+    step: str
+    blocks_done: int
+    blocks: int
+    rows: int
+
+
+def progress_of(profile_folder: Path) -> Iterator[StepProgress]:
+    """The steps of all unfinished runs of a profile that crews have begun, from the files alone."""
+    for plan in sorted(profile_folder.glob(f"*/*/.*{SUFFIX}/*/{PLAN}")):
+        crew = plan.parents[1]
+        if (crew.with_name(crew.name[1 : -len(SUFFIX)]) / "done.json").exists():
+            continue
+        try:
+            content: dict[str, Any] = read_json(plan)
+            parts = sum(1 for p in (plan.parent / "parts").glob("[!.]*") if p.suffix in (".parquet", ".safetensors"))
+        except (StoreError, OSError):  # its crew has finished and cleared away while we looked
+            continue
+        done = min(parts, content["blocks"])
+        yield StepProgress(crew.parents[1].name, crew.parent.name, plan.parent.name, done, content["blocks"],
+                           content["rows"])  # fmt: skip

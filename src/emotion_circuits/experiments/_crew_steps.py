@@ -48,7 +48,7 @@ def share_scores(
         columns |= {f"m{column}": values[:, column] for column in range(len(metrics))}
         write_table(parts / f"{block.name}{SUFFIX}", columns)
 
-    share(crew, folder, blocks, lambda b: (parts / f"{b.name}{SUFFIX}").exists(), compute, advance)
+    share(crew, folder, blocks, lambda b: (parts / f"{b.name}{SUFFIX}").exists(), compute, lambda: run.done, advance)
     table = read_tables(parts, [b.name for b in blocks])
     order = np.argsort(table["row"].to_numpy(), kind="stable")
     return {m: table[f"m{column}"].to_numpy()[order].astype(np.float32) for column, m in enumerate(metrics)}
@@ -79,7 +79,7 @@ def share_texts(
              "stopped": [g.stopped for g in found]},
         )  # fmt: skip
 
-    share(crew, folder, blocks, lambda b: (parts / f"{b.name}{SUFFIX}").exists(), compute, advance)
+    share(crew, folder, blocks, lambda b: (parts / f"{b.name}{SUFFIX}").exists(), compute, lambda: run.done, advance)
     texts: dict[int, Generation] = {}
     for block in blocks:  # a part at a time: texts as Python objects are large
         for line in read_tables(parts, [block.name]).to_pylist():
@@ -110,7 +110,7 @@ def share_capture(
             pass
         parts.write(block.name, {k: v for sink in sinks if sink for k, v in sink.arrays.items()})
 
-    share(crew, folder, blocks, lambda b: parts.has(b.name), compute, advance)
+    share(crew, folder, blocks, lambda b: parts.has(b.name), compute, lambda: run.done, advance)
 
     def merge(by_prompt: Any, by_token: Any) -> None:
         for block in blocks:

@@ -96,9 +96,12 @@ class Measure:
         rows = [Row(e, c, s) for e in encoded for c in conditions for s in range(sampling.samples)]
         found = self._written(name)
         keys = [(r.encoded.prompt.id, r.condition.name, r.sample) for r in rows]
-        if not found.keys() >= set(keys) and (crew := self._crew(name)):
+        wanted = set(keys)
+        if not found.keys() >= wanted and self.crew is not None:  # others may have merged it since the file was read
+            found = self._read_texts().get(name, {})
+        if not found.keys() >= wanted and (crew := self._crew(name)):
             found.update(zip(keys, self._generate_together(crew, name, rows, sampling), strict=True))
-        elif not found.keys() >= set(keys):
+        elif not found.keys() >= wanted:
             new = sampling.max_new_tokens
             chunks = plan_chunks(self.lm, rows, self._rows(name, rows, new, []))
             left = [chunk for chunk in chunks if not all(keys[i] in found for i in chunk)]
@@ -182,6 +185,9 @@ class Measure:
     @cached_property
     def _earlier(self) -> dict[str, dict[Key, Generation]]:
         """What earlier attempts of this run wrote, by step; read once."""
+        return self._read_texts()
+
+    def _read_texts(self) -> dict[str, dict[Key, Generation]]:
         from emotion_circuits.engine import Generation
 
         found: dict[str, dict[Key, Generation]] = {}

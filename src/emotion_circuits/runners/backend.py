@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
+from emotion_circuits.experiments._crew import clear_finished
 from emotion_circuits.runners.manifest import Manifest
-from emotion_circuits.runners.state import is_done, write_failed
+from emotion_circuits.runners.state import collect, forget_failure, is_done, write_failed
+
+if TYPE_CHECKING:
+    from emotion_circuits.experiments import Study
 
 Name = Literal["local", "slurm", "ray"]
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -19,12 +23,13 @@ ATTEMPTS = 3
 """How often a shard whose process was ended from outside is begun again."""
 
 _INTEGERS = {"workers", "threads", "timeout_min", "cpus_per_task", "gpus_per_node", "array_parallelism"}
-_NUMBERS = {"mem_gb", "cpus", "gpus"}
+_NUMBERS = {"mem_gb", "cpus", "gpus", "store_gb"}
+_MAY_BE_NONE = {"gpus", "gpus_per_node"}
 KNOWN: Mapping[Name, tuple[str, ...]] = {
     "local": ("workers", "threads"),
     "slurm": ("partition", "account", "qos", "constraint", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node",
               "array_parallelism", "setup", "cluster"),
-    "ray": ("address", "cpus", "gpus"),
+    "ray": ("address", "cpus", "gpus", "store_gb"),
 }  # fmt: skip
 """Options of each backend, as ``--runner-options name=value``."""
 
@@ -57,7 +62,7 @@ def _value(key: str, text: str) -> Any:
         value: Any = int(text) if key in _INTEGERS else float(text) if key in _NUMBERS else text
     except ValueError:
         raise UsageError(f"the runner option {key} is a number, not {text!r}", f"write {key}=4") from None
-    if key in _INTEGERS | _NUMBERS and value < (0 if key in ("gpus", "gpus_per_node") else 1e-9):
+    if key in _INTEGERS | _NUMBERS and not (0 < value < float("inf") or (value == 0 and key in _MAY_BE_NONE)):
         raise UsageError(f"the runner option {key} is {text}, which is no amount", f"write {key}=1 or more")
     return value
 
@@ -80,6 +85,19 @@ def run_shards(manifest: Manifest, chosen: Backend, tell: Tell) -> None:
         from emotion_circuits.runners.ray import run_ray
 
         run_ray(manifest, tell, **chosen.options)
+
+
+def run_manifest(manifest: Manifest, chosen: Backend, tell: Tell) -> Study:
+    """Write the manifest, run its shards, and gather what is there: the study, with failures in it.
+
+    Calling it again, with any backend, takes up what is left. Raises as :func:`run_shards`.
+    """
+    manifest.write()
+    for cell in manifest.cells:
+        forget_failure(manifest, cell)
+    run_shards(manifest, chosen, tell)
+    clear_finished(manifest.folder.parents[1])
+    return collect(manifest)
 
 
 def unfinished(manifest: Manifest) -> list[int]:

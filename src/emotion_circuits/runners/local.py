@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from emotion_circuits.runners.manifest import Manifest
 
 LOOK_SECONDS = 0.2
 STOP_SECONDS = 20.0
+PROCESS_BYTES = 800_000_000
+"""Resident memory of a process with torch and transformers and the batches of a small model."""
 
 Command = Callable[[Manifest, int], Sequence[str]]
 
@@ -28,11 +31,15 @@ def worker_command(manifest: Manifest, number: int) -> Sequence[str]:
 
 @dataclass
 class _Pool:
-    """Processes that run now, by shard. ``limit`` falls when the system ends one of them for want of memory."""
+    """Processes that run now, by shard, in ``memory`` bytes that were free before the first of them.
+
+    ``limit`` falls when the system ends one of them for want of memory.
+    """
 
     limit: int
     threads: int
     gpus: int
+    memory: int
     running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     on_gpu: dict[int, int] = field(default_factory=dict)
     attempts: dict[int, int] = field(default_factory=dict)
@@ -60,11 +67,9 @@ def run_local(
     ended: set[int] = set(range(len(manifest.shards))) - set(waiting)
     with _stopping(pool):
         while waiting or pool.running:
-            for number in list(waiting):
-                ready = set(manifest.shards[number].after) <= ended
-                if ready and len(pool.running) < pool.limit and _fits(manifest, number, pool):
-                    waiting.remove(number)
-                    pool.running[number] = _start(manifest, number, pool, command)
+            while (number := _next(manifest, waiting, ended, pool)) is not None:
+                waiting.remove(number)
+                pool.running[number] = _start(manifest, number, pool, command)
             time.sleep(LOOK_SECONDS)
             for number, code in _ended(pool):
                 if _again(manifest, number, code, pool, tell):
@@ -73,14 +78,24 @@ def run_local(
                     ended.add(number)
 
 
+def _next(manifest: Manifest, waiting: Sequence[int], ended: set[int], pool: _Pool) -> int | None:
+    """The first shard that may start now; the first process of all is always tried."""
+    if len(pool.running) >= pool.limit:
+        return None
+    ready = (n for n in waiting if ended.issuperset(manifest.shards[n].after))
+    taken = sum(memory_of(manifest, n) for n in pool.running)
+    return next((n for n in ready if not pool.running or taken + memory_of(manifest, n) <= pool.memory), None)
+
+
 def _pool(manifest: Manifest, waiting: Sequence[int], workers: int | None, threads: int | None) -> _Pool:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = _gpus(manifest)
-    limit = workers or min(len(waiting), gpus or cores)
-    if workers is None:
-        need = max(memory_of(manifest, n) for n in waiting)
-        limit = max(1, min(limit, free_memory() // need if need and not gpus else limit))
-    return _Pool(limit, threads or max(1, cores // limit), gpus)
+    limit = min(len(waiting), workers or gpus or cores)
+    # On GPUs main memory holds little of a model for long; a number that was asked for is taken.
+    memory = 1 << 62 if gpus or workers else free_memory()
+    smallest = min(memory_of(manifest, n) for n in waiting)
+    limit = max(1, min(limit, memory // smallest))
+    return _Pool(limit, threads or max(1, cores // limit), gpus, memory)
 
 
 def _gpus(manifest: Manifest) -> int:
@@ -93,12 +108,17 @@ def _gpus(manifest: Manifest) -> int:
 
 
 def memory_of(manifest: Manifest, number: int) -> int:
-    """Bytes that the larger of a shard's models needs, as far as that can be told before it is loaded; 0 if not."""
+    """Main memory that a shard's process takes: the program, and the larger of its models where its size is known."""
+    loading = manifest.work.loading
+    sources = (manifest.work.sources[model] for model in manifest.shards[number].models)
+    return PROCESS_BYTES + max(_weights(source, loading.get("dtype") or "float32") for source in sources)
+
+
+@functools.cache
+def _weights(source: str, dtype: str) -> int:
     from emotion_circuits.models.preflight import weight_bytes_of_source
 
-    work = manifest.work
-    sizes = (weight_bytes_of_source(work.sources[m], work.loading) for m in manifest.shards[number].models)
-    return max((size or 0) for size in sizes)
+    return weight_bytes_of_source(source, {"dtype": dtype}) or 0
 
 
 def free_memory() -> int:
@@ -108,11 +128,6 @@ def free_memory() -> int:
     from emotion_circuits.models.memory import free_bytes
 
     return free_bytes(torch.device("cpu"))
-
-
-def _fits(manifest: Manifest, number: int, pool: _Pool) -> bool:
-    """Whether there is memory for one more process now; the first one is always tried."""
-    return not pool.running or pool.gpus > 0 or free_memory() > memory_of(manifest, number)
 
 
 def _start(manifest: Manifest, number: int, pool: _Pool, command: Command) -> subprocess.Popen[bytes]:

@@ -23,6 +23,7 @@ def plan_study(
     shards: int | None = None,
     seed: int = 0,
     rows: int | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
     loading: Mapping[str, Any],
 ) -> Manifest:
     """The manifest of a study; nothing is written and no model is loaded.
@@ -32,7 +33,8 @@ def plan_study(
     after both models' shards; an experiment on a pair is not divided.
 
     Args:
-        shards: workers on single models (default: one a model). loading: dtype, device, device_map, cache, offline.
+        shards: workers on single models (default: one a model). pairs: those that experiments on two models get
+            (default: every ordered pair). loading: dtype, device, device_map, cache, offline.
 
     Raises:
         UsageError: no model, a model named twice, fewer than one shard.
@@ -49,17 +51,20 @@ def plan_study(
         {m: _absolute(m) for m in models}, dict(loading), seed, rows,
     )  # fmt: skip
     cells: list[Cell] = []
+    keys = {name: _experiment_key(profile, name, work) for name in (*single, *paired)}
 
     def add(names: Sequence[str], of: tuple[str, ...]) -> tuple[int, ...]:
         first = len(cells)
-        cells.extend(Cell(_cell_id(profile, name, of, work), name, of) for name in names)
+        cells.extend(Cell(content_key({"experiment": keys[name], "models": of}), name, of) for name in names)
         return tuple(range(first, len(cells)))
 
     chains = {model: add(single, (model,)) for model in models}
     planned = _single_shards(chains, shards) if single else []
-    firsts = {s.models[0]: [n for n, other in enumerate(planned) if other.models == s.models] for s in planned}
-    for pair in itertools.permutations(models, 2) if paired else ():
-        after = tuple(sorted({n for model in pair for n in firsts.get(model, ())}))
+    seats: dict[str, list[int]] = {model: [] for model in models}
+    for number, shard in enumerate(planned):
+        seats[shard.models[0]].append(number)
+    for pair in (itertools.permutations(models, 2) if pairs is None else pairs) if paired else ():
+        after = tuple(sorted(n for model in pair for n in seats[model]))
         planned.append(Shard(pair, add(paired, pair), after))
     made = tuple(cells), tuple(planned)
     return Manifest(manifest_folder(Path(results).absolute(), work, *made), work, *made)
@@ -77,10 +82,10 @@ def _single_shards(chains: Mapping[str, tuple[int, ...]], wanted: int | None) ->
     ]
 
 
-def _cell_id(profile: Profile, experiment: str, models: tuple[str, ...], work: Work) -> str:
+def _experiment_key(profile: Profile, experiment: str, work: Work) -> str:
     return content_key({
-        "profile": profile.name, "experiment": experiment, "params": profile.params(experiment), "models": models,
-        "seed": work.seed, "dtype": work.loading.get("dtype"),
+        "profile": profile.name, "experiment": experiment, "params": profile.params(experiment), "seed": work.seed,
+        "dtype": work.loading.get("dtype"),
     })  # fmt: skip
 
 

@@ -11,7 +11,13 @@ from emotion_circuits.runners.manifest import Manifest
 
 
 def run_ray(
-    manifest: Manifest, tell: Tell, *, address: str | None = None, cpus: float = 1.0, gpus: float = 0.0
+    manifest: Manifest,
+    tell: Tell,
+    *,
+    address: str | None = None,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+    store_gb: float = 0.2,
 ) -> None:
     """Run all shards as Ray tasks; a task whose node died is begun again elsewhere. Returns when all have ended.
 
@@ -19,7 +25,8 @@ def run_ray(
 
     Args:
         address: of a cluster (``auto``: the one this machine belongs to; ``host:port``; ``ray://host:port``); without
-            one, a cluster is started here and stopped afterwards. cpus, gpus: that a shard takes.
+            one, a cluster is started here and stopped afterwards. cpus, gpus: that a shard takes. store_gb: shared
+            memory of a cluster that is started here; results go through the folder, so that little is needed.
 
     Raises:
         UsageError: Ray is not installed. EmotionCircuitsError: no cluster answers at the address.
@@ -35,7 +42,7 @@ def run_ray(
     cluster: Any = ray
     owned = not cluster.is_initialized()
     if owned:
-        _connect(cluster, address)
+        _connect(cluster, address, int(store_gb * 1e9))
     try:
         tell(f"{len(waiting)} shards on a Ray cluster of {cluster.cluster_resources().get('CPU', 0):g} processors")
         _run(cluster, manifest, waiting, tell, cpus, gpus)
@@ -44,10 +51,10 @@ def run_ray(
             cluster.shutdown()
 
 
-def _connect(ray: Any, address: str | None) -> None:
+def _connect(ray: Any, address: str | None, store: int) -> None:
+    here = {"include_dashboard": False, "object_store_memory": store} if address is None else {}
     try:
-        ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False,
-                 configure_logging=False)  # fmt: skip
+        ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **here)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EmotionCircuitsError(
             f"no Ray cluster answers at {address or 'this machine'}: {str(error).splitlines()[0]}",
@@ -57,7 +64,10 @@ def _connect(ray: Any, address: str | None) -> None:
 
 def _run(ray: Any, manifest: Manifest, waiting: list[int], tell: Tell, cpus: float, gpus: float) -> None:
     environment = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cpus)))}}
-    task = ray.remote(_shard).options(num_cpus=cpus, num_gpus=gpus, max_retries=ATTEMPTS, runtime_env=environment)
+    # One shard a process: the next one begins with free memory.
+    task = ray.remote(max_calls=1)(_shard).options(
+        num_cpus=cpus, num_gpus=gpus, max_retries=ATTEMPTS, runtime_env=environment
+    )
     handles: dict[int, Any] = {}
     for number in waiting:  # shards stand behind those that they come after
         after = [handles[n] for n in manifest.shards[number].after if n in handles]

@@ -8,11 +8,11 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from emotion_circuits.errors import EmotionCircuitsError
-from emotion_circuits.experiments._crew import Crew, remove_parts
+from emotion_circuits.experiments._crew import Crew
 from emotion_circuits.experiments._runner import Progress, no_progress
 from emotion_circuits.experiments._study import Failure, attempt, clear_log, leave_log
 from emotion_circuits.runners.desk import Desk
@@ -66,7 +66,7 @@ def run_shard(
     """
     cells = manifest.cells_of(number)
     store, names = Store(manifest.results), _name(manifest.shards[number].models)
-    crew = crew or Crew()
+    crew = replace(crew or Crew(), marker=manifest.path)
     run_cell = run_cell or Desk(manifest, crew, progress).run
     report = ShardReport(number)
     if (missing := _missing(manifest, number)) is not None:
@@ -76,6 +76,7 @@ def run_shard(
         write_failed(manifest, cells[0], error)
         return report
     for cell in cells:
+        crew.require_folder()
         if is_done(manifest, cell):
             report.there.append(cell.id)
             continue
@@ -120,12 +121,6 @@ def _claimed(manifest: Manifest, cell: Cell, crew: Crew) -> Iterator[None]:
             yield
             return
         crew.pause(crew.look_again)
+        crew.require_folder()
     with claim:
         yield
-
-
-def tidy(runs: list[Run]) -> None:
-    """Remove the parts of finished runs once all workers have ended."""
-    for run in runs:
-        if run.done:
-            remove_parts(run)

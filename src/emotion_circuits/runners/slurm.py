@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +76,11 @@ def run_slurm(
     general = {"timeout_min": timeout_min, "mem_gb": mem_gb, "cpus_per_task": cpus_per_task,
                "gpus_per_node": gpus_per_node or None, "name": f"emotion-circuits-{manifest.key}"}  # fmt: skip
     known = _running(submitit, manifest) if cluster == "slurm" else {}
-    for stage in _stages(manifest):
-        numbers = [n for n in stage if n in unfinished(manifest) and n not in known]
+    # Slurm keeps an array within its limit itself; the stand-ins start everything at once.
+    at_once = None if cluster == "slurm" else min(array_parallelism, os.cpu_count() or 1)
+    for stage in _stages(manifest, at_once):
+        left = set(unfinished(manifest))
+        numbers = [n for n in stage if n in left and n not in known]
         try:
             executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
             settings = {**general, **slurm} if cluster == "slurm" else general
@@ -104,11 +108,14 @@ def _submit(executor: Any, manifest: Manifest, numbers: Sequence[int]) -> list[A
     return jobs
 
 
-def _stages(manifest: Manifest) -> list[list[int]]:
-    """Shards that wait for nothing, then those that wait for them."""
+def _stages(manifest: Manifest, at_once: int | None) -> Iterator[Sequence[int]]:
+    """Shards that wait for nothing, then those that wait for them; not more than ``at_once`` in one go."""
     numbers = range(len(manifest.shards))
-    return [stage for stage in ([n for n in numbers if not manifest.shards[n].after],
-                                [n for n in numbers if manifest.shards[n].after]) if stage]  # fmt: skip
+    for stage in ([n for n in numbers if not manifest.shards[n].after],
+                  [n for n in numbers if manifest.shards[n].after]):  # fmt: skip
+        if stage:
+            size = at_once or len(stage)
+            yield from (stage[i : i + size] for i in range(0, len(stage), size))
 
 
 def _running(submitit: Any, manifest: Manifest) -> dict[int, Any]:

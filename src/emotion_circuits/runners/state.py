@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.runners.manifest import FILE, FOLDER, Cell, Manifest, read_manifest
 from emotion_circuits.store import Claims, read_json, write_json
+from emotion_circuits.store.files import translating
 from emotion_circuits.store.provenance import now
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Study
 
 Status = Literal["done", "failed", "running", "waiting"]
+DONE, FAILED = "done", "failed"
+"""What a worker notes about a cell, in a file each: whoever fails cannot hide that another one finished."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +43,28 @@ def claims_of(manifest: Manifest, heartbeat: float, stale: float) -> Claims:
 
 def write_done(manifest: Manifest, cell: Cell, run: Path, source: str, seconds: float) -> None:
     """Note that a cell is finished."""
-    content = {"state": "done", "run": run.relative_to(manifest.results).as_posix(), "source": source}
-    write_json(_file(manifest, cell), {**content, "seconds": seconds, "time": now()})
+    content = {"run": run.relative_to(manifest.results).as_posix(), "source": source}
+    write_json(_file(manifest, cell, DONE), {**content, "seconds": seconds, "time": now()})
+    forget_failure(manifest, cell)
 
 
 def write_failed(manifest: Manifest, cell: Cell, error: EmotionCircuitsError, seconds: float = 0.0) -> None:
-    """Note why a cell failed, unless another worker has finished it."""
-    if read_state(manifest, cell).get("state") == "done":
-        return
-    content = {"state": "failed", "message": error.what, "fix": error.fix, "exit_code": error.exit_code}
-    write_json(_file(manifest, cell), {**content, "seconds": seconds, "time": now()})
+    """Note why a cell failed; where another worker finishes it, that counts."""
+    content = {"message": error.what, "fix": error.fix, "exit_code": error.exit_code}
+    write_json(_file(manifest, cell, FAILED), {**content, "seconds": seconds, "time": now()})
 
 
-def read_state(manifest: Manifest, cell: Cell) -> dict[str, Any]:
-    """What was noted about a cell last; empty when nothing was."""
-    path = _file(manifest, cell)
-    return dict(read_json(path)) if path.exists() else {}
+def forget_failure(manifest: Manifest, cell: Cell) -> None:
+    """Forget why a cell failed the last time: it is tried again."""
+    path = _file(manifest, cell, FAILED)
+    with translating(path, "remove"):
+        path.unlink(missing_ok=True)
 
 
 def is_done(manifest: Manifest, cell: Cell) -> bool:
     """Whether a cell is noted as finished and its run still is (somebody may have removed it)."""
-    state = read_state(manifest, cell)
-    return state.get("state") == "done" and (manifest.results / state["run"] / "done.json").exists()
+    noted = _noted(manifest, cell, DONE)
+    return bool(noted) and (manifest.results / noted["run"] / "done.json").exists()
 
 
 def states(manifest: Manifest) -> list[CellState]:
@@ -71,11 +74,12 @@ def states(manifest: Manifest) -> list[CellState]:
         held.setdefault(name.partition("-")[0], []).append(who)
     found = []
     for cell in manifest.cells:
-        noted, workers = read_state(manifest, cell), tuple(sorted(held.get(cell.id, ())))
+        workers = tuple(sorted(held.get(cell.id, ())))
         status: Status = "running" if workers else "waiting"
-        if noted.get("state") == "done":
-            status = "done" if is_done(manifest, cell) else status
-        elif noted.get("state") == "failed" and not workers:
+        noted: dict[str, Any] = {}
+        if is_done(manifest, cell):
+            status, noted = "done", _noted(manifest, cell, DONE)
+        elif not workers and (noted := _noted(manifest, cell, FAILED)):
             status = "failed"
         found.append(CellState(
             cell, status, workers, noted.get("run", ""), noted.get("source", ""), noted.get("message", ""),
@@ -123,5 +127,11 @@ def _model_names(run: Any) -> list[str]:
     return names
 
 
-def _file(manifest: Manifest, cell: Cell) -> Path:
-    return manifest.folder / "cells" / f"{cell.id}.json"
+def _noted(manifest: Manifest, cell: Cell, how: str) -> dict[str, Any]:
+    """What was noted about a cell; empty when nothing was."""
+    path = _file(manifest, cell, how)
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def _file(manifest: Manifest, cell: Cell, how: str) -> Path:
+    return manifest.folder / "cells" / f"{cell.id}.{how}.json"

@@ -65,10 +65,12 @@ class Claims:
 
     def held(self) -> dict[str, str]:
         """Who holds what ("process 12 on host a"), claims of processes that are known to be gone left out."""
+        newest_of: dict[str, int] = {}
+        for name, generation in self._all():
+            newest_of[name] = max(generation, newest_of.get(name, 0))
         found = {}
-        for name in {name for name, _ in self._all()}:
-            newest = self._newest(name)
-            if newest is not None and not self._is_stale(name, newest):
+        for name, newest in newest_of.items():
+            if not self._is_stale(name, newest):
                 owner = _read(self.folder / f"{name}.{newest}")
                 found[name] = f"process {owner.get('pid')} on {owner.get('host')}"
         return found

@@ -1,0 +1,96 @@
+"""``ls --watch``: what the workers of studies do now, read from the files that they leave."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.cli._console import duration_text, print_json, print_text, say
+
+if TYPE_CHECKING:
+    from emotion_circuits.runners import CellState, Manifest
+
+PARTLY_DONE = 3
+SHOWN = 12
+"""Cells that are running or failed of which a study shows the first ones."""
+
+
+def watch_shards(
+    results: Path, profile: str | None, every: float, *, as_json: bool, pause: Callable[[float], None] = time.sleep
+) -> int:
+    """Show the newest plan of every profile until nobody works on any; with ``as_json`` look once.
+
+    Returns:
+        The exit code: 0 everything is done, 1 something failed and nothing is done, 3 partly done.
+    """
+    previous: list[str] = []
+    while True:
+        found = _look(results, profile)
+        if not found:
+            say(f"no study with --runner in {results}")
+            return 0
+        if as_json:
+            print_json({"studies": [_plain(manifest, cells) for manifest, cells in found]})
+            return _exit_code(found)
+        lines = [line for manifest, cells in found for line in _lines(manifest, cells)]
+        if sys.stdout.isatty():
+            sys.stdout.write("\x1b[2J\x1b[H")
+            print_text(time.strftime("%H:%M:%S"))
+        if sys.stdout.isatty() or lines != previous:
+            print_text("\n".join(lines))
+        sys.stdout.flush()
+        previous = lines
+        if not any(cell.status == "running" for _, cells in found for cell in cells):
+            return _exit_code(found)
+        pause(every)
+
+
+def _look(results: Path, profile: str | None) -> list[tuple[Manifest, list[CellState]]]:
+    from emotion_circuits.runners.state import manifests, states
+    from emotion_circuits.store import slug
+
+    newest = {m.work.profile: m for m in manifests(Path(results), None if profile is None else slug(profile))}
+    return [(manifest, states(manifest)) for manifest in newest.values()]
+
+
+def _lines(manifest: Manifest, cells: Sequence[CellState]) -> list[str]:
+    from emotion_circuits.experiments._crew import progress_of
+
+    count = {status: sum(c.status == status for c in cells) for status in ("done", "running", "waiting", "failed")}
+    lines = [f"{manifest.work.profile} ({manifest.key}): {len(cells)} cells, "
+             + ", ".join(f"{n} {status}" for status, n in count.items() if n)]  # fmt: skip
+    running = [c for c in cells if c.status == "running"]
+    for cell in running[:SHOWN]:
+        lines.append(f"  running  {cell.cell.shown} – {len(cell.workers)} workers: {', '.join(cell.workers[:4])}")
+    if running:
+        for step in progress_of(manifest.folder.parents[1]):
+            share = step.blocks_done / step.blocks if step.blocks else 1.0
+            lines.append(f"           {step.experiment} on {step.model}, {step.step}: {share:.0%} of {step.rows} rows")
+    failed = [c for c in cells if c.status == "failed"]
+    for cell in failed[:SHOWN]:
+        lines.append(f"  failed   {cell.cell.shown} after {duration_text(cell.seconds)}: {cell.message}")
+        lines.append(f"           → {cell.fix}")
+    for kind in (running, failed):
+        if len(kind) > SHOWN:
+            lines.append(f"           … and {len(kind) - SHOWN} more {kind[0].status}: --json lists them")
+    return lines
+
+
+def _plain(manifest: Manifest, cells: Sequence[CellState]) -> dict[str, Any]:
+    from emotion_circuits.experiments._crew import progress_of
+
+    return {
+        "profile": manifest.work.profile, "manifest": manifest.path, "cells": cells,
+        "steps": [vars(step) for step in progress_of(manifest.folder.parents[1])],
+    }  # fmt: skip
+
+
+def _exit_code(found: Sequence[tuple[Manifest, Sequence[CellState]]]) -> int:
+    done = sum(c.status == "done" for _, cells in found for c in cells)
+    failed = sum(c.status == "failed" for _, cells in found for c in cells)
+    if not failed:
+        return 0
+    return PARTLY_DONE if done else 1
