@@ -53,6 +53,17 @@ class Visit:
         page.on("request", lambda request: self.requests.append(request.url))
 
 
+@pytest.fixture(scope="session")
+def violations() -> Callable[[Any], list[tuple[str, str]]]:
+    """What axe-core finds on a page: (rule, the first element that breaks it)."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+
+    def found(page: Any) -> list[tuple[str, str]]:
+        return [(v["id"], v["nodes"][0]["html"][:200]) for v in axe.run(page).response["violations"]]
+
+    return found
+
+
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
     """Open a file offline at a width, in a colour scheme, and wait until its charts are drawn."""
