@@ -15,13 +15,16 @@ from emotion_circuits.cli._console import print_json, print_table, print_text
 from emotion_circuits.cli._options import (
     COMPUTE_OPTIONS,
     COPY_OPTIONS,
+    RUNNER_OPTIONS,
     TRACK_OPTIONS,
     ComputeOptions,
     CopyOptions,
     DryRun,
+    RunnerOptions,
     TrackOptions,
 )
 from emotion_circuits.cli._pairs import pair_verb
+from emotion_circuits.cli._runners import carry_out_all, only, plan, show
 from emotion_circuits.cli._tracking import tracking
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import Experiment, PairExperiment
@@ -64,9 +67,10 @@ def _verb(experiment: Experiment) -> Callable[..., int]:
         params: Any = None,
         copies: Annotated[CopyOptions, Parameter(name="*")] = COPY_OPTIONS,
         track: Annotated[TrackOptions, Parameter(name="*")] = TRACK_OPTIONS,
+        runner: Annotated[RunnerOptions, Parameter(name="*")] = RUNNER_OPTIONS,
         options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
     ) -> int:
-        return _run(experiment, model, profile, params, copies, track, options, dry_run)
+        return _run(experiment, model, profile, params, copies, track, runner, options, dry_run)
 
     model_type = Annotated[experiment.Params, Parameter(name="*")]  # type: ignore[name-defined]
     verb.__annotations__ = {**verb.__annotations__, "params": model_type}
@@ -108,6 +112,7 @@ def _run(
     params: Any,
     copies: CopyOptions,
     track: TrackOptions,
+    runner: RunnerOptions,
     options: ComputeOptions,
     dry_run: bool,
 ) -> int:
@@ -118,6 +123,9 @@ def _run(
     # Without any of its options the experiment's parameters are not built at all.
     given = {} if params is None else params.model_dump(exclude_unset=True)
     resolved = study.params(experiment.name, given)
+    manifest = plan(only(study, experiment.name, resolved), [model], options, runner) if runner.asked else None
+    if dry_run and manifest is not None:
+        return show(manifest, as_json=options.json)
     bench = Workbench(
         Store(Path(options.results)), study.name, functools.cache(functools.partial(loader(options), model)),
         options.seed, options.rows, options.force, progress_of(options), scorer_of(options),
@@ -128,7 +136,10 @@ def _run(
 
         return show_cells(outline_run(experiment.name, resolved, bench), as_json=options.json)
     with tracking(track, Path(options.results), study.name, quiet=options.quiet):
-        finished = run_experiment(experiment.name, resolved, bench)
+        if manifest is None:
+            finished = run_experiment(experiment.name, resolved, bench)
+        else:
+            finished = carry_out_all(manifest, options, runner)[-1]
     _copy(finished, copies)
     summary = finished.read_summary()
     if options.json:

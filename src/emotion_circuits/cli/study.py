@@ -11,7 +11,16 @@ from cyclopts import App, Parameter
 
 from emotion_circuits.cli._bench import loader, progress_of, scorer_of
 from emotion_circuits.cli._console import duration_text, print_json, print_table, print_text, say
-from emotion_circuits.cli._options import COMPUTE_OPTIONS, TRACK_OPTIONS, ComputeOptions, DryRun, TrackOptions
+from emotion_circuits.cli._options import (
+    COMPUTE_OPTIONS,
+    RUNNER_OPTIONS,
+    TRACK_OPTIONS,
+    ComputeOptions,
+    DryRun,
+    RunnerOptions,
+    TrackOptions,
+)
+from emotion_circuits.cli._runners import carry_out, plan, show
 from emotion_circuits.cli._tracking import tracking
 from emotion_circuits.errors import UsageError
 
@@ -33,6 +42,7 @@ def study(
     dry_run: DryRun = False,
     lang: Annotated[str, Parameter(help="Language of the report: en or ja.")] = "en",
     track: Annotated[TrackOptions, Parameter(name="*")] = TRACK_OPTIONS,
+    runner: Annotated[RunnerOptions, Parameter(name="*")] = RUNNER_OPTIONS,
     options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
 ) -> int:
     """Run every experiment of a profile on every model, then write the report. The same command resumes."""
@@ -46,10 +56,14 @@ def study(
         raise UsageError("no profile was named", "emotion-circuits study quickstart (or: study --list)")
     chosen = load_profile(profile)
     models = tuple(dict.fromkeys(model or chosen.models or ("smollm2-135m",)))
+    manifest = plan(chosen, models, options, runner) if runner.asked else None
     if dry_run:
-        return _dry_run(chosen, models, options)
+        return _dry_run(chosen, models, options) if manifest is None else show(manifest, as_json=options.json)
     with tracking(track, Path(options.results), chosen.name, quiet=options.quiet):
-        return _run(profile, chosen, models, lang, options)
+        start = time.monotonic()
+        say(f"study {chosen.name}: {chosen.title}", quiet=options.quiet)
+        finished = _compute(chosen, models, options) if manifest is None else carry_out(manifest, options, runner)
+        return _tell(finished, profile, models, lang, options, start)
 
 
 def _list(as_json: bool) -> int:
@@ -65,20 +79,25 @@ def _list(as_json: bool) -> int:
     return 0
 
 
-def _run(typed: str, profile: Profile, models: Sequence[str], lang: str, options: ComputeOptions) -> int:
+def _compute(profile: Profile, models: Sequence[str], options: ComputeOptions) -> Study:
+    """The study in this process."""
     from emotion_circuits.experiments import run_study
-    from emotion_circuits.report.assemble import assemble_report
-    from emotion_circuits.report.commands import Asked
-    from emotion_circuits.report.write import write_report
-    from emotion_circuits.store import Store, slug
+    from emotion_circuits.store import Store
 
-    start = time.monotonic()
-    say(f"study {profile.name}: {profile.title}", quiet=options.quiet)
-    finished = run_study(
+    return run_study(
         profile, models, Store(Path(options.results)), loader(options), seed=options.seed, rows=options.rows,
         force=options.force, progress=progress_of(options), scorer=scorer_of(options),
         report=lambda line: say(f"  {line}", quiet=options.quiet),
     )  # fmt: skip
+
+
+def _tell(finished: Study, typed: str, models: Sequence[str], lang: str, options: ComputeOptions, start: float) -> int:
+    """Failures, the report and the answers of a study; the exit code."""
+    from emotion_circuits.report.assemble import assemble_report
+    from emotion_circuits.report.commands import Asked
+    from emotion_circuits.report.write import write_report
+    from emotion_circuits.store import slug
+
     for failure in finished.failures:
         say(f"failed: {failure.experiment} on {failure.model}: {failure.error}")
     verdicts: list[Verdict] = []
@@ -87,10 +106,10 @@ def _run(typed: str, profile: Profile, models: Sequence[str], lang: str, options
     if finished.runs:
         report = assemble_report(finished, Asked(typed, options.results, models))
         verdicts = list(report.verdicts)
-        page = write_report(report, Path(options.results) / slug(profile.name), lang).html.resolve()
+        page = write_report(report, Path(options.results) / slug(finished.profile.name), lang).html.resolve()
     if options.json:
         print_json({
-            "profile": profile.name, "models": models, "verdicts": verdicts, "report": page,
+            "profile": finished.profile.name, "models": models, "verdicts": verdicts, "report": page,
             "seconds": time.monotonic() - start, "runs": [run.folder for run in finished.runs],
             "failures": [{**vars(f), "error": str(f.error)} for f in finished.failures],
         })  # fmt: skip
