@@ -88,6 +88,7 @@ def run_shard(
             log.info("shard %d: %s", number, cell.shown)
             found = attempt(" → ".join(cell.models), cell.experiment, functools.partial(run_cell, cell))
             seconds = time.monotonic() - started
+            crew.require_folder()  # where it has gone, that is why the cell failed, and nothing can be noted
             if isinstance(found, Failure):
                 log.error("%s failed: %s", cell.shown, found.error)
                 write_failed(manifest, cell, found.error, seconds)

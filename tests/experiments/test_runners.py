@@ -1,0 +1,181 @@
+"""Studies in several processes: from the command line, with killed workers, two runners at once, and bad input."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import runner_worker
+from emotion_circuits.errors import StoreError, UsageError
+from emotion_circuits.experiments import load_profile
+from emotion_circuits.runners import Manifest, collect, plan_study, read_manifest, run_shard, states
+from emotion_circuits.runners.backend import ATTEMPTS, backend, unfinished
+from emotion_circuits.runners.local import run_local
+from emotion_circuits.runners.worker import work
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+LOADING = {"dtype": "float32", "device": "cpu", "device_map": None, "cache": None, "offline": True}
+
+WORKER = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import runner_worker
+runner_worker.install()
+path, number, marker = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+if marker and not os.path.exists(marker):
+    open(marker, "w").close()
+    runner_worker._watch_writes(runner_worker.Path(path).parents[3], 12)
+from emotion_circuits.runners.worker import main
+sys.exit(main([path, str(number)]))
+"""
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner_worker.registered(monkeypatch)
+
+
+def stub_plan(results: Path, shards: int | None = None) -> Manifest:
+    return plan_study(
+        runner_worker.PROFILE, runner_worker.MODELS, results, shards=shards, rows=runner_worker.ROWS, loading=LOADING
+    )
+
+
+def command(marker: Path | str = "") -> Any:
+    """Starts a real process of the stub study; the first of all kills itself in the middle of its shard."""
+    code = WORKER.format(tests=str(Path(runner_worker.__file__).parent))
+    return lambda manifest, number: [sys.executable, "-c", code, str(manifest.path), str(number), str(marker)]
+
+
+def test_two_shards_give_the_numbers_of_one_process(cli: Any, profile: Path, finished: Path, tmp_path: Path) -> None:
+    shown = cli("study", profile, "--results", tmp_path, "--shards", 2, "--dry-run")
+    assert shown.code == 0 and "1 cells in 2 shards" in shown.out and "2 of 2" in shown.out
+    assert not list(tmp_path.iterdir()), "a dry run writes nothing"
+    answer = cli("study", profile, "--results", tmp_path, "--runner", "local", "--shards", 2)
+    assert answer.code == 0, answer.err
+    assert "Question 1. Where is each emotion?" in answer.out and "report: " in answer.out
+    assert runner_worker.numbers(tmp_path) == runner_worker.numbers(finished)
+    assert not list(tmp_path.rglob(".*.crew")), "parts are cleared away"
+    watched = cli("ls", "--watch", "--results", tmp_path)
+    assert watched.code == 0 and "1 cells, 1 done" in watched.out
+    again = cli(
+        "run", "directions", "--profile", profile, "--model", _model(profile), "--results", tmp_path, "--shards", 1
+    )
+    assert again.code == 0 and "results: " in again.out
+
+
+def _model(profile: Path) -> str:
+    return load_profile(str(profile)).models[0]
+
+
+def test_a_worker_that_is_killed_is_begun_again(stub: None, tmp_path: Path) -> None:
+    manifest = stub_plan(tmp_path, 2).write()
+    told: list[str] = []
+    run_local(manifest, told.append, workers=2, command=command(tmp_path / "first-died"))
+    assert any("was ended by signal 9: beginning it again" in line for line in told), told
+    study = collect(manifest)
+    assert not study.failures and len(study.runs) == 2
+    lines = (tmp_path / runner_worker.COMPUTED).read_text().splitlines()
+    assert len(set(lines)) == len(lines), "what it had finished is not computed again"
+    assert not unfinished(manifest)
+    run_local(manifest, told.append, command=lambda *_: pytest.fail("nothing is left to do"))
+
+
+def test_two_runners_on_one_folder(stub: None, tmp_path: Path) -> None:
+    """Another number of shards is another plan: both leave the same runs."""
+    plans = [stub_plan(tmp_path, shards).write() for shards in (2, 3)]
+    assert plans[0].path != plans[1].path
+    both = [subprocess.Popen(command()(m, n)) for m in plans for n in (0, 1)]
+    assert [p.wait(120) for p in both] == [0, 0, 0, 0]
+    runs = [{(r.model, r.key) for r in collect(m).runs} for m in plans]
+    assert runs[0] == runs[1] and len(runs[0]) == 2
+    assert len(list(tmp_path.glob("*/*/stub/*/done.json"))) == 2
+
+
+def test_a_worker_that_always_dies_is_given_up(stub: None, tmp_path: Path) -> None:
+    manifest = stub_plan(tmp_path).write()
+    told: list[str] = []
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    run_local(manifest, told.append, command=lambda *_: [sys.executable, "-c", code])
+    study = collect(manifest)
+    assert len(study.failures) == 2 and not study.runs
+    error = study.failures[0].error
+    assert f"signal {signal.SIGKILL.value} {ATTEMPTS} times" in error.what and "--dtype bfloat16" in error.fix
+    assert error.exit_code == 1
+
+
+def test_exit_codes(cli: Any, profile: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 where one model of two failed, what it said being told; wrong use is 2 before anything starts."""
+    words = ("study", profile, "--offline", "--results", tmp_path)
+    cli(*words, "--runner", "local", "--force").refused(2, "--force")
+    cli(*words, "--runner-options", "workres=2").refused(2, "workres")
+    cli(*words, "--runner-options", "workers=0").refused(2, "workers")
+    cli(*words, "--runner", "slurm", "--runner-options", "timeout_min=soon").refused(2, "timeout_min")
+    cli("ls", "--watch", "--model", "x", "--results", tmp_path).refused(2, "--watch")
+    assert cli(*words, "--runner", "moon").code == 2 and cli(*words, "--shards", 0).code == 2
+    both = cli(*words, "--model", "no-such-model", _model(profile), "--runner", "local")
+    assert both.code == 3 and "failed: directions on no-such-model: " in both.err
+    watched = cli("ls", "--watch", "--results", tmp_path)
+    assert watched.code == 3 and "failed   directions on no-such-model" in watched.out
+    record = json.loads((tmp_path / "small" / "no-such-model" / "failed.json").read_text())
+    assert "no-such-model" in record["message"]
+    alone = cli(*words, "--model", "no-such-model", "--runner", "local")
+    assert alone.code == 1 and alone.out == ""
+    assert cli("ls", "--watch", "--results", tmp_path / "nothing").code == 0
+
+
+def test_the_shared_folder_is_lost(stub: None, tmp_path: Path) -> None:
+    results = tmp_path / "share"
+    manifest = stub_plan(results).write()
+
+    def unmount(cell: Any) -> Any:
+        results.rename(tmp_path / "elsewhere")
+        raise OSError(116, "Stale file handle")
+
+    with pytest.raises(StoreError, match="has gone"):
+        run_shard(manifest, 0, run_cell=unmount)
+    assert not results.exists(), "it is not made anew on this machine's own disk"
+    assert work(str(manifest.path), 0) == 1
+    (tmp_path / "elsewhere").rename(results)
+    (state, _) = states(manifest)
+    assert state.status == "waiting", "it can go on"
+
+
+def test_manifests_that_cannot_be_used(stub: None, tmp_path: Path) -> None:
+    manifest = stub_plan(tmp_path)
+    with pytest.raises(UsageError, match="no shard 9"):
+        manifest.cells_of(9)
+    manifest.write()
+    manifest.write()
+    text = manifest.path.read_text()
+    manifest.path.write_text(text.replace('"seed":0', '"seed":1'))
+    with pytest.raises(StoreError, match="not the manifest of this study"):
+        manifest.write()
+    manifest.path.write_text(text.replace('"schema":1', '"schema":99'))
+    with pytest.raises(StoreError, match="another version"):
+        read_manifest(manifest.path)
+    manifest.path.write_text("{")
+    assert work(str(manifest.path), 0) == 1
+
+
+def test_the_plan_does_not_depend_on_host_or_folder(stub: None, tmp_path: Path) -> None:
+    one, other, wide = stub_plan(tmp_path / "a"), stub_plan(tmp_path / "b"), stub_plan(tmp_path / "a", 7)
+    assert [c.id for c in one.cells] == [c.id for c in other.cells] == [c.id for c in wide.cells]
+    assert [(s.models, s.seat, s.seats) for s in wide.shards] == [
+        (("one",), 0, 4), (("two",), 0, 3), (("one",), 1, 4), (("two",), 1, 3), (("one",), 2, 4), (("two",), 2, 3),
+        (("one",), 3, 4),
+    ]  # fmt: skip
+    assert read_manifest(wide.write().path) == wide
+
+
+def test_backends_refuse_what_they_do_not_know() -> None:
+    assert backend("local", ("workers=2",)).options == {"workers": 2}
+    with pytest.raises(UsageError, match="address"):
+        backend("ray", ("adress=auto",))
