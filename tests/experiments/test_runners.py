@@ -144,8 +144,7 @@ def test_the_shared_folder_is_lost(stub: None, tmp_path: Path) -> None:
     assert not results.exists(), "it is not made anew on this machine's own disk"
     assert work(str(manifest.path), 0) == 1
     (tmp_path / "elsewhere").rename(results)
-    (state, _) = states(manifest)
-    assert state.status == "waiting", "it can go on"
+    assert {state.status for state in states(manifest)} <= {"waiting", "running"}, "it can go on"
 
 
 def test_manifests_that_cannot_be_used(stub: None, tmp_path: Path) -> None:
