@@ -180,18 +180,71 @@ def test_other_experiments_on_pairs(cli: Any, model: Path, other: Path, tmp_path
     assert answer.code == 0, answer.err
     (folder,) = [p.parent for p in tmp_path.glob(f"*/*--*/{name}/*/done.json")]
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    section = json.loads((folder / "section.json").read_text(encoding="utf-8"))
     if name == "align":
         (row,) = summary["layers"]
         assert row["before"] is None and 0 <= row["after"] <= 1
+        assert row["after"] == pytest.approx(np.mean(np.cos(np.radians(row["angles"])) ** 2))
+        assert len(row["null_angles"]) <= len(row["angles"]) <= 6
         (saved,) = folder.glob("linear_maps/layer_*.safetensors")
         assert AlignmentMap.load(saved).weights.shape[1] == 48
     elif name == "overlap":
         assert summary["between"][0]["joint"] is None, "widths differ: no overlap is defined"
+        assert "no overlap or angle is defined without a map" in answer.out
+        for inside, clustered in zip(summary["inside"], summary["clusterability"], strict=True):
+            assert len(inside["subspaces"]["pairs"]) == 7 * 6 / 2 and inside["subspaces"]["k"] == 5
+            for pair in inside["subspaces"]["pairs"]:
+                assert len(pair["angles"]) == 5 and pair["angles"] == sorted(pair["angles"])
+                assert pair["overlap"] == pytest.approx(np.mean(np.cos(np.radians(pair["angles"])) ** 2))
+            assert set(clustered["per_emotion"]) == set(summary["emotions"]) and 1 / 200 <= clustered["p"] <= 1
+            assert len(clustered["joins"]) == 6
+            assert set(
+                " + ".join((clustered["joins"][-1]["first"], clustered["joins"][-1]["second"])).split(" + ")
+            ) == set(summary["emotions"])
+        assert [f["kind"] for f in section["figures"]] == ["lines", "matrix", "dendrogram", "matrix", "dendrogram"]
+        assert section["tables"][0]["name"] == "clusterability" and len(section["tables"]) == 3
     elif name == "k-sweep":
         assert {row["k"] for row in summary["results"]} <= {2, 5, 10, 20}
         assert (folder / "observations.parquet").exists()
     else:
         assert "same by algebra" in summary["warning"]
+        assert [r["method"] for r in summary["results"]] == ["procrustes", "cca"]
+        for row in summary["results"]:
+            assert row["shuffled_low"] <= row["shuffled_mean"] <= row["shuffled_high"]
+            assert row["random_low"] <= row["random_mean"] <= row["random_high"]
+            assert row["after"] == pytest.approx(np.mean(np.cos(np.radians(row["angles"])) ** 2))
+            assert all(1 / 40 <= row[p] <= 1 for p in ("p_shuffled", "p_random", "p_transfer"))
+        groups = {point["group"] for point in section["figures"][0]["data"]}
+        assert groups == {"through the map", "through shuffled maps", "random subspaces through the map"}
+
+
+def test_models_of_one_width_have_raw_angles_beside_those_of_random_subspaces(
+    cli: Any, model: Path, worded: Path, tmp_path: Path
+) -> None:
+    words = ("--scenarios", 10, "--depths", 0.5, "--map-size", 60, "--results", tmp_path, "--quiet")
+    answer = cli("run", "overlap", "--source", model, "--target", worded, *words)
+    (path,) = tmp_path.glob("*/*--*/overlap/*/summary.json")
+    (row,) = json.loads(path.read_text(encoding="utf-8"))["between"]
+    assert len(row["angles"]) == len(row["chance_angles"]) == 6
+    assert row["joint"] == pytest.approx(np.mean(np.cos(np.radians(row["angles"])) ** 2))
+    assert f"{row['angles'][0]:.0f}°" in answer.out and "says nothing by itself" in answer.out
+
+
+@pytest.mark.parametrize("name", ["overlap", "k-sweep"])
+def test_texts_of_ones_own_without_scenarios_have_subspaces(
+    cli: Any, model: Path, other: Path, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "own.jsonl"
+    rows = [
+        {"text": f"A line number {i} about {e}.", "emotion": e} for e in ("joy", "fear", "pride") for i in range(80)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = ("--on", path, "--depths", 0.5, "--map-size", 60, "--results", tmp_path / "r", "--quiet", "--json")
+    found = cli("run", name, "--source", model, "--target", other, *words).json
+    if name == "k-sweep":
+        assert {r["emotion"] for r in found["results"]} == {"fear", "joy", "pride"}
+    else:
+        assert all(len(i["subspaces"]["pairs"]) == 3 for i in found["inside"])
 
 
 def test_untrained_twin_is_deterministic_and_another_model(tiny: Callable[..., LM]) -> None:

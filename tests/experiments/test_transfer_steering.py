@@ -22,7 +22,7 @@ from emotion_circuits.store.tensors import open_tensors
 
 SMALL = (
     "--scenarios", 20, "--map-size", 60, "--depths", 0, 1, "--limit", 3, "--strengths", 0.2, 0.4, "--shuffles", 19,
-    "--random", 19, "--steer", "gratitude", "anger", "--max-new-tokens", 5, "--samples", 2, "--dev-samples", 1,
+    "--random", 19, "--steer", "gratitude", "anger", "--max-new-tokens", 5, "--samples", 2, "--control-samples", 1,
     "--resamples", 200, "--quiet",
 )  # fmt: skip
 VERDICTS = {

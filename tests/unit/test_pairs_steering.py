@@ -11,10 +11,11 @@ import pytest
 
 from emotion_circuits.engine import Generation
 from emotion_circuits.experiments._pairs.steer_measure import (
+    CONTROLS,
     MAPPED,
     NATIVE,
     SHUFFLED,
-    WRITTEN,
+    TESTED,
     Dose,
     Place,
     SteerResults,
@@ -140,16 +141,16 @@ def steered(relation: Relation, arms: ArmVectors, *, broken: str = "", seed: int
                      for i, e in enumerate(arms.emotions)},
     }  # fmt: skip
     doses = {e: Dose(STRENGTH, 1.0, 1.0, True, 3.0) for e in arms.emotions}
-    texts = written(prompts, arms, broken)
+    texts, control_texts = written(TESTED, prompts, arms, broken), written(CONTROLS, prompts, arms, "")
     place = Place(3, Positions("onward"), 10.0)
     twin = {e: rng.normal(scale=0.05, size=PROMPTS) for e in arms.emotions}
-    return SteerResults(arms.emotions, prompts, doses, place, scores, families, texts, twin)
+    return SteerResults(arms.emotions, prompts, doses, place, scores, families, texts, control_texts, twin)
 
 
-def written(prompts: tuple[Prompt, ...], arms: ArmVectors, broken: str) -> ScoredTexts:
+def written(names: tuple[str, ...], prompts: tuple[Prompt, ...], arms: ArmVectors, broken: str) -> ScoredTexts:
     """Sound texts for every arm; those of the mapped vector of emotion ``broken`` repeat themselves."""
     conditions = tuple(
-        dict.fromkeys(["baseline", *(text_condition(arm, e, STRENGTH) for e in arms.emotions for arm in WRITTEN)])
+        dict.fromkeys(["baseline", *(text_condition(arm, e, STRENGTH) for e in arms.emotions for arm in names)])
     )
     shape = (len(prompts), len(conditions), SAMPLES)
     values = {name: np.full(shape, level) for name, level in zip(FLUENCY, (2.0, 0.0, 0.9, 20.0, 0.0), strict=True)}
@@ -219,7 +220,7 @@ def test_every_arm_has_its_damage_and_every_value_is_an_observation() -> None:
     observed = list(steer_observations(found, arms, "target", "transfer-steer"))
     scored = [o for o in observed if o.emotion == "emotion-0" and o.scorer == "logit"]
     assert len(scored) == PROMPTS * (1 + 2 * 4)
-    assert {o.arm for o in observed if o.scorer == "embedded"} == {"baseline", *WRITTEN}
+    assert {o.arm for o in observed if o.scorer == "embedded"} == {"baseline", *TESTED, *CONTROLS}
     matrix = np.array(steering_matrix(found))
     assert (matrix.argmax(axis=1) == np.arange(6)).mean() >= 5 / 6
 

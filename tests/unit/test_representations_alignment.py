@@ -15,6 +15,7 @@ from emotion_circuits.representations.alignment import (
     nested_r2,
     orthogonal_map,
     reduce_pairs,
+    shuffled_weights,
 )
 from emotion_circuits.representations.alignment_cca import canonical_correlations
 from emotion_circuits.representations.alignment_ladder import map_ladder
@@ -230,3 +231,16 @@ def test_rank_follows_the_relation_not_the_number_of_rows() -> None:
     assert reduce_pairs(a, b).rank in range(6, 13)
     world = layered_world("nothing", n=100, seed=3)
     assert reduce_pairs(world.map_source, world.map_target).rank <= 2
+
+
+@pytest.mark.parametrize("method", MAP_METHODS)
+def test_maps_of_shuffled_pairs_equal_fitting_them(method: MapMethod) -> None:
+    a, b = pairs(150)
+    move = np.random.default_rng(3).permutation(150)
+    reduction = reduce_pairs(a, b, rank=8)
+    weights = shuffled_weights(reduction, method, move)
+    fitted = fit_alignment(a, b[move], method=method, rank=8)
+    np.testing.assert_allclose(reduction.basis, fitted.basis, atol=1e-9)
+    np.testing.assert_allclose(weights, fitted.weights, atol=1e-7)
+    true = shuffled_weights(reduction, method, np.arange(150))
+    np.testing.assert_allclose(true, fit_alignment(a, b, method=method, rank=8).weights, atol=1e-7)

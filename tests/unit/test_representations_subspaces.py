@@ -12,7 +12,12 @@ from scipy import linalg
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.representations.clusterability import clusterability
-from emotion_circuits.representations.principal_angles import chance_overlap, overlap, principal_angles
+from emotion_circuits.representations.principal_angles import (
+    chance_overlap,
+    overlap,
+    principal_angles,
+    random_angles,
+)
 from emotion_circuits.representations.subspaces import (
     WithinLabelWarning,
     contrast_subspace,
@@ -89,6 +94,24 @@ def test_chance_overlap_has_the_mean_and_sd_of_random_subspaces(d: int, k1: int,
     mean, sd = chance_overlap(d, k1, k2)
     assert value.mean() == pytest.approx(mean, abs=4 * max(sd, 1e-12) / np.sqrt(4000))
     assert value.std() == pytest.approx(sd, rel=0.08, abs=1e-12)
+
+
+@pytest.mark.parametrize(("d", "k1", "k2"), [(30, 4, 4), (20, 6, 2), (5, 3, 4)])
+def test_random_angles_have_the_chance_overlap(d: int, k1: int, k2: int) -> None:
+    angles = random_angles(d, k1, k2, draws=4000)
+    assert angles.shape == (4000, min(k1, k2)) and (np.diff(angles, axis=1) >= 0).all()
+    mean, sd = chance_overlap(d, k1, k2)
+    overlaps = (np.cos(angles) ** 2).mean(axis=1)
+    assert overlaps.mean() == pytest.approx(mean, abs=4 * sd / np.sqrt(4000)) and overlaps.std() == pytest.approx(
+        sd, rel=0.1
+    )
+    with pytest.raises(UsageError, match="do not fit"):
+        random_angles(3, 4)
+
+
+def test_random_lines_in_a_plane_lie_at_any_angle() -> None:
+    angles = np.degrees(random_angles(2, 1, draws=4000))
+    assert np.histogram(angles, bins=9, range=(0, 90))[0] == pytest.approx(4000 / 9, rel=0.2)
 
 
 def test_widths_that_differ_are_refused_and_say_what_to_do() -> None:

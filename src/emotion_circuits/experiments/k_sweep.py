@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 @experiment("k-sweep", "Emotion subspaces of k dimensions pushed into another model: transfer by k, chosen on dev.")
 class KSweep(PairExperiment):
-    """The subspace of an emotion is the SVD of its fit texts' differences from their scenario's mean (uncentred)."""
+    """The subspace of an emotion is the SVD (uncentred) of its fit texts' differences from what their scenario's
+    emotions have in common, or all emotions where texts are not matched."""
 
     class Params(PairParams):
         """Parameters of ``k-sweep``."""
@@ -80,15 +81,13 @@ def _placements(fitted: AlignmentMap, found: Directions, i: int, k: int) -> NDAr
     """Share of the other emotions' texts that each own text beats, scored by the direction inside k dimensions."""
     import numpy as np
 
-    from emotion_circuits.experiments._pairs.spaces import centred
+    from emotion_circuits.experiments._pairs.spaces import centred, differences
     from emotion_circuits.representations.subspaces import span
 
     z = fitted.source.standardise(found.source.x)
     direction = centred(found.source, len(found.emotions), z)[i]
-    own = found.source.codes == i
-    scenario = np.unique(found.source.clusters, return_inverse=True)[1]
-    middle = np.stack([z[scenario == s].mean(axis=0) for s in range(scenario.max() + 1)])
-    rows = z[own] - middle[scenario[own]]
+    apart = differences(found.source, len(found.emotions), z)
+    rows = apart.x[apart.codes == i]
     if k > np.linalg.matrix_rank(rows):
         return None
     basis = span(rows, k).basis

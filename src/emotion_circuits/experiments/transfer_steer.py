@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from emotion_circuits.engine import Sampling
     from emotion_circuits.models.lm import LM
 
-STRENGTHS = (0.1, 0.2, 0.3, 0.45)
+STRENGTHS = (0.1, 0.2, 0.3)
 FEWEST_CONTROLS = 19
 """With fewer members no rank p can reach .05."""
 
@@ -62,8 +62,9 @@ class TransferSteerParams(PairParams):
         "all", description="all: with an untrained twin of the target; embedding: no twin is built."
     )
     max_new_tokens: int = Field(30, ge=1, description="Tokens to write after each prompt.")
-    samples: int = Field(5, ge=1, description="Sampled texts per test prompt and arm.")
-    dev_samples: int = Field(2, ge=1, description="Sampled texts per dev prompt and strength.")
+    samples: int = Field(5, ge=1, description="Sampled texts per test prompt of the native and the mapped vector.")
+    control_samples: int = Field(2, ge=1, description="Sampled texts per test prompt of every control.")
+    dev_samples: int = Field(1, ge=1, description="Sampled texts per dev prompt and strength.")
     temperature: float = Field(1.0, gt=0, description="Temperature of sampled texts.")
     top_p: float = Field(0.9, gt=0, le=1, description="Nucleus of sampled texts.")
     resamples: int = Field(2000, ge=200, description="Bootstrap resamples for the share of the native effect.")
@@ -83,7 +84,7 @@ class TransferSteer(PairExperiment):
     """Layer pair and strength are chosen on dev; a verdict per emotion on test prompts (``_pairs/steer_verdict``)."""
 
     distinct = True
-    version = 2
+    version = 3
     Params = TransferSteerParams
 
     def check(self, params: TransferSteerParams) -> None:
@@ -130,7 +131,8 @@ class TransferSteer(PairExperiment):
             scored("test-arms", test, 1 + 2 * count * (3 + twins)),
             *[scored(f"test-shuffled-{e}", test, 2 * params.shuffles) for e in emotions],
             *[scored(f"test-covariance-{n}", test, 2 * params.random) for n in range(at_doses)],
-            written("test-texts", test, 1 + count * (3 + twins) + at_doses, params.samples),
+            written("test-texts", test, 1 + 2 * count, params.samples),
+            written("test-control-texts", test, 1 + count * (1 + twins) + at_doses, params.control_samples),
             *[scored("untrained-twin", test, 2 * count)] * twins,
         ]
 

@@ -165,6 +165,24 @@ def fit_alignment(
     )
 
 
+def shuffled_weights(reduction: Reduction, method: MapMethod, move: NDArray[np.intp]) -> FloatArray:
+    """Weights ``[rank, d_b]`` of the map whose source row i is paired with target row ``move[i]``.
+
+    Equal to fitting again with the same source components: scaling and components do not depend on the pairing, and
+    what is chosen by cross-validation (penalty, rank of the prediction) is chosen anew.
+    """
+    moved = replace(reduction, z_target=reduction.z_target[move], criterion=reduction.criterion[move])
+    if method == "procrustes":
+        return _procrustes_weights(moved.features, moved.z_target)
+    if method == "cca":
+        return fit_cca_weights(moved.features, moved.z_target)
+    by_penalty = held_out_r2(moved.design, moved.criterion, ridge_filters())
+    penalty = float(PENALTIES[int(np.argmax(by_penalty))])
+    if method == "reduced-rank":
+        return _reduced_rank(moved, penalty)[0]
+    return ridge_weights(moved.features, moved.z_target, penalty)
+
+
 def nested_r2(
     source: ArrayLike,
     target: ArrayLike,

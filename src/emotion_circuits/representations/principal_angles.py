@@ -63,6 +63,19 @@ def overlap(first: Subspace | ArrayLike, second: Subspace | ArrayLike) -> Overla
     return Overlap(np.asarray((inner**2).sum(axis=(-2, -1)) / k), chance, sd)
 
 
+def random_angles(d: int, k1: int, k2: int | None = None, *, draws: int = 199, seed: int = 0) -> FloatArray:
+    """``[draws, min(k₁, k₂)]`` principal angles in radians of independent uniformly random subspaces of ``d``.
+
+    One of them may stay where it is (the first k₂ axes), because only their relative position counts.
+    """
+    k2 = k1 if k2 is None else k2
+    chance_overlap(d, k1, k2)  # refuses dimensions that do not fit
+    rng = np.random.default_rng(seed)
+    bases = np.linalg.qr(rng.normal(size=(draws, d, k1)))[0]
+    cosines = np.linalg.svd(bases[:, :k2], compute_uv=False)
+    return np.asarray(np.arccos(np.clip(cosines, 0.0, 1.0)))
+
+
 def chance_overlap(d: int, k1: int, k2: int | None = None) -> tuple[float, float]:
     """Mean and SD of the overlap of two independent uniformly random subspaces of dimensions k₁ and k₂ in d.
 

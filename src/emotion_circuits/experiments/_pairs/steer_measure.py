@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-WRITTEN = (NATIVE, MAPPED, SHUFFLED, UNTRAINED, COVARIANCE)
-"""Arms whose texts are written on test prompts; of the shuffled maps and of the random vectors the first drawn."""
+TESTED = (NATIVE, MAPPED)
+CONTROLS = (SHUFFLED, UNTRAINED, COVARIANCE)
+"""Arms whose texts are written on test prompts; of the shuffled maps and of the random vectors the first drawn.
+Controls have fewer samples: their texts show the damage, their effects are those on the endpoint."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class SteerResults:
 
     ``scores[endpoint][condition]`` is ``[prompt]``; conditions are ``baseline``, ``+{arm}: {emotion}`` and ``-…``,
     endpoints emotions, ``{emotion}/seen_words``, ``{emotion}/unseen_words`` and ``kl``. ``families[family][emotion]``
-    are mean odd effects ``[vector]``. ``twin[emotion]`` is ``[prompt]``, the odd effect in the untrained twin.
+    are mean odd effects ``[vector]``. ``texts`` are those of the tested arms, ``control_texts`` those of the controls,
+    each with the baseline's. ``twin[emotion]`` is ``[prompt]``, the odd effect in the untrained twin.
     """
 
     emotions: tuple[str, ...]
@@ -97,15 +100,20 @@ class SteerResults:
     scores: Mapping[str, Mapping[str, Floats]]
     families: Mapping[str, Mapping[str, Floats]]
     texts: ScoredTexts
+    control_texts: ScoredTexts
     twin: Mapping[str, Floats]
 
     @property
     def written(self) -> tuple[str, ...]:
         """The arms whose texts were written."""
-        there = {condition.rpartition(": ")[0] for condition in self.texts.conditions}
-        return tuple(arm for arm in WRITTEN if arm in there)
+        there = {condition.rpartition(": ")[0] for condition in self.control_texts.conditions}
+        return TESTED + tuple(arm for arm in CONTROLS if arm in there)
 
-    def text_of(self, arm: str, emotion: str) -> str:
+    def texts_of(self, arm: str) -> ScoredTexts:
+        """The texts of an arm, with the baseline's of as many samples."""
+        return self.control_texts if arm in CONTROLS else self.texts
+
+    def written_as(self, arm: str, emotion: str) -> str:
         """The condition under which the texts of an arm of ``emotion`` were written."""
         return text_condition(arm, emotion, self.doses[emotion].strength)
 
@@ -144,8 +152,16 @@ def steer_target(
         SHUFFLED: _shuffled(measure, place, arms, doses, split["test"], endpoint),
         COVARIANCE: _covariance(measure, place, arms, doses, split["test"], endpoint),
     }
-    texts = _test_texts(measure, place, arms, doses, split["test"], params, seed)
-    found = SteerResults(tuple(emotions), split["test"], doses, place, scores, families, texts, {})
+    texts, control_texts = (
+        write_texts(
+            measure, step, split["test"], [Condition(BASE), *_written(names, place, arms, doses)],
+            params.sampling(samples, seed), tuple(doses),
+        )
+        for step, names, samples in (
+            ("test-texts", TESTED, params.samples), ("test-control-texts", CONTROLS, params.control_samples),
+        )
+    )  # fmt: skip
+    found = SteerResults(tuple(emotions), split["test"], doses, place, scores, families, texts, control_texts, {})
     return found, {e: endpoint.metric(e) for e in emotions}
 
 
@@ -305,23 +321,13 @@ def _family(
     return {m: ((v[..., 0] - v[..., 1]) / 2).mean(axis=0) for m, v in signed.items()}
 
 
-def _test_texts(
-    measure: Measure, place: Place, arms: ArmVectors, doses: Mapping[str, Dose], test: Sequence[Prompt],
-    params: TransferSteerParams, seed: int,
-) -> ScoredTexts:  # fmt: skip
-    conditions = [Condition(BASE), *_written(place, arms, doses)]
-    return write_texts(
-        measure, "test-texts", test, conditions, params.sampling(params.samples, seed), tuple(doses)
-    )  # fmt: skip
-
-
-def _written(place: Place, arms: ArmVectors, doses: Mapping[str, Dose]) -> Iterator[Condition]:
+def _written(written: Sequence[str], place: Place, arms: ArmVectors, doses: Mapping[str, Dose]) -> Iterator[Condition]:
     """One condition per arm and emotion, random vectors once per strength."""
     families = {SHUFFLED: arms.shuffled[0], COVARIANCE: np.broadcast_to(arms.covariance[0], arms.shuffled[0].shape)}
     vectors = {**arms.single, **families}
     made: set[str] = set()
     for emotion, dose in doses.items():
-        for arm in WRITTEN:
+        for arm in written:
             name = text_condition(arm, emotion, dose.strength)
             if arm in vectors and name not in made:
                 made.add(name)

@@ -20,7 +20,7 @@ from emotion_circuits.experiments._pairs.steer_vectors import (
     ArmVectors,
 )
 from emotion_circuits.experiments._pairs.steer_verdict import Evidence, Interval, judge_steering
-from emotion_circuits.experiments._texts import FLUENCY, damage_of
+from emotion_circuits.experiments._texts import FLUENCY, ScoredTexts, damage_of
 from emotion_circuits.stats import UnclearDenominatorError, adjust, permutation_p, ratio_interval
 from emotion_circuits.types import Observation
 
@@ -118,18 +118,20 @@ def _kl(found: SteerResults, arm: str, emotion: str) -> float:
 
 def _texts(found: SteerResults, emotion: str) -> dict[str, dict[str, Any]]:
     """By arm: the classifier's and the lexicon's mean, the classifier's shift from the baseline, and the damage."""
-    texts, scorers = found.texts, (f"embedded:{emotion}", f"lexicon:{emotion}")
+    scorers = (f"embedded:{emotion}", f"lexicon:{emotion}")
 
-    def means(condition: str) -> dict[str, float | None]:
+    def means(texts: ScoredTexts, condition: str) -> dict[str, float | None]:
         return {s.split(":")[0]: float(texts.of(s, condition).mean()) if s in texts.values else None for s in scorers}
 
-    rows: dict[str, dict[str, Any]] = {BASE: means(BASE)}
+    rows: dict[str, dict[str, Any]] = {BASE: means(found.texts, BASE)}
     for arm in found.written:
-        name = found.text_of(arm, emotion)
+        texts, name = found.texts_of(arm), found.written_as(arm, emotion)
         shift = text_shift(texts, scorers[0], name, BASE) if scorers[0] in texts.values else None
         moved = mean_over_prompts(shift, found.prompts)
         damage = damage_of(texts, BASE, name)
-        rows[arm] = {**means(name), "shift": moved["effect"], "shift_ci": moved["ci"], "damage": damage.to_dict()}
+        rows[arm] = {
+            **means(texts, name), "shift": moved["effect"], "shift_ci": moved["ci"], "damage": damage.to_dict(),
+        }  # fmt: skip
     return rows
 
 
@@ -145,11 +147,12 @@ def steer_observations(found: SteerResults, arms: ArmVectors, model: str, experi
         for arm, condition in scored.items():
             values = found.scores[emotion][condition][:, None]
             yield from _observed(found, emotion, arm, "logit", values, model, experiment)
-        written = {BASE: BASE} | {arm: found.text_of(arm, emotion) for arm in found.written}
+        written = {BASE: BASE} | {arm: found.written_as(arm, emotion) for arm in found.written}
         for arm, condition in written.items():
+            texts = found.texts_of(arm)
             for scorer in (f"embedded:{emotion}", f"lexicon:{emotion}", "vader", *FLUENCY):
-                if scorer in found.texts.values:
-                    values, name = found.texts.of(scorer, condition), scorer.split(":")[0]
+                if scorer in texts.values:
+                    values, name = texts.of(scorer, condition), scorer.split(":")[0]
                     yield from _observed(found, emotion, arm, name, values, model, f"{experiment}-texts")
 
 

@@ -269,7 +269,7 @@ def _damage(found: SteerResults, rows: Sequence[Row]) -> Table:
 
 def _texts(found: SteerResults, row: Row) -> Table:
     emotion = row["emotion"]
-    arms = {arm: found.texts.texts(found.text_of(arm, emotion)) for arm in SIDE_BY_SIDE}
+    arms = {arm: found.texts_of(arm).texts(found.written_as(arm, emotion)) for arm in SIDE_BY_SIDE}
     base = found.texts.texts(BASE)
     shown = [
         {"prompt": p.text, BASE: base[i], **{arm: arms[arm][i] for arm in SIDE_BY_SIDE}}

@@ -1,0 +1,118 @@
+"""The numbers of ``overlap``: subspaces between two models and inside each, angle by angle, and do emotions cluster."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emotion_circuits.experiments._pairs.data import PairData
+from emotion_circuits.experiments._pairs.spaces import centred, differences, directions_at, raw_overlap
+from emotion_circuits.representations.alignment_scaling import fit_scaling
+from emotion_circuits.representations.clusterability import clusterability
+from emotion_circuits.representations.principal_angles import chance_overlap, overlap, principal_angles
+from emotion_circuits.representations.sharing_arrays import Texts
+from emotion_circuits.representations.subspaces import Subspace, span
+from emotion_circuits.stats.permutation import permuted_within
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+RELABELLED = 19
+"""Sets of relabelled texts behind the band of mean overlaps inside a model."""
+
+
+def between_models(data: PairData, pair: tuple[int, int]) -> dict[str, Any]:
+    """Joint subspaces of both models in their own coordinates; None where the widths differ."""
+    found = directions_at(data, pair)
+    raw = raw_overlap(found)
+    return {
+        "source_layer": pair[0], "target_layer": pair[1],
+        "widths": [found.source.x.shape[1], found.target.x.shape[1]],
+        "joint": None if raw is None else raw["before"], "chance": None if raw is None else raw["chance"],
+        "angles": None if raw is None else raw["angles"],
+        "chance_angles": None if raw is None else raw["chance_angles"],
+    }  # fmt: skip
+
+
+def inside_model(
+    name: str, layer: int, texts: Texts, neutral: Floats, emotions: Sequence[str], *, k: int, permutations: int,
+    seed: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """One layer of one model in standard coordinates: cosines and subspaces of emotions; whether they cluster."""
+    z, count = fit_scaling(neutral).standardise(texts.x), len(emotions)
+    v = centred(texts, count, z)
+    unit = v / np.linalg.norm(v, axis=1, keepdims=True)
+    where = {"model": name, "layer": layer}
+    inside = {
+        **where, "cosines": (unit @ unit.T).tolist(),
+        # Centred directions sum to zero, so the mean cosine between them is -1/(E - 1), not 0.
+        "chance": -1 / (count - 1), "chance_sd": float(z.shape[1] ** -0.5),
+        "subspaces": _emotion_subspaces(differences(texts, count, z), emotions, k, seed),
+    }  # fmt: skip
+    labels = np.array(emotions)[texts.codes]
+    c = clusterability(z, labels, texts.clusters, permutations=permutations, seed=seed)
+    clustered = {
+        **where, "silhouette": c.silhouette, "null": c.null_mean, "p": c.p,
+        "per_emotion": dict(zip(c.emotions, c.per_emotion.tolist(), strict=True)),
+        "distances": {"emotions": list(c.emotions), "matrix": c.centroid_distances.tolist()},
+        "joins": _joins(c.emotions, c.linkage),
+    }  # fmt: skip
+    return inside, clustered
+
+
+def _emotion_subspaces(apart: Texts, emotions: Sequence[str], k: int, seed: int) -> dict[str, Any]:
+    """Every emotion's ``k`` leading differences (as many as every emotion has), and how each pair lies to the other.
+
+    ``relabelled`` is the band of the mean overlap when labels change places: what texts have in common whatever their
+    emotion. Random subspaces (``chance``) overlap far less than any two sets of texts do.
+    """
+    count = len(emotions)
+    # Rows in the coordinates of their own span: every decomposition below is smaller, and no angle changes.
+    left, values, _ = np.linalg.svd(apart.x, full_matrices=False)
+    rows = left * values
+    k = min(k, *(int(np.linalg.matrix_rank(rows[apart.codes == i])) for i in range(count)))
+    if k < 1:
+        return {"k": 0, "pairs": [], "mean": None, "relabelled": None, "chance": None}
+    spaces = _spaces(rows, apart.codes, count, k)
+    pairs = [
+        {"first": emotions[i], "second": emotions[j], "overlap": float(overlap(spaces[i], spaces[j]).value),
+         "angles": np.degrees(principal_angles(spaces[i], spaces[j])).tolist()}
+        for i, j in combinations(range(count), 2)
+    ]  # fmt: skip
+    moves = permuted_within(_exchangeable(apart), RELABELLED, np.random.default_rng(seed))
+    null = [_mean_overlap(_spaces(rows, apart.codes[move], count, k)) for move in moves]
+    return {
+        "k": k, "pairs": pairs, "mean": _mean_overlap(spaces), "relabelled": [float(min(null)), float(max(null))],
+        "chance": chance_overlap(apart.x.shape[1], k)[0],
+    }  # fmt: skip
+
+
+def _spaces(rows: Floats, codes: NDArray[np.intp], count: int, k: int) -> list[Subspace]:
+    return [span(rows[codes == i], k) for i in range(count)]
+
+
+def _mean_overlap(spaces: Sequence[Subspace]) -> float:
+    return float(np.mean([overlap(one, other).value for one, other in combinations(spaces, 2)]))
+
+
+def _exchangeable(texts: Texts) -> NDArray[np.intp]:
+    """Groups inside which labels may change places: scenarios, or all texts where each holds one emotion only."""
+    groups = np.unique(texts.clusters, return_inverse=True)[1].astype(np.intp)
+    mixed = any(len(np.unique(texts.codes[groups == g])) > 1 for g in range(int(groups.max()) + 1))
+    return groups if mixed else np.zeros_like(groups)
+
+
+def _joins(emotions: Sequence[str], linkage: Floats) -> list[dict[str, Any]]:
+    """The rows of scipy's linkage table with clusters named by the emotions they hold."""
+    names, joins = list(emotions), []
+    for first, second, height, _ in linkage:
+        one, other = names[int(first)], names[int(second)]
+        joins.append({"first": one, "second": other, "value": float(height)})
+        names.append(f"{one} + {other}")
+    return joins
