@@ -207,3 +207,16 @@ def test_unwritable_folder_is_a_store_error_and_an_old_report_survives(tmp_path:
     with pytest.raises(StoreError, match="a file stands where a folder is needed"):
         render_html(study_report(), blocker / "r.html")
     assert blocker.read_text() == "not a folder"
+
+
+def test_cells_of_texts_commands_and_intervals_are_told_apart(tmp_path: Path) -> None:
+    rows = [
+        {"text": "\n\nI am glad", "command": "emotion-circuits run sweep --model 'a b'", "at": "[0.84, 1.00]", "n": 2}
+    ]
+    table = Table("t", "T", "", {"text": "text", "command": "command", "at": "interval", "n": "n"}, rows)
+    report = dataclasses.replace(study_report(), sections=(Section("a", "A", ("b",), (), (table,)),))
+    html = render_html(report, tmp_path / "r.html").read_text("utf-8")
+    assert ">↵↵ I am glad<" in html.replace("<bdi>", "").replace("</bdi>", "")
+    for style in ("command", "pair", "n"):
+        assert f'<td class="{style}"' in html
+    assert 'data-heading="interval"' in html  # what a phone shows instead of the row of headings

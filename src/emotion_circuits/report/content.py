@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from emotion_circuits.report.commands import PROGRAM
 from emotion_circuits.report.figures.registry import drawing_of
 from emotion_circuits.report.text import format_value, is_missing, is_number, is_pair, shorten
 from emotion_circuits.report.words import Words
@@ -16,13 +18,15 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 400
 """A table shows at most this many rows; ``report.json`` has all of them."""
-LONG_TEXT = 40
-"""Text cells longer than this get room and keep their line breaks."""
+LONG_TEXT, PHRASE = 40, 14
+"""Text cells longer than this get room and keep their line breaks; phrases get enough not to break at every word."""
+LINE_BREAK = "↵"
+_INTERVAL = re.compile(r"\[[^\[\]\s]+, [^\[\]\s]+\]")
 
 
 @dataclass(frozen=True)
 class CellView:
-    """``style`` is ``n`` (number), ``pair`` (interval), ``long`` (running text) or empty."""
+    """``style``: ``n`` (number), ``pair`` (interval), ``command``, ``long`` (running text), ``phrase`` or empty."""
 
     text: str
     style: str
@@ -48,6 +52,11 @@ class TableView:
     columns: Sequence[ColumnView]
     rows: Sequence[Sequence[CellView]]
     left_out: str
+
+    @property
+    def running(self) -> bool:
+        """Whether rows are to be read one by one, as texts are, rather than compared down a column."""
+        return any(cell.style in ("long", "command") for row in self.rows for cell in row)
 
 
 @dataclass(frozen=True)
@@ -165,10 +174,22 @@ def _table(table: Table, number: int, words: Words) -> TableView:
 
 def _cell(value: Any, numeric: bool, words: Words) -> CellView:
     text = format_value(value, words)
-    if numeric:
-        style = "n"
-    elif is_pair(value):
-        style = "pair"
-    else:
-        style = "long" if len(text) > LONG_TEXT else ""
-    return CellView(text, style, is_missing(value))
+    style = "n" if numeric else "pair" if is_pair(value) else _style_of(text)
+    return CellView(_begins_visibly(text), style, is_missing(value))
+
+
+def _style_of(text: str) -> str:
+    if _INTERVAL.fullmatch(text):
+        return "pair"
+    if text.startswith(f"{PROGRAM} "):
+        return "command"
+    if len(text) > LONG_TEXT:
+        return "long"
+    return "phrase" if len(text) > PHRASE and " " in text else ""
+
+
+def _begins_visibly(text: str) -> str:
+    """A generated text may begin with line breaks, which would look like an empty cell: they become marks."""
+    rest = text.lstrip("\n ")
+    breaks = text[: len(text) - len(rest)].count("\n")
+    return f"{LINE_BREAK * breaks} {rest}" if breaks else text

@@ -150,7 +150,8 @@ def _rows(figure: Figure) -> list[Row]:
 
 
 def _lanes(padding: float) -> alt.Scale:
-    return alt.Scale(paddingInner=padding, paddingOuter=padding / 2)
+    # Dots alone would get a point scale, which knows no inner padding.
+    return alt.Scale(type="band", paddingInner=padding, paddingOuter=padding / 2)
 
 
 def _dodge(index: int, count: int) -> float:
