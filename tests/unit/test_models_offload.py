@@ -200,7 +200,7 @@ def test_numbers_that_are_none_are_named_with_weights_on_the_disk(tmp_path: Path
 
 
 def test_from_the_command_line(sharded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["run", "extract", "--model", sharded, "--profile", "baseline", "--scenarios", 2, "--results", tmp_path,
+    words = ["run", "extract", "--model", sharded, "--profile", "baseline", "--scenarios", 4, "--results", tmp_path,
              "--dtype", "bfloat16", "--quiet"]  # fmt: skip
     assert main([str(w) for w in (*words, "--device-map", "auto")]) == 0
     assert main([str(w) for w in words]) == 0
