@@ -34,3 +34,13 @@ def test_the_quick_start_in_python_is_ten_lines_and_runs(page: str, model: Path,
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert (ended.returncode, ended.stdout.strip()) == (0, "(3, 32)"), ended.stderr[-3000:]
+
+
+def test_the_page_on_ones_own_arrays_finds_what_it_planted(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    for block in blocks("docs/extend/arrays.md"):
+        exec(compile(block.text, "docs/extend/arrays.md", "exec"), names)
+    assert names["found"].verdict == "shared"
+    assert names["unrelated"].verdict in ("not shared", "inconclusive")
+    assert names["with_floor"].verdict == "shared" and names["with_floor"].floor["untrained"] is not None
+    assert "shared - " in capsys.readouterr().out
