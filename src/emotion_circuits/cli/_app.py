@@ -32,7 +32,7 @@ VERBS: dict[str, str] = {
     "explore": "Open the local web page: results and live steering.",
     "score": "Score texts of a file, and measure evaluators on labelled ones.",
     "ls": "List the runs on disk.",
-    "track": "Show runs in MLflow, and send what is missing.",
+    "track": "Show runs in MLflow or Weights & Biases, and send what is missing.",
     "export": "Write results in other programs' formats.",
     "cache": "Show and clean what was downloaded and converted.",
     "bench": "Measure speed and memory on this machine.",

@@ -111,7 +111,9 @@ class TrackOptions:
 
     track: Annotated[
         str | None,
-        Parameter(help="Also show the runs in a tracker: mlflow or mlflow:URI.", group=COMMON),
+        Parameter(
+            help="Also show the runs in a tracker: mlflow, mlflow:URI, wandb (offline), wandb:PROJECT.", group=COMMON
+        ),
     ] = None
 
 

@@ -1,4 +1,4 @@
-"""``emotion-circuits track``: show the runs on disk in MLflow, and see what is shown there."""
+"""``emotion-circuits track``: show the runs on disk in a tracker, and see what is shown there."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from cyclopts.validators import Number
 from emotion_circuits.cli._console import print_json, print_table, print_text, say
 from emotion_circuits.cli._options import RESULT_OPTIONS, ResultOptions
 
-app = App(name="track", help="Show runs in MLflow.")
+app = App(name="track", help="Show runs in MLflow or Weights & Biases.")
 
 PARTLY_DONE = 3
 
 To = Annotated[
-    str, Parameter(help="mlflow (a server from MLFLOW_TRACKING_URI, else a local SQLite store) or mlflow:URI.")
+    str,
+    Parameter(
+        help="mlflow (a server from MLFLOW_TRACKING_URI, else a local SQLite store), mlflow:URI, or wandb[:PROJECT] "
+        "(offline: `wandb sync` uploads)."
+    ),
 ]
 OfProfile = Annotated[str | None, Parameter(help="Only runs of this profile.")]
 MaxFileMb = Annotated[

@@ -1,4 +1,4 @@
-"""Mirrors of run folders in experiment trackers (MLflow).
+"""Mirrors of run folders in experiment trackers (MLflow, Weights & Biases).
 
 The run folders are the truth: a mirror reads them and never changes them, and no failure of a tracker ends a study.
 What a tracker did not take is sent later by ``emotion-circuits track sync``.

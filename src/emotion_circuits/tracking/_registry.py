@@ -37,7 +37,7 @@ def trackers() -> dict[str, Opener]:
 
 
 def open_tracker(target: str, results: Path) -> Tracker:
-    """The tracker of ``mlflow`` or ``mlflow:URI``; nothing is reached yet.
+    """The tracker of ``mlflow``, ``mlflow:URI``, ``wandb`` or ``wandb:PROJECT``; nothing is reached yet.
 
     Raises:
         UsageError: unknown name, an address the backend cannot use, or its package is not installed.
