@@ -159,17 +159,62 @@ def test_own_texts_replace_the_profiles(cli: Any, model: Path, other: Path, tmp_
     )
 
 
-def test_study_of_two_models_has_a_matrix_of_verdicts(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:
-    profile = tmp_path / "two.toml"
+def test_an_untrained_target_is_a_target_of_its_own(cli: Any, model: Path, other: Path, tmp_path: Path) -> None:
+    words = ("run", "transfer", "--source", model, "--target", other, "--results", tmp_path, *SMALL)
+    answer = cli(*words, "--target-untrained")
+    assert answer.code == 0, answer.err
+    (path,) = tmp_path.glob("*/*--*untrained-1/transfer/*/summary.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found["verdict"] != "shared" and found["floor"]["untrained"] is not None
+    assert f"-untrained-1: {found['verdict']}" in answer.out
+    captured = {p.parents[2].name.partition("-untrained")[2] for p in tmp_path.glob("*/*/shared-texts/*/done.json")}
+    assert captured == {"", "-1", "-1-untrained-0"}, "the source, the target with random weights, and its twin with others"
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_neutral_texts_of_ones_own_join_the_map_and_own_splits_are_kept(
+    cli: Any, model: Path, other: Path, tmp_path: Path, kind: str
+) -> None:
+    rows = [
+        {"text": f"We write line {i} on {e} today.", "emotion": e, "split": ("fit", "dev", "test")[i % 3]}
+        for e in ("joy", "fear", "neutral")
+        for i in range(36)
+    ]
+    path = tmp_path / f"own.{kind}"
+    if kind == "csv":
+        lines = ["text,emotion,split", *(",".join(r.values()) for r in rows)]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    else:
+        path.write_text(json.dumps({"prompts": rows}), encoding="utf-8")
+    words = ("--on", path, "--results", tmp_path / "r", "--quiet", "--depths", 0, 1, "--map-texts", "extended")
+    words = (*words, "--permutations", 99, "--resamples", 100, "--json")
+    found = cli("run", "transfer", "--source", model, "--target", other, *words).json
+    assert found["emotions"] == ["fear", "joy"] and found["n_map_texts"] == 50 + 12, "neutral texts of the fit split"
+    assert "neutral" not in {e["emotion"] for e in found["per_emotion"]}
+    (capture,) = (tmp_path / "r").glob("*/tiny-llama*/shared-texts/*/summary.json")
+    assert json.loads(capture.read_text(encoding="utf-8"))["texts"]["emotional"] == 72
+
+
+def test_a_study_of_any_number_of_models_compares_all_ordered_pairs(
+    cli: Any, model: Path, other: Path, worded: Path, tmp_path: Path
+) -> None:
+    profile = tmp_path / "three.toml"
     profile.write_text(
-        'title = "Two"\n[[experiment]]\nname = "transfer"\nscenarios = 20\npermutations = 99\nresamples = 100\n'
+        'title = "Three"\n[[experiment]]\nname = "transfer"\nscenarios = 20\npermutations = 99\nresamples = 100\n'
         "depths = [0.5]\nmap_size = 60\n", encoding="utf-8",
     )  # fmt: skip
-    words = ("study", profile, "--results", tmp_path / "r", "--quiet", "--json", "--model", model)
-    found = cli(*words, other).json
+    words = ("study", profile, "--results", tmp_path / "r", "--quiet", "--json")
+    found = cli(*words, "--model", model, "--model", other, "--model", worded).json
     answers = found["verdicts"][1]["answers"]
-    assert sum("by emotion" in a for a in answers) == 2, "both directions"
-    assert "Verdicts of all ordered pairs" in Path(found["report"]).read_text(encoding="utf-8")
+    assert sum("by emotion" in a for a in answers) == 6, "three models, both directions of each pair"
+    page = Path(found["report"])
+    assert "Verdicts of all ordered pairs" in page.read_text(encoding="utf-8")
+    sections = json.loads(page.with_name("report.json").read_text(encoding="utf-8"))["report"]["sections"]
+    (figure,) = [f for s in sections for f in s["figures"] if f["name"] == "verdicts"]
+    cells = {(c["row"], c["column"]) for c in figure["data"]}
+    assert len(cells) == len(figure["data"]) == 6 and all(a != b for a, b in cells)
+    captured = sorted(p.parents[2].name.split("-")[1] for p in (tmp_path / "r").glob("*/*/shared-texts/*/done.json"))
+    assert captured == ["llama"] * 4 + ["other"] * 2, "each model and its twin once"
 
 
 @pytest.mark.parametrize("name", ["overlap", "align", "k-sweep", "subspace-align"])

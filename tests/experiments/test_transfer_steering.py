@@ -196,6 +196,28 @@ def test_wrong_requests_are_refused_before_a_model_is_loaded(
     cli("run", "transfer-steer", "--source", "x", "--target", "y", "--offline", *words).refused(2, *parts)
 
 
+def test_texts_of_ones_own_give_the_vectors(cli: Any, model: Path, worded: Path, tmp_path: Path) -> None:
+    """Emotions that have no words of their own in the lexicons are left out by name."""
+    path = tmp_path / "own.jsonl"
+    rows = [
+        {"text": f"A line number {i} about {e}.", "emotion": e} for e in ("joy", "fear", "boredom") for i in range(40)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = [w for w in line(model, worded, tmp_path / "r") if w not in ("--steer", "gratitude", "anger")]
+    found = cli(*words, "--on", path, "--json").json
+    assert {r["emotion"] for r in found["per_emotion"]} == {"joy", "fear"}
+    assert [one["emotion"] for one in found["left_out"]] == ["boredom"] and found["left_out"][0]["reason"]
+
+
+def test_an_untrained_target_is_steered_and_has_a_twin_of_its_own(
+    cli: Any, model: Path, worded: Path, tmp_path: Path
+) -> None:
+    found = cli(*line(model, worded, tmp_path), "--target-untrained", "--json").json
+    assert all("twin" in r["arms"] for r in found["per_emotion"])
+    assert not {r["verdict"] for r in found["per_emotion"]} & {"transfers", "transfers in part"}
+    assert list(tmp_path.glob("*/*--*untrained-1/transfer-steer/*/done.json"))
+
+
 def test_a_model_is_not_compared_with_itself(cli: Any, model: Path, tmp_path: Path) -> None:
     words = ("run", "transfer-steer", "--source", model, "--target", model, "--results", tmp_path)
     cli(*words).refused(2, "needs two models")
