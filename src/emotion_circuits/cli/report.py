@@ -31,6 +31,7 @@ def report(
     from emotion_circuits.report.assemble import assemble_report
     from emotion_circuits.report.collect import study_on_disk
     from emotion_circuits.report.commands import Asked
+    from emotion_circuits.report.comparison import write_summary
     from emotion_circuits.report.write import write_report
     from emotion_circuits.store import Store, slug
 
@@ -42,9 +43,13 @@ def report(
             shlex.join(["emotion-circuits", "study", profile, "--results", str(options.results)]),
         )
     found = assemble_report(study, Asked(profile, options.results))
-    written = write_report(found, Path(options.results) / slug(chosen.name), lang, formats=formats)
+    folder = Path(options.results) / slug(chosen.name)
+    summary = write_summary(study, folder)
+    written = write_report(found, folder, lang, formats=formats)
     if options.json:
-        print_json({"html": written.html, "markdown": written.markdown, "figures": written.figures})
+        print_json({
+            "html": written.html, "markdown": written.markdown, "figures": written.figures, "summary": summary,
+        })  # fmt: skip
     else:
         print_text(f"report: {written.html.resolve()}")
     return 0

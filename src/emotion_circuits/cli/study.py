@@ -95,6 +95,7 @@ def _tell(finished: Study, typed: str, models: Sequence[str], lang: str, options
     """Failures, the report and the answers of a study; the exit code."""
     from emotion_circuits.report.assemble import assemble_report
     from emotion_circuits.report.commands import Asked
+    from emotion_circuits.report.comparison import write_summary
     from emotion_circuits.report.write import write_report
     from emotion_circuits.store import slug
 
@@ -106,7 +107,9 @@ def _tell(finished: Study, typed: str, models: Sequence[str], lang: str, options
     if finished.runs:
         report = assemble_report(finished, Asked(typed, options.results, models))
         verdicts = list(report.verdicts)
-        page = write_report(report, Path(options.results) / slug(finished.profile.name), lang).html.resolve()
+        folder = Path(options.results) / slug(finished.profile.name)
+        write_summary(finished, folder)
+        page = write_report(report, folder, lang).html.resolve()
     if options.json:
         print_json({
             "profile": finished.profile.name, "models": models, "verdicts": verdicts, "report": page,

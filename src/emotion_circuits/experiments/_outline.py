@@ -8,7 +8,6 @@ cut them when they run.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -81,7 +80,7 @@ def outline_study(
         for name, _ in profile.experiments:
             if name not in paired:
                 cells += _cells(prepare(name, profile.params(name), bench), bench, pace)
-    for names in itertools.permutations(models, 2) if paired else ():
+    for names in profile.pairs_of(models) if paired else ():
         slots = [ModelSlot(functools.partial(load, name)) for name in names]
         pair = PairBench(Workbench(store, profile.name, slots[0], seed, rows), *slots)
         for name in paired:

@@ -6,12 +6,13 @@ package (``quickstart``), a path, or the name of a prompt set (then its directio
 
 from __future__ import annotations
 
+import itertools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
@@ -19,18 +20,29 @@ from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_na
 from emotion_circuits.experiments._contract import ExperimentParams
 from emotion_circuits.experiments._registry import find_experiment
 
-_KEYS = {"title", "description", "models", "experiment"}
+Pairs = Literal["all", "first"]
+_KEYS = {"title", "description", "models", "pairs", "experiment"}
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A study: ``experiments`` are (name, parameters as written) in order."""
+    """A study: ``experiments`` are (name, parameters as written) in order.
+
+    ``pairs``: experiments on two models get every ordered pair of models (``all``), or only those of the ``first``
+    model with each other one, both ways.
+    """
 
     name: str
     title: str
     description: str
     models: tuple[str, ...]
     experiments: tuple[tuple[str, Mapping[str, Any]], ...]
+    pairs: Pairs = "all"
+
+    def pairs_of(self, models: Sequence[str]) -> list[tuple[str, str]]:
+        """The ordered pairs of ``models`` that the study compares."""
+        found = itertools.permutations(models, 2)
+        return [(a, b) for a, b in found if self.pairs == "all" or models[0] in (a, b)]
 
     def params(self, experiment: str, overrides: Mapping[str, Any] | None = None) -> ExperimentParams:
         """Parameters of an experiment in this study: its own table, then ``overrides``.
@@ -97,8 +109,11 @@ def _parse(name: str, text: str, shown: str) -> Profile:
     models = data.get("models", [])
     if not isinstance(models, list) or not all(isinstance(m, str) and m for m in models):
         raise UsageError(f"{shown}: models must be a list of texts, not {models!r}", 'write models = ["smollm2-135m"]')
+    pairs = data.get("pairs", "all")
+    if pairs not in get_args(Pairs):
+        raise UsageError(f"{shown}: pairs must be all or first, not {pairs!r}", 'write pairs = "first"')
     experiments = _experiments(data.get("experiment", []), shown)
-    return Profile(name, data.get("title", name), data.get("description", ""), tuple(models), experiments)
+    return Profile(name, data.get("title", name), data.get("description", ""), tuple(models), experiments, pairs)
 
 
 def _experiments(tables: object, shown: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +53,7 @@ class Study:
 
 def run_study(
     profile: Profile,
-    models: Iterable[str],
+    models: Sequence[str],
     store: Store,
     load: Callable[[str], LM],
     *,
@@ -92,7 +91,7 @@ def run_study(
             sound.append(model)
             clear_log(store, profile.name, model)
         del loaded, bench  # one model in memory at a time
-    for names in itertools.permutations(sound, 2) if paired else ():
+    for names in _pairs(profile, models, sound) if paired else ():
         slots = [ModelSlot(functools.partial(load, name)) for name in names]
         pair = PairBench(Workbench(store, profile.name, slots[0], seed, rows, force, progress, scorer), *slots)
         shown = " → ".join(names)
@@ -109,6 +108,11 @@ def run_study(
         else:
             clear_log(store, profile.name, names)
     return study
+
+
+def _pairs(profile: Profile, models: Sequence[str], sound: Sequence[str]) -> list[tuple[str, str]]:
+    """The study's pairs of models that have finished what comes before."""
+    return [pair for pair in profile.pairs_of(models) if {*pair} <= {*sound}]
 
 
 def _kinds(profile: Profile) -> tuple[list[str], list[str]]:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from emotion_circuits import __version__
 from emotion_circuits.report.checklist import checklist, how_to_add, place_of
 from emotion_circuits.report.commands import EMBEDDED, Asked, study_command
+from emotion_circuits.report.comparison import comparison
 from emotion_circuits.types import Figure, Report, Section, Verdict
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ QUESTIONS = {
     4: ("Which parts carry it?", ("heads.screen", "circuit.report")),
 }
 """Research questions and the experiments that answer them."""
+SIDE_BY_SIDE = (0, 0, 0)
+"""Where several models are compared: before the questions."""
 PAIRS = (2, -1, 0)
 """Where the matrix of all pairs stands: at the head of question 2."""
 
@@ -71,6 +74,7 @@ def assemble_report(study: Study, asked: Asked) -> Report:
     # In the order of the argument, so that whatever was run beside the profile stands with its question.
     placed = [(place_of(run.experiment), section) for run in study.runs if (section := _section(run)) is not None]
     placed += [(PAIRS, section) for section in _pairs(study)]
+    placed += [(SIDE_BY_SIDE, section)] if (section := comparison(study)) is not None else []
     sections = [section for _, section in sorted(placed, key=lambda found: found[0])]
     profile = study.profile
     return Report(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def profile_of(work: Work) -> Profile:
     """The study's profile, from the manifest instead of its file."""
-    return Profile(work.profile, work.title, work.description, tuple(work.sources), work.experiments)
+    return Profile(work.profile, work.title, work.description, tuple(work.sources), work.experiments, work.pairs)
 
 
 class Desk:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emotion_circuits.errors import StoreError, UsageError
 from emotion_circuits.store import content_key, plain, read_json, slug, write_once
@@ -32,6 +32,7 @@ class Work:
     loading: Mapping[str, Any]
     seed: int = 0
     rows: int | None = None
+    pairs: Literal["all", "first"] = "all"
 
 
 @dataclass(frozen=True, slots=True)

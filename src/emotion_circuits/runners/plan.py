@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def plan_study(
 
     Args:
         shards: workers on single models (default: one a model). pairs: those that experiments on two models get
-            (default: every ordered pair). loading: dtype, device, device_map, cache, offline.
+            (default: those of the profile). loading: dtype, device, device_map, cache, offline.
 
     Raises:
         UsageError: no model, a model named twice, fewer than one shard.
@@ -48,7 +47,7 @@ def plan_study(
     paired = [n for n, _ in profile.experiments if n not in single]
     work = Work(
         profile.name, profile.title, profile.description, profile.experiments,
-        {m: _absolute(m) for m in models}, dict(loading), seed, rows,
+        {m: _absolute(m) for m in models}, dict(loading), seed, rows, profile.pairs,
     )  # fmt: skip
     cells: list[Cell] = []
     keys = {name: _experiment_key(profile, name, work) for name in (*single, *paired)}
@@ -63,7 +62,7 @@ def plan_study(
     seats: dict[str, list[int]] = {model: [] for model in models}
     for number, shard in enumerate(planned):
         seats[shard.models[0]].append(number)
-    for pair in (itertools.permutations(models, 2) if pairs is None else pairs) if paired else ():
+    for pair in (profile.pairs_of(models) if pairs is None else pairs) if paired else ():
         after = tuple(sorted(n for model in pair for n in seats[model]))
         planned.append(Shard(pair, add(paired, pair), after))
     made = tuple(cells), tuple(planned)
