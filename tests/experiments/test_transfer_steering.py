@@ -183,6 +183,7 @@ def test_a_killed_run_goes_on_and_finds_the_same(
         (("--shuffles", 18), ("--shuffles", "19")),
         (("--random", 5), ("--random", "19")),
         (("--at", "mean-content"), ("cannot be steered",)),
+        (("--at", "generated"), ("next token", "onward")),
         (("--prompts", "nothing-like-this"), ("nothing-like-this",)),
         (("--map-size", 49), ("49 neutral texts", "--map-size")),
         (("--emotions", "joy"), ("1 emotion(s)",)),

@@ -55,7 +55,7 @@ class TransferSteerParams(PairParams):
     strengths: Annotated[Strengths, AfterValidator(_positive)] = Field(
         STRENGTHS, description="Fractions of the target's residual norm; one per emotion is chosen on dev."
     )
-    at: EditPosition = Field("onward", description="Positions that are edited: onward, prompt, all, last, generated.")
+    at: EditPosition = Field("onward", description="Positions that are edited: onward, prompt, all or last.")
     shuffles: int = Field(199, ge=FEWEST_CONTROLS, description="Maps of shuffled pairs.")
     random: int = Field(199, ge=FEWEST_CONTROLS, description="Covariance-matched random vectors.")
     floors: Literal["all", "embedding"] = Field(
@@ -93,6 +93,11 @@ class TransferSteer(PairExperiment):
         known = sorted({p.emotion for p in emotional_texts(params)})
         require_neutral(len(map_texts(params)))
         params.steered()
+        if Positions.parse(params.at).kind == "generated":
+            raise UsageError(
+                "the effect is measured at the next token, where nothing is generated yet",
+                "use --at onward, prompt, all or last",
+            )
         for emotion in params.steer:
             if emotion not in known:
                 raise unknown_name("emotion", emotion, known)

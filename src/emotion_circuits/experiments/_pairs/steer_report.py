@@ -39,6 +39,12 @@ LAYERS = "layers.json"
 """The layer pair that dev texts chose, so that a resumed run need not search again."""
 TEXTS_SHOWN = 6
 SIDE_BY_SIDE = (NATIVE, MAPPED, SHUFFLED)
+ARMS = {
+    "native": "native", "mapped": "mapped", "untrained_map": "map into the untrained twin",
+    "word_embeddings": "word embeddings, mapped", "twin": "in the untrained twin",
+}  # fmt: skip
+FAMILIES = {"shuffled_maps": "shuffled maps", "covariance": "random, covariance-matched"}
+"""How arms and families are called in figures and tables, by their keys in the JSON."""
 
 LIMITS = (
     "The endpoint is the next token: the emotion's words against neutral words of like frequency. A vector that "
@@ -153,21 +159,19 @@ def _section(names: tuple[str, str], summary: Mapping[str, Any], found: SteerRes
 
 def _arms(names: tuple[str, str], rows: Sequence[Row]) -> Figure:
     """Every arm of every emotion: cluster-t intervals, and for families the band of 95 % of the members."""
-    shown = {"native": "native", "mapped": "mapped", "untrained_map": "map into the untrained twin",
-             "word_embeddings": "word embeddings, mapped", "twin": "in the untrained twin"}  # fmt: skip
-    families = {"shuffled_maps": "shuffled maps (band)", "covariance": "random, covariance-matched (band)"}
     data = []
     for r in rows:
-        arms = [(label, r["arms"][key]["effect"], r["arms"][key]["ci"]) for key, label in shown.items()
+        arms = [(label, r["arms"][key]["effect"], r["arms"][key]["ci"]) for key, label in ARMS.items()
                 if key in r["arms"]]  # fmt: skip
-        bands = [(label, r["families"][key]["mean"], r["families"][key]["range"]) for key, label in families.items()]
+        bands = [(f"{label} (band)", r["families"][key]["mean"], r["families"][key]["range"])
+                 for key, label in FAMILIES.items()]  # fmt: skip
         data += [_point(r["emotion"], *one) for one in (*arms[:2], *bands, *arms[2:])]
     return Figure(
         "transfer-steer-arms", "intervals", f"Steering {names[1]} with vectors of {names[0]}",
         "Odd effect on the emotion's own endpoint on test prompts, all vectors of one length. Lines: 95 % cluster t "
         "over prompts; for shuffled maps and random vectors the band that holds 95 % of them.",
         "Dots with intervals of every arm's effect by emotion.", data,
-        {"x": "odd effect (nats)", "reference": 0, "interval_label": "95 %"},
+        {"x": "odd effect (nats)", "reference": 0, "interval_label": "95 % interval, or 95 % of the band's vectors"},
     )  # fmt: skip
 
 
@@ -234,11 +238,11 @@ def _controls(rows: Sequence[Row]) -> Table:
     shown = []
     for r in rows:
         for key, family in r["families"].items():
-            shown.append({"emotion": r["emotion"], "control": f"{key.replace('_', ' ')} ({family['members']})",
+            shown.append({"emotion": r["emotion"], "control": f"{FAMILIES[key]} ({family['members']})",
                           "effect": f"{family['mean']:+.2f} {_range(family['range'])}", "above": "–"})  # fmt: skip
         for key, difference in r["above"].items():
             shown.append({
-                "emotion": r["emotion"], "control": key.replace("_", " "), "effect": _with_range(r["arms"][key]),
+                "emotion": r["emotion"], "control": ARMS[key], "effect": _with_range(r["arms"][key]),
                 "above": f"{_signed(difference['difference'])} {_range(difference['ci'])}",
             })  # fmt: skip
         shown += [
