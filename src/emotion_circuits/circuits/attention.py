@@ -26,6 +26,7 @@ from emotion_circuits.engine.patterns import PatternHooks
 from emotion_circuits.engine.positions import prompt_indices
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM, Encoded
+from emotion_circuits.models.products import inference
 from emotion_circuits.types import Positions
 
 MAX_SHIFT = 2
@@ -182,7 +183,7 @@ def _attention(
         row_of = torch.tensor([r for r, _ in words], device=lm.device)
         kept: dict[int, NDArray[np.float64]] = {}
         visitors = {layer: _reader(kept, layer, row_of, weights.to(lm.device)) for layer in range(lm.n_layers)}
-        with torch.inference_mode(), lm.eager_attention(), PatternHooks(lm, visitors):
+        with inference(lm.model), lm.eager_attention(), PatternHooks(lm, visitors):
             lm.decoder(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False)
         numbers = [w for _, w in words]
         for layer, values in kept.items():

@@ -22,6 +22,7 @@ from emotion_circuits.engine.patterns import PatternHooks
 from emotion_circuits.engine.reading import Reading
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM, Encoded
+from emotion_circuits.models.products import inference
 from emotion_circuits.types import Prompt
 
 
@@ -56,7 +57,7 @@ def patterns_of(lm: LM, prompt: Prompt, layers: Sequence[int]) -> dict[int, Floa
         return visitor
 
     batch = pad(lm, lm.encode([prompt]), [0], "left")
-    with torch.inference_mode(), lm.eager_attention(), PatternHooks(lm, {n: keep(n) for n in layers}):
+    with inference(lm.model), lm.eager_attention(), PatternHooks(lm, {n: keep(n) for n in layers}):
         lm.decoder(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False)
     return kept
 

@@ -28,6 +28,7 @@ from emotion_circuits.engine.prefix import Below, output_below, skip_below
 from emotion_circuits.engine.replacement import Replacement, last_logits, replacing
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.models.lm import LM, Encoded
+from emotion_circuits.models.products import inference
 from emotion_circuits.types import Positions, SiteKind
 
 Mode = Literal["resample", "mean", "zero"]
@@ -106,7 +107,7 @@ def _handed_over(lm: LM, batch: Batch, kept: Mapping[Tap, Tensor]) -> dict[int, 
     """Clean block inputs in the form in which :func:`~emotion_circuits.engine.prefix.skip_below` hands them over."""
     if not kept:
         return {}
-    with torch.inference_mode():
+    with inference(lm.model):
         inputs = {"input_ids": batch.ids[:1], "attention_mask": batch.mask[:1], "position_ids": batch.positions[:1]}
         in_tuple = output_below(lm, 1, {**inputs, "use_cache": False}).in_tuple
     return {layer: Below(x, in_tuple) for (_, layer), x in kept.items()}

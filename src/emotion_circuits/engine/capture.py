@@ -19,6 +19,7 @@ from emotion_circuits.engine.reduction import Reduction, reduction
 from emotion_circuits.engine.taps import post_norm_rms, post_norm_weight, tap
 from emotion_circuits.errors import ModelError, UsageError, unknown_name
 from emotion_circuits.models.lm import LM, Encoded
+from emotion_circuits.models.products import inference
 from emotion_circuits.models.weights import output_heads
 from emotion_circuits.types import SITE_KINDS, Activations, Positions, Prompt, SiteKind
 
@@ -218,7 +219,7 @@ def _forward(lm: LM, plan: CapturePlan, rows: Sequence[int]) -> dict[str, NDArra
                 t = tap(lm, kind, layer)
                 hooks.visit(t.module, t.side, f"L{layer}.{kind}", _viewing(t.view, keep, kind))
     # No context is left open between two batches: the consumer of `run_capture` runs there.
-    with torch.inference_mode(), ExitStack() as stack:
+    with inference(lm.model), ExitStack() as stack:
         stack.enter_context(hooks)
         if pattern_visitors:
             stack.enter_context(lm.eager_attention())

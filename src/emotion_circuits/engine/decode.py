@@ -25,6 +25,7 @@ from emotion_circuits.engine.prefix import copied, distinct, prefill, shared_col
 from emotion_circuits.engine.sampling import Chooser, greedy
 from emotion_circuits.errors import ModelError
 from emotion_circuits.models.lm import LM, Encoded
+from emotion_circuits.models.products import inference
 from emotion_circuits.types import Condition
 
 BASELINE = Condition("baseline")
@@ -67,7 +68,7 @@ def decode(
     encoded, conditions = [r[0] for r in rows], [r[1] for r in rows]
     batch = pad(lm, encoded, list(numbers), "left")
     clock = Clock()
-    with torch.inference_mode():
+    with inference(lm.model):
         cache, start = _shared(lm, batch, encoded, conditions)
         edits = Edits(lm, batch, encoded, conditions, clock, start)
         edits.require_steps(max_new_tokens)
@@ -123,7 +124,7 @@ def next_token_logits(lm: LM, rows: Sequence[AnyRow]) -> Float[Tensor, "row voca
     batch = pad(lm, encoded, range(len(rows)), "left")
     edits = Edits(lm, batch, encoded, conditions, Clock())
     edits.require_steps(1)
-    with torch.inference_mode(), edits.hooks():
+    with inference(lm.model), edits.hooks():
         out = lm.model(
             input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False,
             logits_to_keep=1,

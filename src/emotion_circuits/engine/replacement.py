@@ -19,6 +19,7 @@ from emotion_circuits.engine.hooks import Hooks
 from emotion_circuits.engine.taps import Tap, tap
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM
+from emotion_circuits.models.products import inference
 from emotion_circuits.types import SiteKind
 
 
@@ -87,7 +88,7 @@ def last_logits(
     for kind, layer in taps:
         t = tap(lm, kind, layer)
         hooks.visit(t.module, t.side, f"L{layer}.{kind}", keep(kind, layer, t))
-    with torch.inference_mode(), hooks:
+    with inference(lm.model), hooks:
         out = lm.model(
             input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False,
             logits_to_keep=1,

@@ -20,6 +20,7 @@ from emotion_circuits.engine.edits import Clock, Edits
 from emotion_circuits.engine.replacement import last_logits
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM, Encoded
+from emotion_circuits.models.products import inference
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt
 
 STEERED = ("onward", "generated")
@@ -47,7 +48,7 @@ def replay(
     wanted = lm.layers(layers)
     batch = pad(lm, [whole], [0], "left")
     compiled = Edits(lm, batch, [whole], [Condition(condition.name, edits)], Clock())
-    with torch.inference_mode(), compiled.hooks():
+    with inference(lm.model), compiled.hooks():
         _, kept = last_logits(lm, batch, [("resid_post", layer) for layer in wanted])
     values = torch.stack([kept["resid_post", layer][0, -steps:].float().cpu() for layer in wanted], dim=1)
     return np.asarray(values.numpy())

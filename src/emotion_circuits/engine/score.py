@@ -35,6 +35,7 @@ from emotion_circuits.engine.prefix import (
 )
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM
+from emotion_circuits.models.products import inference
 from emotion_circuits.types import Condition, Prompt
 
 Logits = Float[Tensor, "row vocabulary"]
@@ -164,7 +165,7 @@ class _PromptPass:
             layer = 0
         edits = Edits(lm, batch, encoded, conditions, Clock(), columns)
         edits.require_steps(1)
-        with torch.inference_mode():
+        with inference(lm.model):
             kept = self._prompts(batch, [encoded[n].ids for n in firsts], firsts, columns, layer)
             inputs = _inputs(batch, slice(None), columns)
             if kept.cache is not None:

@@ -31,10 +31,11 @@ def rows_of_capture(lm: LM, run: Run, name: str, wanted: int, files: Sequence[Pa
         EmotionCircuitsError: another kind of device than the other workers of this run.
     """
     from emotion_circuits.engine.batching import capture_tokens
+    from emotion_circuits.models.products import product_library
     from emotion_circuits.store import write_once
 
     record = f"{name}-batches.json"
-    place = {"device": _device_name(lm), "tokens": capture_tokens(lm.device)}
+    place = {"device": _device_name(lm), "tokens": capture_tokens(lm.device), "products": product_library()}
     if together:
         write_once(run.path(record), json.dumps({**place, "rows": wanted}) + "\n")
         first = run.read_json(record)

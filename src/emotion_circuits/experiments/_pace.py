@@ -58,11 +58,13 @@ def tokens_per_second(lm: LM) -> float:
     """Tokens per second of a forward pass without LM head, measured on a few batches of this machine."""
     import torch
 
+    from emotion_circuits.models.products import inference
+
     ids = torch.full((32, 16), int(lm.prefix_ids[0]) if lm.prefix_ids else 1, device=lm.device)
     mask = torch.ones_like(ids)
 
     def run() -> None:
-        with torch.inference_mode():
+        with inference(lm.model):
             lm.decoder(input_ids=ids, attention_mask=mask, use_cache=False)
 
     return ids.numel() / _timed(run)

@@ -81,6 +81,8 @@ class MiniLM:
     ) -> Float[np.ndarray, "text feature"]:
         import torch
 
+        from emotion_circuits.models.products import inference
+
         encoded = self._tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
         order = sorted(range(len(texts)), key=lambda i: -len(encoded[i]))
         width = self._model.config.hidden_size
@@ -90,7 +92,7 @@ class MiniLM:
             rows = order[start : start + self._rows]
             batch = self._tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt")
             batch = batch.to(self._device)
-            with torch.inference_mode():
+            with inference(self._model):
                 states = self._model(**batch, output_hidden_states=True).hidden_states
                 weight = batch["attention_mask"].unsqueeze(-1).float()
                 pooled = [(states[layer] * weight).sum(1) / weight.sum(1) for layer in layers]

@@ -211,6 +211,7 @@ def _unigram(lm: LM, texts: Sequence[Prompt], tokens: Sequence[int]) -> Float[np
 
     from emotion_circuits.engine.batching import length_buckets, pad
     from emotion_circuits.engine.memory import run_chunks
+    from emotion_circuits.models.products import inference
 
     encoded = lm.encode(texts)
     columns = torch.tensor(tokens)
@@ -219,7 +220,7 @@ def _unigram(lm: LM, texts: Sequence[Prompt], tokens: Sequence[int]) -> Float[np
 
     def run(rows: Sequence[int]) -> tuple[Float[np.ndarray, " token"], int]:
         batch = pad(lm, [encoded[i] for i in rows], rows, "right")
-        with torch.inference_mode():
+        with inference(lm.model):
             logits = lm.model(
                 input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
             ).logits.float()

@@ -240,10 +240,10 @@ def _reread(lm: LM, prompts: Sequence[Prompt], texts: Sequence[str]) -> Iterator
 
 def _log_perplexity(lm: LM, rows: Sequence[_Row], max_rows: int) -> Float[np.ndarray, " text"]:
     """Mean negative log-probability of each row's continuation, in nats per token; NaN where it is too short."""
-    import torch
 
     from emotion_circuits.engine.batching import length_buckets, pad
     from emotion_circuits.engine.memory import run_chunks
+    from emotion_circuits.models.products import inference
 
     found = np.full(len(rows), np.nan)
     long_enough = [i for i, row in enumerate(rows) if row.n_new >= FEWEST_TOKENS]
@@ -259,7 +259,7 @@ def _log_perplexity(lm: LM, rows: Sequence[_Row], max_rows: int) -> Float[np.nda
     def run(numbers: Sequence[int]) -> list[float]:
         batch = pad(lm, [rows[i].encoded for i in numbers], numbers, "left")
         kept = max(rows[i].n_new for i in numbers) + 1
-        with torch.inference_mode():
+        with inference(lm.model):
             logits = lm.model(
                 input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False,
                 logits_to_keep=kept,

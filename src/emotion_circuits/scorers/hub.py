@@ -120,7 +120,7 @@ class HubScorer(Scorer):
         return 1 / len(self.columns) if self.kind == "single_label_classification" else 0.0
 
     def score_present(self, texts: Sequence[str]) -> dict[str, Float[np.ndarray, " text"]]:
-        import torch
+        from emotion_circuits.models.products import inference
 
         found = np.empty((len(texts), len(self.columns)))
         lengths = [len(ids) for ids in self._ids(texts)]
@@ -130,7 +130,7 @@ class HubScorer(Scorer):
             batch = self._tokenizer(
                 [texts[i] for i in rows], truncation=True, max_length=self.max_tokens, padding=True, return_tensors="pt"
             )
-            with torch.inference_mode():
+            with inference(self._model):
                 logits = self._model(**batch.to(self._model.device)).logits.double()
             single = self.kind == "single_label_classification"
             found[rows] = (logits.softmax(-1) if single else logits.sigmoid()).cpu().numpy()

@@ -1,0 +1,105 @@
+"""Matrix products of a model's linear layers by the faster of PyTorch's two libraries.
+
+PyTorch multiplies float32 matrices through MKL, which leaves AVX-512 unused on processors that are not Intel's. oneDNN,
+which the same PyTorch carries (and uses for bfloat16), does use it: on an AMD EPYC with AVX-512 it multiplied the
+weights of SmolLM2-135M 2.2 times as fast for 120 rows (``benchmarks/matmuls.py``). Both are float32 throughout; they
+add in another order, so results differ by rounding (some 1e-6 of a logit's size).
+
+The model's own forward stays as it is outside the context: its logits are Hugging Face's bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SETTING = "EMOTION_CIRCUITS_PRODUCTS"
+"""Environment variable: ``torch`` leaves every product to PyTorch's default, ``onednn`` asks for oneDNN anywhere."""
+
+SMALLEST = 1 << 16
+"""Weights with fewer entries gain nothing: there the call costs more than the product."""
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """PyTorch's inference mode with :func:`fast_products`."""
+    with torch.inference_mode(), fast_products(model):
+        yield
+
+
+@contextmanager
+def fast_products(model: nn.Module) -> Iterator[None]:
+    """Inside the context, the model's float32 linear layers on the CPU multiply with oneDNN where that is faster.
+
+    Only where no gradient is recorded. Layers whose forward somebody else replaced (accelerate's offloading) keep it.
+    """
+    replaced = []
+    try:
+        if product_library() == "onednn":
+            for module in model.modules():
+                if isinstance(module, nn.Linear) and _replaceable(module):
+                    vars(module)["forward"] = partial(_linear, module)
+                    replaced.append(module)
+        yield
+    finally:
+        for module in replaced:
+            del vars(module)["forward"]
+
+
+@cache
+def product_library() -> str:
+    """``onednn`` or ``torch``: what :func:`fast_products` multiplies with on this machine.
+
+    Depends on the processor alone, so that a run which is taken up again multiplies as it began.
+    """
+    asked = os.environ.get(SETTING, "")
+    if asked in ("torch", "onednn"):
+        return asked if asked == "torch" or _operator() is not None else "torch"
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    slow = torch.backends.mkl.is_available() and _maker() not in ("", "GenuineIntel")
+    return "onednn" if wide and slow and _operator() is not None else "torch"
+
+
+def _replaceable(module: nn.Linear) -> bool:
+    if type(module) is not nn.Linear or "forward" in vars(module):  # quantised layers are subclasses
+        return False
+    weight = module.weight
+    return weight.dtype is torch.float32 and weight.device.type == "cpu" and weight.numel() >= SMALLEST
+
+
+def _linear(module: nn.Linear, x: Tensor) -> Tensor:
+    """``x`` ``[..., in]`` → ``[..., out]``, as the module itself would."""
+    operator = _operator()
+    if operator is None or torch.is_grad_enabled() or x.dtype is not torch.float32:
+        return nn.functional.linear(x, module.weight, module.bias)
+    product: Tensor = operator(x, module.weight, module.bias, "none", [], "")
+    return product
+
+
+@cache
+def _operator() -> Callable[..., Any] | None:
+    """PyTorch's own oneDNN linear layer, or None in a build without it, or where it does not give the product."""
+    try:
+        found: Callable[..., Any] = torch.ops.mkldnn._linear_pointwise
+        x, weight = torch.eye(3), torch.arange(12.0).reshape(4, 3)
+        with torch.inference_mode():
+            same = torch.equal(found(x, weight, None, "none", [], ""), weight.T)
+    except (AttributeError, RuntimeError):
+        return None
+    return found if same else None
+
+
+def _maker() -> str:
+    """The processor's maker as it calls itself (``AuthenticAMD``), empty where it cannot be known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")), "")
