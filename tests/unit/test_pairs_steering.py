@@ -186,8 +186,8 @@ def test_planted_shared_emotions_steer_and_say_how_much_of_native() -> None:
 
 @pytest.mark.parametrize("relation", ["content", "nothing"])
 def test_planted_emotions_that_are_not_shared_do_not_transfer(relation: Relation) -> None:
-    verdicts = [r["verdict"] for seed in range(4) for r in rows_of(relation, seed=seed).values()]
-    assert np.mean([v in TRANSFERS for v in verdicts]) <= 0.125, verdicts
+    verdicts = [r["verdict"] for seed in range(12) for r in rows_of(relation, seed=seed).values()]
+    assert np.mean([v in TRANSFERS for v in verdicts]) <= 0.12, verdicts
 
 
 def test_controls_that_do_as_well_take_the_claim_away() -> None:
