@@ -25,6 +25,7 @@ from emotion_circuits.report.content import FigureView, sections_of, sentences, 
 from emotion_circuits.report.figures.registry import drawing_of
 from emotion_circuits.report.files import write_text
 from emotion_circuits.report.text import clean_text, shorten
+from emotion_circuits.report.translation import translated
 from emotion_circuits.report.words import DEFAULT_LANGUAGE, Words, load_words
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def render_html(report: Report, path: Path, language: str = DEFAULT_LANGUAGE) ->
     :class:`StoreError` where the file cannot be written.
     """
     words = load_words(language)
+    report, left_english = translated(report, language)
     sections = sections_of(report, words)
     charts = [_Chart(figure.id, _specification(figure, words)) for section in sections for figure in section.figures]
     scripts = [_packaged("copy.js")]
@@ -52,6 +54,7 @@ def render_html(report: Report, path: Path, language: str = DEFAULT_LANGUAGE) ->
     page = {
         "title": shorten(report.title, words),
         "profile": shorten(report.profile, words),
+        "left_english": words["left_english"].format(count=left_english) if left_english else "",
         "verdicts": verdicts_of(report, words),
         "sections": sections,
         "closing": [(name, words[name]) for name in ("methods", "reproduce", "provenance", "citation")],

@@ -21,6 +21,7 @@ from emotion_circuits.report.figures.saving import figure_stems
 from emotion_circuits.report.files import write_text
 from emotion_circuits.report.html_page import citation, environment
 from emotion_circuits.report.text import clean_text, shorten
+from emotion_circuits.report.translation import translated
 from emotion_circuits.report.words import DEFAULT_LANGUAGE, load_words
 
 if TYPE_CHECKING:
@@ -41,10 +42,12 @@ def render_markdown(report: Report, path: Path, *, plots: Path | None = None, la
     figure is given by its description and its data. Raises as :func:`render_html` does.
     """
     words = load_words(language)
+    report, left_english = translated(report, language)
     stems = figure_stems(report)
     page = {
         "title": shorten(report.title, words),
         "profile": shorten(report.profile, words),
+        "left_english": words["left_english"].format(count=left_english) if left_english else "",
         "verdicts": verdicts_of(report, words),
         "sections": [_illustrated(section, stems, path, plots) for section in sections_of(report, words)],
         "methods": sentences(report.methods, words),

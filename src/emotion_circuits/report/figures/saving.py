@@ -11,6 +11,7 @@ from emotion_circuits.errors import unknown_name
 from emotion_circuits.report.figures import paper
 from emotion_circuits.report.figures.registry import drawing_of
 from emotion_circuits.report.files import write_atomically
+from emotion_circuits.report.translation import translated
 from emotion_circuits.report.words import DEFAULT_LANGUAGE, load_words
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def save_figures(
         if name not in _KNOWN_FORMATS:
             raise unknown_name("figure format", name, list(_KNOWN_FORMATS))
     words = paper.paper_words(load_words(language))
+    report, _ = translated(report, words["language"])
     written = []
     for stem, figure in figure_stems(report):
         with paper.paper_style():

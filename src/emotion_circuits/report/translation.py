@@ -1,0 +1,153 @@
+"""A report's sentences in another language, from a list of the sentences that experiments write.
+
+Experiments write English once; ``sentences/{language}.toml`` holds each sentence with ``{places}`` for what changes in
+it (a place with a capital letter holds words that have a translation of their own). A sentence without an entry stays
+English: nothing is lost when an experiment says something new. Texts that a model or a user wrote are never touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property, lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from emotion_circuits.report.words import DEFAULT_LANGUAGE
+
+if TYPE_CHECKING:
+    from emotion_circuits.types import Figure, Report, Section, Table
+
+_PLACE = re.compile(r"\{(\w+)\}")
+_LABELS = ("series", "label", "group", "row", "column")
+"""Keys of a figure's rows whose values are labels."""
+_OWN_WORDS = ("argument", "checklist")
+"""Tables whose cells are sentences of this package; those of other tables may be anybody's texts."""
+
+
+class Catalogue:
+    """Sentences of one language; ``catalogue(text)`` is the translation, or the text itself where there is none."""
+
+    def __init__(self, entries: Mapping[str, str]) -> None:
+        self.entries = entries
+        self.unknown: set[str] = set()
+        self._translated = lru_cache(maxsize=None)(self._translate)
+
+    def __call__(self, text: str) -> str:
+        found = self._translated(text)
+        return text if found is None else found
+
+    def sentence(self, text: str) -> str:
+        """As a call, and remembers a sentence that has no translation."""
+        if text and self._translated(text) is None:
+            self.unknown.add(text)
+        return self(text)
+
+    def _translate(self, text: str) -> str | None:
+        if text in self.entries:
+            return self.entries[text]
+        # Verdicts are lines of a summary, without a full stop, and sentences of a section, with one.
+        bare, stop = (text[:-1], "。") if text.endswith(".") else (text, "")
+        if bare in self.entries:
+            return self.entries[bare] + stop
+        for source, pattern in self._patterns:
+            whole = source.endswith(".")
+            if found := pattern.fullmatch(text if whole else bare):
+                said = self._filled(self.entries[source], found.groupdict())
+                return said if whole else said + stop
+        return None
+
+    def _filled(self, target: str, values: Mapping[str, str]) -> str:
+        """The translation with its places filled; those with a capital letter hold words to be translated too."""
+        return _PLACE.sub(
+            lambda place: (
+                self.entries.get(values[place[1]], values[place[1]]) if place[1][0].isupper() else values[place[1]]
+            ),
+            target,
+        )
+
+    @cached_property
+    def _patterns(self) -> Sequence[tuple[str, re.Pattern[str]]]:
+        """Sentences with places, the most specific first: the one with most letters of its own."""
+        open_ended = [source for source in self.entries if _PLACE.search(source)]
+        open_ended.sort(key=lambda source: -len(_PLACE.sub("", source)))
+        return [(source, _pattern(source)) for source in open_ended]
+
+
+def translated(report: Report, language: str) -> tuple[Report, int]:
+    """The report in ``language``, and how many of its sentences stayed English."""
+    if language == DEFAULT_LANGUAGE:
+        return report, 0
+    say = Catalogue(entries(language))
+    shown = dataclasses.replace(
+        report,
+        title=say.sentence(report.title),
+        verdicts=tuple(
+            dataclasses.replace(
+                v, question=say.sentence(v.question), answers=_each(say, v.answers), reason=say.sentence(v.reason)
+            )
+            for v in report.verdicts
+        ),
+        sections=tuple(_section(section, say) for section in report.sections),
+        methods=_each(say, report.methods),
+        provenance={say(key): say(value) for key, value in report.provenance.items()},
+    )
+    return shown, len(say.unknown)
+
+
+@cache
+def entries(language: str) -> Mapping[str, str]:
+    """English sentence → sentence, from ``sentences/{language}.toml``; none for a language without that file."""
+    file = resources.files(__package__).joinpath("sentences", f"{language}.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _pattern(source: str) -> re.Pattern[str]:
+    parts = _PLACE.split(source)  # literal, name, literal, name, … literal
+    return re.compile("".join(f"(?P<{p}>.+?)" if i % 2 else re.escape(p) for i, p in enumerate(parts)), re.DOTALL)
+
+
+def _each(say: Catalogue, texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(say.sentence, texts))
+
+
+def _section(section: Section, say: Catalogue) -> Section:
+    return dataclasses.replace(
+        section,
+        heading=say.sentence(section.heading),
+        answer=_each(say, section.answer),
+        figures=tuple(_figure(figure, say) for figure in section.figures),
+        tables=tuple(_table(table, say) for table in section.tables),
+        limits=_each(say, section.limits),
+    )
+
+
+def _figure(figure: Figure, say: Catalogue) -> Figure:
+    return dataclasses.replace(
+        figure,
+        title=say.sentence(figure.title),
+        caption=say.sentence(figure.caption),
+        alt=say.sentence(figure.alt),
+        data=tuple(_relabelled(row, _LABELS, say) for row in figure.data),
+        options={key: say(value) if isinstance(value, str) else value for key, value in figure.options.items()},
+    )
+
+
+def _table(table: Table, say: Catalogue) -> Table:
+    rows = table.rows
+    if table.name in _OWN_WORDS:
+        rows = tuple(_relabelled(row, tuple(row), say) for row in rows)
+    return dataclasses.replace(
+        table,
+        title=say.sentence(table.title),
+        caption=say.sentence(table.caption),
+        columns={key: say(heading) for key, heading in table.columns.items()},
+        rows=rows,
+    )
+
+
+def _relabelled(row: Mapping[str, Any], keys: Sequence[str], say: Callable[[str], str]) -> Mapping[str, Any]:
+    changed = {key: say(row[key]) for key in keys if isinstance(row.get(key), str)}
+    return {**row, **changed}

@@ -1,0 +1,87 @@
+"""Reports in Japanese: sentences of experiments are translated, anybody's texts are not, new sentences stay English."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from emotion_circuits.report import assemble, render_html, save_figures
+from emotion_circuits.report.checklist import phases
+from emotion_circuits.report.figures import paper
+from emotion_circuits.report.translation import Catalogue, entries, translated
+from emotion_circuits.types import Figure, Report, Section, Table, Verdict
+
+KANA = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+
+
+def report(**changes: object) -> Report:
+    table = Table("texts", "Texts side by side: anger", "", {"prompt": "prompt", "note": "note"}, [{"prompt": "layer"}])
+    figure = Figure(
+        "f", "bars", "Length of the directions", "", "", [{"label": "chance", "value": 1.0}], {"x": "layer"}
+    )
+    section = Section("s", "Where is each emotion?", ("something new was found",), (figure,), (table,))
+    verdict = Verdict("Question 1. Where is each emotion?", ("something new was found",))
+    return dataclasses.replace(Report("T", "p", (verdict,), (section,), (), "", {}), **changes)  # type: ignore[arg-type]
+
+
+def test_places_of_every_translation_are_places_of_its_sentence() -> None:
+    for source, target in entries("ja").items():
+        assert {*re.findall(r"\{(\w+)\}", target)} <= {*re.findall(r"\{(\w+)\}", source)}, source
+        assert source != target or "{" not in source
+
+
+def test_every_fixed_sentence_of_a_report_has_a_translation() -> None:
+    fixed = [f"Question {n}. {question}" for n, (question, _) in assemble.QUESTIONS.items()]
+    fixed += [*assemble.METHODS, *assemble.STEERING, assemble.UNPAIRED_TEXTS, assemble.UNPAIRED_MEANS]
+    fixed += [assemble.UNPAIRED_TESTS]
+    for phase in phases():
+        fixed += [phase["name"], phase["question"], *(item["what"] for item in phase["item"])]
+    say = Catalogue(entries("ja"))
+    for sentence in fixed:
+        assert KANA.search(say.sentence(sentence)), sentence
+    assert not say.unknown
+
+
+@pytest.mark.parametrize(
+    ("english", "japanese"),
+    [
+        ("not asked: add --model gemma-3-270m", "未実施：--model gemma-3-270m を加えてください"),
+        ("a → b: inconclusive.", "a → b：結論保留。"),
+        ("Directions were fitted on 140 texts of baseline (resid_post, last); the layer was chosen on dev scenarios, "
+         "and what follows was measured on 84 test texts of scenarios that neither saw.",
+         "方向は baseline の 140 件の文章から求め（resid_post、last）、層は dev の場面で選びました。以下は、"
+         "そのどちらにも使っていない場面のテスト文 84 件で測った値です。"),
+        ("gratitude: layer 13 of 30, test AUROC 1.00 [0.84, 1.00], own-vs-rest 0.97, shuffled-label p 0.001.",
+         "gratitude：層 13（全 30 層）、テスト AUROC 1.00 [0.84, 1.00]、own-vs-rest 0.97、ラベル置換 p = 0.001。"),
+    ],
+)  # fmt: skip
+def test_sentences_keep_their_values(english: str, japanese: str) -> None:
+    assert Catalogue(entries("ja"))(english) == japanese
+
+
+def test_texts_in_tables_stay_and_new_sentences_are_english_and_counted(tmp_path: Path) -> None:
+    found, left = translated(report(), "ja")
+    (section,) = found.sections
+    assert left == 2 and section.answer == ("something new was found",)  # and the title of the study
+    assert section.tables[0].rows == [{"prompt": "layer"}] and section.tables[0].columns["prompt"] == "プロンプト"
+    assert section.figures[0].data[0]["label"] == "偶然" and section.figures[0].options["x"] == "層"
+    page = render_html(report(), tmp_path / "r.html", "ja").read_text("utf-8")
+    assert "2 個の文は" in page and "それぞれの感情はどこにあるか" in page
+    assert translated(report(), "en") == (report(), 0)
+
+
+def test_paper_figures_are_english_where_no_font_has_the_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(paper, "_families", lambda: (paper._LATIN,))
+    paper._letters.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            (path,) = save_figures(report(), tmp_path, formats=("svg",), language="ja")
+    finally:
+        paper._letters.cache_clear()
+    assert "Length of the directions" in path.read_text("utf-8") and "no font on this machine" in caplog.text
