@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, not_installed, unfinished
 from emotion_circuits.runners.manifest import Manifest
+
+ANSWER_SECONDS = 10.0
 
 
 def run_ray(
@@ -54,12 +57,21 @@ def run_ray(
 def _connect(ray: Any, address: str | None, store: int) -> None:
     here = {"include_dashboard": False, "object_store_memory": store} if address is None else {}
     try:
+        if address is not None:
+            _require_answer(address)
         ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **here)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise EmotionCircuitsError(
             f"no Ray cluster answers at {address or 'this machine'}: {str(error).splitlines()[0]}",
             "start one (`ray start --head`), or leave out address= to start one here",
         ) from error
+
+
+def _require_answer(address: str) -> None:
+    """Raise :class:`OSError` when nothing listens at ``host:port``: Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
 
 
 def _run(ray: Any, manifest: Manifest, waiting: list[int], tell: Tell, cpus: float, gpus: float) -> None:

@@ -1,0 +1,88 @@
+"""Shards on a real Ray cluster of several processes on this machine, one of whose nodes dies."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import runner_worker
+from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.experiments import load_profile, run_study
+from emotion_circuits.models import load_lm
+from emotion_circuits.runners import Manifest, collect, plan_study, states
+from emotion_circuits.runners.ray import run_ray
+from emotion_circuits.store import Store
+
+ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'emotion-circuits[ray]')")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # of Ray itself: unclosed sockets and pipes, and its own deprecations
+]
+LOADING = {"dtype": "float32", "device": "cpu", "device_map": None, "cache": None, "offline": True}
+STORE_BYTES = 100_000_000
+MOST_SECONDS = 150.0
+
+
+@pytest.fixture(scope="module")
+def profile_of_captures(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    path = tmp_path_factory.mktemp("profiles") / "captures.toml"
+    path.write_text(f'models = ["{model}"]\n[[experiment]]\nname = "extract"\n', encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without processors for us, and two nodes of one processor: three sets of Ray's own processes."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES,
+                                                         "include_dashboard": False})  # fmt: skip
+    try:
+        yield made
+    finally:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        made.shutdown()
+
+
+def plan(profile: Path, results: Path, shards: int) -> Manifest:
+    chosen = load_profile(str(profile))
+    return plan_study(chosen, chosen.models, results, shards=shards, rows=2, loading=LOADING).write()
+
+
+def alone(profile: Path, results: Path) -> None:
+    chosen = load_profile(str(profile))
+    assert not run_study(chosen, chosen.models, Store(results), lambda m: load_lm(m, device="cpu"), rows=2).failures
+
+
+def test_a_node_dies_and_its_shard_is_finished_elsewhere(
+    cluster: Any, profile_of_captures: Path, tmp_path: Path
+) -> None:
+    doomed = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    manifest = plan(profile_of_captures, tmp_path / "together", 1)
+    told: list[str] = []
+    driver = threading.Thread(target=run_ray, args=(manifest, told.append), kwargs={"address": cluster.address})
+    driver.start()
+    deadline = time.monotonic() + MOST_SECONDS
+    while not any(state.workers for state in states(manifest)):
+        assert time.monotonic() < deadline and driver.is_alive(), told
+        driver.join(0.05)
+    cluster.remove_node(doomed, allow_graceful=False)
+    assert {state.status for state in states(manifest)} <= {"running", "waiting"}, "it dies in the middle"
+    cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    driver.join(MOST_SECONDS)
+    assert not driver.is_alive() and not collect(manifest).failures, told
+    assert {state.status for state in states(manifest)} == {"done"}
+    alone(profile_of_captures, tmp_path / "alone")
+    assert runner_worker.numbers(tmp_path / "together") == runner_worker.numbers(tmp_path / "alone")
+
+
+def test_no_cluster_at_the_address(profile_of_captures: Path, tmp_path: Path) -> None:
+    with pytest.raises(EmotionCircuitsError, match="no Ray cluster answers"):
+        run_ray(plan(profile_of_captures, tmp_path, 1), lambda line: None, address="127.0.0.1:1")
