@@ -181,6 +181,20 @@ def test_dry_run_shows_the_work_and_does_none(cli: Any, profile: Path, tmp_path:
     assert "model time left: about 0 s" in cli("study", profile, "--results", copied, "--dry-run").out
 
 
+def test_a_model_that_is_added_runs_alone(cli: Any, profile: Path, model: Path, copied: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(model, tmp_path / "other")
+    words = ("study", profile, "--results", copied, "--model", model, other)
+    cells = cli(*words, "--dry-run", "--json").json["cells"]
+    of_first = {c["model"] for c in cells if c["state"] == "done"}
+    assert [c["state"] for c in cells] == ["done", "done", "to do", "to do"] and len(of_first) == 1
+    (first,) = copied.glob("small/*/directions/*/done.json")
+    before = first.stat().st_mtime_ns
+    assert cli(*words).code == 0
+    assert first.stat().st_mtime_ns == before and len(list(copied.glob("small/*/directions/*/done.json"))) == 2
+    page = (copied / "small" / "report" / "report.html").read_text(encoding="utf-8")
+    assert all(f"{c['model']}: gratitude: layer" in page for c in cells)
+
+
 # ---------------------------------------------------------------- report
 
 
