@@ -63,8 +63,12 @@ def forget_failure(manifest: Manifest, cell: Cell) -> None:
 
 def is_done(manifest: Manifest, cell: Cell) -> bool:
     """Whether a cell is noted as finished and its run still is (somebody may have removed it)."""
+    return bool(_finished(manifest, cell))
+
+
+def _finished(manifest: Manifest, cell: Cell) -> dict[str, Any]:
     noted = _noted(manifest, cell, DONE)
-    return bool(noted) and (manifest.results / noted["run"] / "done.json").exists()
+    return noted if noted and (manifest.results / noted["run"] / "done.json").exists() else {}
 
 
 def states(manifest: Manifest) -> list[CellState]:
@@ -76,9 +80,8 @@ def states(manifest: Manifest) -> list[CellState]:
     for cell in manifest.cells:
         workers = tuple(sorted(held.get(cell.id, ())))
         status: Status = "running" if workers else "waiting"
-        noted: dict[str, Any] = {}
-        if is_done(manifest, cell):
-            status, noted = "done", _noted(manifest, cell, DONE)
+        if noted := _finished(manifest, cell):
+            status = "done"
         elif not workers and (noted := _noted(manifest, cell, FAILED)):
             status = "failed"
         found.append(CellState(
