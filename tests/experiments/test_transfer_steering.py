@@ -121,9 +121,15 @@ def test_observations_hold_every_arm(steered: Path) -> None:
     assert np.isfinite(observed["value"]).all()
 
 
-def test_without_a_twin_its_arms_are_absent(cli: Any, model: Path, worded: Path, tmp_path: Path) -> None:
-    words = [*line(model, worded, tmp_path), "--floors", "embedding", "--json"]
+def test_without_a_twin_its_arms_are_absent_and_given_layers_are_not_chosen(
+    cli: Any, model: Path, worded: Path, tmp_path: Path
+) -> None:
+    words = [*line(model, worded, tmp_path), "--floors", "embedding", "--layers", 0, "--target-layers", 1, "--json"]
     found = cli(*words).json
+    pair = found["layer_pair"]
+    assert (pair["source"], pair["target"], pair["chosen_on"]) == (0, 1, "given")
+    section = json.loads((folder_of(tmp_path) / "section.json").read_text(encoding="utf-8"))
+    assert section["answer"][0].startswith("Layers 0 → 1 were given, each emotion's strength")
     for row in found["per_emotion"]:
         assert set(row["arms"]) == {"native", "mapped", "word_embeddings"} and set(row["above"]) == {"word_embeddings"}
     assert not list(tmp_path.glob("*/*untrained*"))

@@ -258,3 +258,8 @@ CLEAR = Evidence(
 def test_the_rule(changes: dict[str, Any], verdict: str) -> None:
     judged = judge_steering(replace(CLEAR, **changes))
     assert judged.verdict == verdict and judged.reason
+
+
+def test_a_verdict_without_an_evaluator_of_texts_says_so() -> None:
+    assert "no evaluator" in judge_steering(replace(CLEAR, text_shift=None)).reason
+    assert "no evaluator" not in judge_steering(CLEAR).reason

@@ -102,7 +102,7 @@ def _layer_pair(context: PairContext, data: PairData) -> dict[str, Any]:
     cells = len(data.source.layers) * len(data.target.layers)
     with context.progress(f"transfer-steer {context.source.name} → {context.target.name}", cells) as advance:
         grid = search_layers(data, context.seed, advance)
-    found = {"source": grid.chosen[0], "target": grid.chosen[1], "chosen_on": "dev",
+    found = {"source": grid.chosen[0], "target": grid.chosen[1], "chosen_on": "dev" if cells > 1 else "given",
              "grid": {"source": list(grid.layers[0]), "target": list(grid.layers[1])}}  # fmt: skip
     context.run.write_json(LAYERS, found)
     return found
@@ -135,12 +135,11 @@ def verdict_line(names: tuple[str, str], row: Row, pair: Mapping[str, Any]) -> s
 
 def _section(names: tuple[str, str], summary: Mapping[str, Any], found: SteerResults) -> Section:
     rows, pair = summary["per_emotion"], summary["layer_pair"]
-    searched = len(pair["grid"]["source"]) * len(pair["grid"]["target"]) > 1
+    how = "given" if pair["chosen_on"] == "given" else "chosen on dev texts (transfer of representations)"
     answer = [
-        f"Layers {pair['source']} → {pair['target']} were "
-        f"{'chosen on dev texts (transfer of representations)' if searched else 'given'}, each emotion's strength "
-        f"was chosen on {summary['prompts']['dev']} dev prompts by what the target's own vector does; what follows was "
-        f"measured on {summary['prompts']['test']} other prompts. Effects are half the difference between adding and "
+        f"Layers {pair['source']} → {pair['target']} were {how}, each emotion's strength was chosen on "
+        f"{summary['prompts']['dev']} dev prompts by what the target's own vector does; what follows was measured on "
+        f"{summary['prompts']['test']} other prompts. Effects are half the difference between adding and "
         "subtracting the vector; all vectors of an emotion have the same length.",
         *[verdict_line(names, r, pair) + "." for r in rows],
         *[f"{one['emotion']} is left out: {one['reason']}." for one in summary["left_out"]],

@@ -71,10 +71,11 @@ def judge_steering(found: Evidence) -> SteerJudged:
         return SteerJudged("inconclusive", "the target's own vector has no clear effect here to compare with")
     if found.text_shift is not None and found.text_shift <= 0:
         return SteerJudged("inconclusive", "the classifier of the written texts does not move the same way")
+    unread = "; no evaluator of texts knows this emotion" if found.text_shift is None else ""
     if found.share[0] > LARGE_SHARE:
-        return SteerJudged("transfers", f"at least {found.share[0]:.0%} of the native effect")
+        return SteerJudged("transfers", f"at least {found.share[0]:.0%} of the native effect{unread}")
     if found.share[0] > SMALL_SHARE:
-        return SteerJudged("transfers in part", f"at least {found.share[0]:.0%} of the native effect")
+        return SteerJudged("transfers in part", f"at least {found.share[0]:.0%} of the native effect{unread}")
     return SteerJudged("inconclusive", f"the lower limit of its share of the native effect is {found.share[0]:.0%}")
 
 
