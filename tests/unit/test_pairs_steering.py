@@ -211,6 +211,17 @@ def test_broken_texts_end_the_claim_of_their_emotion_only() -> None:
     assert sum(r["verdict"] == "text broken" for r in rows.values()) == 1
 
 
+def test_a_control_that_breaks_the_text_is_named_so() -> None:
+    arms = arms_of("shared")
+    arms = replace(arms, single={**arms.single, UNTRAINED: arms.single[NATIVE]})
+    found = steered("shared", arms)
+    condition = found.control_texts.conditions.index(condition_name(UNTRAINED, "emotion-0"))
+    found.control_texts.values["rep4"][:, condition] = 0.9
+    first, second, *_ = emotion_rows(found, arms, resamples=200, seed=0)
+    assert first["verdict"] == second["verdict"] == "not distinguishable from controls"
+    assert "breaks the text" in first["reason"] and "breaks the text" not in second["reason"]
+
+
 def test_every_arm_has_its_damage_and_every_value_is_an_observation() -> None:
     arms = arms_of("shared")
     found = steered("shared", arms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +62,7 @@ def _row(found: SteerResults, arms: ArmVectors, emotion: str, resamples: int, se
     texts = _texts(found, emotion)
     evidence = Evidence(
         effect=_pair(effects[MAPPED]["ci"]), p=p,
-        above={f"the {arm}": _pair(differences[arm]["ci"]) for arm in (UNTRAINED, TWIN) if arm in differences},
+        above={_named(arm, texts): _pair(differences[arm]["ci"]) for arm in (UNTRAINED, TWIN) if arm in differences},
         share=None if share is None else (share["ci"][0], share["ci"][1]), sound=texts[MAPPED]["damage"]["ok"],
         text_shift=texts[MAPPED]["shift"], kappa=float(arms.kappa[i]),
     )  # fmt: skip
@@ -84,6 +84,12 @@ def _row(found: SteerResults, arms: ArmVectors, emotion: str, resamples: int, se
         "texts": {TEXT_KEYS.get(arm, arm): values for arm, values in texts.items()},
         "dev_effect": dose.dev_effect, "pass_rate_on_dev": dose.pass_rate, "passed_on_dev": dose.gated,
     }  # fmt: skip
+
+
+def _named(arm: str, texts: Mapping[str, Any]) -> str:
+    """A control by name; its effect on the next token reads differently where it breaks the text."""
+    broken = arm in texts and not texts[arm]["damage"]["ok"]
+    return f"the {arm}{', which breaks the text at this length' if broken else ''}"
 
 
 def _share(mapped: Floats, native: Floats, found: SteerResults, resamples: int, seed: int) -> dict[str, Any] | None:
