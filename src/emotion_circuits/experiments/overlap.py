@@ -46,7 +46,7 @@ class OverlapOfSubspaces(PairExperiment):
         with context.progress(f"overlap {names[0]} and {names[1]}", len(pairs)) as advance:
             for a, b in pairs:
                 found = directions_at(data, (a, b))
-                between.append(between_models(data, (a, b)))
+                between.append(between_models(found, (a, b)))
                 sides = [
                     (names[0], a, found.source, data.map_source(a)),
                     (names[1], b, found.target, data.map_target(b)),

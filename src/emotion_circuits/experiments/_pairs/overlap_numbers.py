@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotion_circuits.experiments._pairs.data import PairData
-from emotion_circuits.experiments._pairs.spaces import centred, differences, directions_at, raw_overlap
+from emotion_circuits.experiments._pairs.spaces import Directions, centred, differences, raw_overlap
 from emotion_circuits.representations.alignment_scaling import fit_scaling
 from emotion_circuits.representations.clusterability import clusterability
 from emotion_circuits.representations.principal_angles import chance_overlap, overlap, principal_angles
 from emotion_circuits.representations.sharing_arrays import Texts
-from emotion_circuits.representations.subspaces import Subspace, span
+from emotion_circuits.representations.subspaces import Subspace
 from emotion_circuits.stats.permutation import permuted_within
 
 if TYPE_CHECKING:
@@ -24,12 +23,11 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 RELABELLED = 19
-"""Sets of relabelled texts behind the band of mean overlaps inside a model."""
+"""Sets of relabelled texts whose mean overlaps, lowest to highest, are the band inside a model."""
 
 
-def between_models(data: PairData, pair: tuple[int, int]) -> dict[str, Any]:
+def between_models(found: Directions, pair: tuple[int, int]) -> dict[str, Any]:
     """Joint subspaces of both models in their own coordinates; None where the widths differ."""
-    found = directions_at(data, pair)
     raw = raw_overlap(found)
     return {
         "source_layer": pair[0], "target_layer": pair[1],
@@ -94,7 +92,12 @@ def _emotion_subspaces(apart: Texts, emotions: Sequence[str], k: int, seed: int)
 
 
 def _spaces(rows: Floats, codes: NDArray[np.intp], count: int, k: int) -> list[Subspace]:
-    return [span(rows[codes == i], k) for i in range(count)]
+    found = []
+    for i in range(count):
+        # Not span(): relabelled texts may have a lower rank (copies of one text), and a band needs no refusal.
+        _, values, vectors = np.linalg.svd(rows[codes == i], full_matrices=False)
+        found.append(Subspace(vectors[:k], values[:k], "differences"))
+    return found
 
 
 def _mean_overlap(spaces: Sequence[Subspace]) -> float:
