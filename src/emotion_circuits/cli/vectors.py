@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,9 +135,12 @@ def _directions(results: Path, profile: str, model: str, key: str | None) -> Run
     from emotion_circuits.models.registry import model_slug
     from emotion_circuits.store import Store
 
-    name, slug = load_profile(profile).name, model_slug(model)
-    known = [r for r in Store(results).find(name, slug, "directions") if r.done]
-    again = f"emotion-circuits run directions --model {model} --profile {profile} --results {results}"
+    name, slug, path = load_profile(profile).name, model_slug(model), str(Path(model).expanduser().resolve())
+    # A folder's or file's results are named after it and six digits: runs say where their model lies.
+    known = [r for r in Store(results).find(name, experiment="directions")
+             if r.done and (r.model == slug or path in r.recorded.get("addresses", ()))]  # fmt: skip
+    words = ["emotion-circuits", "run", "directions", "--model", model, "--profile", profile]
+    again = shlex.join([*words, "--results", str(results)])
     if not known:
         raise UsageError(f"no finished directions of {model} in profile {name!r} in {results}", again)
     if key is None:
