@@ -2,34 +2,28 @@
 
 Run: ``python benchmarks/heads.py`` (several minutes on 2 cores; needs the embedded SmolLM2; ``--every 5`` takes a fifth
 of the layers, evenly spread, in about a minute). Exits 1 when the goal is missed. Two ways to get the endpoint of 32
-prompts with each head ablated:
+prompts with each head ablated, timed in turn and repeated:
 
 - ours: ``ablate_sets`` of :mod:`emotion_circuits.circuits.ablation`, resampling from twins at every token, rows packed,
   blocks below the ablated head not computed again; the donors' and the clean runs are part of its time;
 - batches: (layers × heads) forward batches of the 32 prompts with last-position logits and nothing attached. Batches
   are alike, so some are timed and their mean is multiplied.
-
-Both are interleaved and repeated; the least disturbed time of each counts.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
+from collections.abc import Callable
 
-GOAL = 0.65
+from ratios import Ratio, finish, interleaved, parser, progress, ratio
+
+GOAL = 0.55
 MODEL = "smollm2-135m"
 PROMPTS = 32
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--every", type=int, default=1, help="ablate the heads of every n-th layer only")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--batches", type=int, default=6, help="forward batches that are timed per repeat")
-    options = parser.parse_args()
-
+def measure_heads(repeats: int, every: int, batches: int) -> Ratio:
+    """Exact ablation of the heads of every ``every``-th layer over as many forward batches."""
     import torch
 
     from emotion_circuits.circuits.ablation import ablate_sets
@@ -46,7 +40,7 @@ def main() -> int:
         lm.tokenizer(w, add_special_tokens=False).input_ids[0] for w in (" thank", " grateful", " table", " paper")
     ]
     endpoint = Endpoint(tuple(words[:2]), tuple(words[2:]))
-    layers = range(options.every // 2, lm.n_layers, options.every)
+    layers = range(every // 2, lm.n_layers, every)
     sets = [(Head(layer, h),) for layer in layers for h in range(lm.n_heads)]
     encoded = lm.encode([p.clean for p in pairs])
     batch = pad(lm, encoded, range(len(encoded)), "left")
@@ -59,24 +53,26 @@ def main() -> int:
             ).logits[:, -1]  # fmt: skip
             endpoint(logits)
 
-    forward_batch()  # warm up
-    ours, single = [], []
-    for _ in range(options.repeats):
-        start = time.perf_counter()
-        for _ in range(options.batches):
+    def several() -> None:
+        for _ in range(batches):
             forward_batch()
-        single.append((time.perf_counter() - start) / options.batches)
-        start = time.perf_counter()
-        ablate_sets(lm, pairs, sets, endpoint)
-        ours.append(time.perf_counter() - start)
-        print(f"batch {single[-1]:.3f} s, ablation of {len(sets)} heads {ours[-1]:.1f} s", flush=True)
-    naive = min(single) * len(sets)
-    ratio = min(ours) / naive
-    tokens = sum(map(len, encoded))
-    print(f"{len(pairs)} prompts, {tokens} tokens; {len(sets)} heads in {len(layers)} layers")
-    print(f"exact ablation {min(ours):8.1f} s   forward batches {naive:8.1f} s")
-    print(f"ratio {ratio:.3f}   goal ≤ {GOAL:.2f}   {'ok' if ratio <= GOAL else 'MISSED'}")
-    return int(ratio > GOAL)
+
+    forward_batch()  # warm up
+    ways: dict[str, Callable[[], object]] = {
+        f"{batches} forward batches": several, f"{len(sets)} heads": lambda: ablate_sets(lm, pairs, sets, endpoint),
+    }  # fmt: skip
+    single, ours = interleaved(ways, repeats).values()
+    progress(f"{len(pairs)} prompts, {sum(map(len, encoded))} tokens; {len(sets)} heads in {len(layers)} layers")
+    naive = [seconds / batches * len(sets) for seconds in single]
+    return ratio("exact head screen / forward batches", ours, naive, GOAL, "at most")
+
+
+def main() -> int:
+    options = parser(__doc__, repeats=2)
+    options.add_argument("--every", type=int, default=1, help="ablate the heads of every n-th layer only")
+    options.add_argument("--batches", type=int, default=6, help="forward batches that are timed per repeat")
+    chosen = options.parse_args()
+    return finish([measure_heads(chosen.repeats, chosen.every, chosen.batches)], chosen.json)
 
 
 if __name__ == "__main__":

@@ -86,10 +86,13 @@ class Tab:
     def status(self, beginning: str) -> None:
         self.until(f"document.getElementById('status').textContent.startsWith({json.dumps(beginning)})")
 
-    def load(self, place: int = 0) -> str:
-        if self.page.locator("#go").is_disabled() or place:
-            self.page.locator("#model").select_option(index=place)
+    def load(self, place: int | None = None) -> str:
+        """Load the model at ``place`` of the list; without one, the first if none is loaded yet."""
+        if self.page.locator("#go").is_disabled() or place is not None:
+            self.page.locator("#model").select_option(index=place or 0)
+            name = self.page.locator("#model option:checked").inner_text().split(" · ")[0]
             self.press("load")
+            self.until(f"document.getElementById('status').textContent.startsWith('{name} is ready')")
             self.until("!document.getElementById('go').disabled")
         return str(self.page.inner_text("#status"))
 
@@ -215,9 +218,7 @@ def test_a_long_text_can_be_cancelled_and_what_was_written_stays(tab: Callable[.
 
 def test_the_model_can_be_changed(tab: Callable[..., Tab]) -> None:
     seen = tab()
-    seen.load(0)
-    first = seen.page.inner_text("#status")
-    other = seen.load(1)
+    first, other = seen.load(0), seen.load(1)
     assert first != other and "is ready" in other
     seen.press("go")
     seen.status("done")

@@ -168,7 +168,9 @@ def test_an_untrained_target_is_a_target_of_its_own(cli: Any, model: Path, other
     assert found["verdict"] != "shared" and found["floor"]["untrained"] is not None
     assert f"-untrained-1: {found['verdict']}" in answer.out
     captured = {p.parents[2].name.partition("-untrained")[2] for p in tmp_path.glob("*/*/shared-texts/*/done.json")}
-    assert captured == {"", "-1", "-1-untrained-0"}, "the source, the target with random weights, and its twin with others"
+    assert captured == {"", "-1", "-1-untrained-0"}, (
+        "the source, the target with random weights, and its twin with others"
+    )
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])

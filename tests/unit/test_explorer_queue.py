@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -25,7 +26,9 @@ def run(scenario: Callable[[WorkQueue], Any]) -> Any:
         finally:
             await asyncio.to_thread(queue.close)
 
-    return asyncio.run(asyncio.wait_for(whole(), 20))
+    # In a thread of its own: the browser tests leave an event loop running in theirs.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(asyncio.wait_for(whole(), 20))).result()
 
 
 async def everything(job: Job) -> list[dict[str, Any]]:

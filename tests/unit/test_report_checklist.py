@@ -21,6 +21,13 @@ from pages import refusal
 RECORDED = {"device": "cpu", "source": "here"}
 
 
+READ: dict[str, Any] = {
+    "layers": 30, "results": [], "test": [], "per_emotion": [], "layer_pair": {"source": 1, "target": 1},
+    "ci": [0.1, 0.7], "p": {"max": 0.2},
+}  # fmt: skip
+"""What the section that sets models side by side reads of a summary, empty."""
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
@@ -44,7 +51,7 @@ def finished(store: Store, model: str | tuple[str, str], experiment: str, verdic
         pair: dict[str, Any] = (
             {} if isinstance(model, str) else {"source": "a", "target": "b", "tau": 0.4, "verdict": "x"}
         )
-        run.finish({"verdicts": [verdict] if verdict else [], "paired": True, **pair})
+        run.finish({"verdicts": [verdict] if verdict else [], "paired": True, **READ, **pair})
 
 
 def table(study: Study, name: str) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from emotion_circuits.engine.capture import capture
 from emotion_circuits.engine.taps import post_norm_weight
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM
-from emotion_circuits.models.weights import head_weights, weight_of
+from emotion_circuits.models.weights import head_weights, parameter, weight_of
 from emotion_circuits.types import Positions, Prompt
 
 VOCABULARY_ROWS = 8192
@@ -58,12 +58,11 @@ def fold_norm(
     lm: LM, norm: nn.Module, weight: Float[Tensor, "head d_model d_head"], bias: Float[Tensor, "head d_head"]
 ) -> tuple[Tensor, Tensor]:
     """A projection behind a norm as a projection of x̂: the norm's weight, bias and centring move into it."""
-    scale = cast("Tensor | None", getattr(norm, "weight", None))
-    offset = cast("Tensor | None", getattr(norm, "bias", None))
+    scale, offset = parameter(norm), parameter(norm, "bias")
     if offset is not None:
-        bias = bias + torch.einsum("m,hmd->hd", offset.detach().float(), weight)
+        bias = bias + torch.einsum("m,hmd->hd", offset.to(weight), weight)
     if scale is not None:
-        factor = scale.detach().float() + (lm.family.norm == "rms-plus-one")
+        factor = scale.to(weight) + (lm.family.norm == "rms-plus-one")
         weight = weight * factor.view(1, -1, 1)
     if lm.family.norm == "layer":
         weight = weight - weight.mean(1, keepdim=True)

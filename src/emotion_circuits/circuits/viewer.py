@@ -132,8 +132,12 @@ def summary_data(summary: CircuitSummary) -> dict[str, Any]:
     }
 
 
-def summary_markdown(summary: CircuitSummary) -> str:
-    """The summary as Markdown: the figures, then a table of nodes."""
+def summary_markdown(summary: CircuitSummary, edges: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The summary as Markdown: the figures, a table of nodes, and one of ``edges`` where they were measured.
+
+    Args:
+        edges: rows ``{source, target, estimate, exact}``; ``exact`` is None where an edge was not patched.
+    """
     heads = sum(isinstance(c.node, Head) for c in summary.nodes)
     lines = [
         f"## Circuit for {summary.emotion} in {summary.grid.model}",
@@ -147,7 +151,14 @@ def summary_markdown(summary: CircuitSummary) -> str:
         "|---|---|---:|---:|",
         *(f"| {c.node} | {', '.join(c.roles) or '–'} | {c.change:+.3f} | {c.direct:+.3f} |" for c in summary.nodes),
     ]
+    if edges:
+        lines += ["", "| edge | EAP-IG | patched exactly |", "|---|---:|---:|"]
+        lines += [f"| {e['source']} → {e['target']} | {e['estimate']:+.3f} | {_shown(e['exact'])} |" for e in edges]
     return "\n".join(lines) + "\n"
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}"
 
 
 def _number(node: Node, grid: Grid) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,14 @@ from emotion_circuits.experiments._heads import (
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.types import Figure, Section, Table
 
+EDGES_SAID = {
+    "none": "A node set, not a wiring diagram: edges between nodes were not measured (--edges eap-ig).",
+    "eap-ig": "Edges say how much of a node's effect passes through what another node reads, on fit and dev scenarios; "
+    "they are described, not tested. Lines of the drawing were patched exactly, or estimated where the gate allows it.",
+}
+LISTED_EDGES = 15
+"""Edges of each emotion in the report; the JSON files have all."""
+
 
 @experiment("circuit.report", "A circuit of heads and MLPs per emotion: faithfulness, completeness, roles, graph.")
 class CircuitReport(Experiment):
@@ -27,10 +35,17 @@ class CircuitReport(Experiment):
         """Parameters of ``circuit.report``."""
 
         limit: int = Field(16, ge=4, description="Pairs of texts per emotion, for choosing and for testing.")
+        exact: int = Field(
+            0, ge=0, description="Ablate only this many nodes with the strongest attribution exactly (0: every node)."
+        )
         size: int = Field(20, ge=2, description="Nodes of the circuit.")
         random: int = Field(RANDOM_SETS, ge=19, description="Random circuits of equal size.")
         subsets: int = Field(10, ge=1, description="Random subsets for completeness.")
         contexts: int = Field(2, ge=0, description="Random contexts per node for minimality.")
+        edges: Literal["none", "eap-ig"] = Field(
+            "none", description="eap-ig: edges between the nodes, some of them checked by exact patching."
+        )
+        edge_steps: int = Field(5, ge=1, description="Steps of the integrated gradients of --edges eap-ig.")
 
     def requires(self, params: Params) -> Sequence[Needed]:
         return required_directions(params)
@@ -44,16 +59,17 @@ class CircuitReport(Experiment):
 
         bench = Bench(context, params)
         found = [find_circuit(bench, s, params) for s in bench.subjects]
-        said = [f.sentence() for f in found]
+        said = [line for f in found for line in f.sentences()]
         results = [{**summary_data(f.summary), **f.numbers} for f in found]
         documents = {f"graph-{f.summary.emotion}": f.graph for f in found}
         documents["circuits"] = {"circuits": results}
-        markdown = "\n".join(summary_markdown(f.summary) for f in found)
+        markdown = "\n".join(summary_markdown(f.summary, f.wiring.rows if f.wiring else ()) for f in found)
+        wired = [r for r in results if "edges" in r]
         section = Section(
             "circuit", "Does a small circuit carry it?", [s + "." for s in said],
             [_curve([f.numbers for f in found]), *(_drawing(r) for r in results)],
-            [_table(results)],
-            ["A node set, not a wiring diagram: edges between nodes are not measured.",
+            [_table(results), *([_edge_table(wired)] if wired else [])],
+            [EDGES_SAID[params.edges],
              f"Nodes outside the circuit carry {params.mode} activations; faithfulness above 1 means that opponents "
              "were left out."],
         )  # fmt: skip
@@ -86,8 +102,21 @@ def _drawing(result: Mapping[str, Any]) -> Figure:
     return Figure(
         f"circuit-{result['emotion']}", "circuit", f"Circuit for {result['emotion']}",
         "Heads (layer:head) and MLPs (m) by layer; size is |change when ablated|, colour the role.",
-        f"Drawing of the circuit for {result['emotion']}: its nodes by layer.", data,
+        f"Drawing of the circuit for {result['emotion']}: its nodes by layer.", data, {"edges": _lines(result)},
     )  # fmt: skip
+
+
+def _lines(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Edges between nodes that are drawn: the strongest ones whose weight can be trusted."""
+    from emotion_circuits.experiments._components.circuit import ENDPOINT, drawn_weight
+
+    valid = result.get("edges_gate", {}).get("valid", False)
+    found = [
+        {"source": r["source"], "target": r["target"], "value": weight}
+        for r in result.get("edges", ())
+        if r["target"] != ENDPOINT and (weight := drawn_weight(r, valid)) is not None
+    ]
+    return sorted(found, key=lambda r: -abs(r["value"]))[:LISTED_EDGES]
 
 
 def _table(results: Sequence[Mapping[str, Any]]) -> Table:
@@ -95,3 +124,9 @@ def _table(results: Sequence[Mapping[str, Any]]) -> Table:
     columns = {"emotion": "emotion", "node": "node", "roles": "roles", "change": "change when ablated",
                "direct": "direct contribution"}  # fmt: skip
     return Table("circuit-nodes", "Nodes of the circuits", "In nats of the endpoint.", columns, rows)
+
+
+def _edge_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [{"emotion": r["emotion"], **e} for r in results for e in r["edges"][:LISTED_EDGES]]
+    columns = {"emotion": "emotion", "source": "from", "target": "to", "estimate": "EAP-IG", "exact": "patched exactly"}
+    return Table("circuit-edges", "Strongest edges", "In nats of the endpoint; negative supports it.", columns, rows)

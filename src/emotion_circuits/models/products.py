@@ -38,19 +38,24 @@ def inference(model: nn.Module) -> Iterator[None]:
 def fast_products(model: nn.Module) -> Iterator[None]:
     """Inside the context, the model's float32 linear layers on the CPU multiply with oneDNN where that is faster.
 
-    Only where no gradient is recorded. Layers whose forward somebody else replaced (accelerate's offloading) keep it.
+    Only where no gradient is recorded. Layers whose forward somebody else replaced keep it; those that
+    accelerate offloads multiply the same way, so that where a weight lies changes no number.
     """
-    replaced = []
+    replaced: list[tuple[dict[str, Any], str, Any]] = []
     try:
         if product_library() == "onednn":
             for module in model.modules():
-                if isinstance(module, nn.Linear) and _replaceable(module):
-                    vars(module)["forward"] = partial(_linear, module)
-                    replaced.append(module)
+                if isinstance(module, nn.Linear) and (name := _forward_of(module)) is not None:
+                    own = vars(module)
+                    replaced.append((own, name, own.get(name)))
+                    own[name] = partial(_linear, module)
         yield
     finally:
-        for module in replaced:
-            del vars(module)["forward"]
+        for own, name, before in replaced:
+            if before is None:
+                del own[name]
+            else:
+                own[name] = before
 
 
 @cache
@@ -67,17 +72,26 @@ def product_library() -> str:
     return "onednn" if wide and slow and _operator() is not None else "torch"
 
 
-def _replaceable(module: nn.Linear) -> bool:
-    if type(module) is not nn.Linear or "forward" in vars(module):  # quantised layers are subclasses
-        return False
-    weight = module.weight
-    return weight.dtype is torch.float32 and weight.device.type == "cpu" and weight.numel() >= SMALLEST
+def _forward_of(module: nn.Linear) -> str | None:
+    """The attribute that holds what the layer computes, or None for a layer that is left alone.
+
+    Where accelerate fetches a layer's weights it wraps ``forward`` and keeps the layer's own as ``_old_forward``.
+    """
+    weight, own = module.weight, vars(module)
+    if type(module) is not nn.Linear or weight.dtype is not torch.float32 or weight.numel() < SMALLEST:
+        return None  # quantised layers are subclasses
+    fetched = hasattr(module, "_hf_hook") and "_old_forward" in own
+    name = "_old_forward" if fetched else "forward"
+    if isinstance(own.get(name), partial) or (not fetched and name in own):
+        return None  # an outer context's, or somebody else's
+    return name if weight.device.type in (("cpu", "meta") if fetched else ("cpu",)) else None
 
 
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:
     """``x`` ``[..., in]`` → ``[..., out]``, as the module itself would."""
     operator = _operator()
-    if operator is None or torch.is_grad_enabled() or x.dtype is not torch.float32:
+    plain = torch.is_grad_enabled() or x.dtype is not torch.float32 or x.device.type != "cpu"
+    if operator is None or plain:
         return nn.functional.linear(x, module.weight, module.bias)
     product: Tensor = operator(x, module.weight, module.bias, "none", [], "")
     return product

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emotion_circuits.circuits.ablation import ablate_sets
 from emotion_circuits.circuits.attention import attention_to_words
+from emotion_circuits.circuits.attribution import Gate, attribute, checked_cells, judge
 from emotion_circuits.circuits.components import Grid, Head, Node
 from emotion_circuits.circuits.contributions import endpoint_contributions
+from emotion_circuits.circuits.edges import checked_edges, edges_between
 from emotion_circuits.circuits.graph import (
     FRACTIONS,
     completeness,
@@ -19,7 +22,6 @@ from emotion_circuits.circuits.graph import (
     minimality,
     random_circuits,
     run_circuits,
-    score_nodes,
 )
 from emotion_circuits.circuits.pairs import Pair
 from emotion_circuits.circuits.roles import NodeFigures, node_roles
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+ENDPOINT = "endpoint"
+"""The target of an edge that the logits read."""
+
 
 @dataclass(frozen=True)
 class FoundCircuit:
@@ -42,6 +47,14 @@ class FoundCircuit:
     summary: CircuitSummary
     numbers: Mapping[str, Any]
     graph: Mapping[str, Any]
+    wiring: Wiring | None = None
+
+    def sentences(self) -> list[str]:
+        """The verdicts in words: the node set, and the edges where they were measured."""
+        said = [self.sentence()]
+        if self.wiring is not None:
+            said.append(f"{self.summary.emotion}: edges: {self.wiring.sentence()}")
+        return said
 
     def sentence(self) -> str:
         """The verdict in words."""
@@ -55,15 +68,58 @@ class FoundCircuit:
         )
 
 
+@dataclass(frozen=True)
+class Wiring:
+    """Every edge between the circuit's nodes and to the endpoint: EAP-IG estimates, exact changes of some of them.
+
+    ``rows`` are strongest first by the estimate; ``exact`` is None where an edge was not patched.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    gate: Gate
+    nodes: Mapping[str, Node]
+
+    def sentence(self) -> str:
+        """Whether the estimates hold, and the strongest edges."""
+        g = self.gate
+        verdict = "may be used" if g.valid else "must not be used: read the exactly patched edges alone"
+        shown = self.rows if g.valid else [r for r in self.rows if r["exact"] is not None]
+        key = "estimate" if g.valid else "exact"
+        best = sorted(shown, key=lambda r: -abs(r[key]))[:3]
+        named = ", ".join(f"{r['source']} → {r['target']} {r[key]:+.3f}" for r in best)
+        return (
+            f"EAP-IG of {len(self.rows)} edges {verdict} (rank correlation {g.spearman:.2f}, same sign {g.signs:.0%}, "
+            f"on {g.checked} exactly patched edges); strongest: {named} nats"
+        )
+
+    def links(self) -> list[tuple[Node, Node, float]]:
+        """Edges between nodes for the graph: what is known exactly, estimates elsewhere if they hold.
+
+        A link that supports the endpoint is positive there, as the nodes' direct contributions are.
+        """
+        return [
+            (self.nodes[r["source"]], self.nodes[r["target"]], -weight)
+            for r in self.rows
+            if r["target"] != ENDPOINT and (weight := drawn_weight(r, self.gate.valid)) is not None
+        ]
+
+
+def drawn_weight(row: Mapping[str, Any], valid: bool) -> float | None:
+    """An edge's exact change where it was patched, its estimate elsewhere; None where neither can be trusted."""
+    if row["exact"] is not None:
+        return float(row["exact"])
+    return float(row["estimate"]) if valid else None
+
+
 def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -> FoundCircuit:
     """Rank, cut, judge and describe."""
     lm, emotion, metric, seed = bench.context.lm, subject.emotion, subject.metric, bench.context.seed
     grid, mode, test = Grid.of(lm), params.mode, subject.testing
     nodes = grid.all_nodes()
     size = min(params.size, len(nodes) // 2)
-    changes = bench.saved(
-        f"{emotion}-nodes", lambda: {"changes": score_nodes(lm, subject.choosing, metric, mode=mode).changes}
-    )["changes"]
+    scored = bench.saved(f"{emotion}-nodes", lambda: _scores(bench, subject, params))
+    changes = scored["changes"]
+    gate = asdict(_gate(scored["gate"])) if params.exact else None
     order = np.argsort(-np.abs(changes.mean(-1)), kind="stable")
     ranking = [nodes[i] for i in order]
     circuit = ranking[:size]
@@ -98,14 +154,71 @@ def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -
         "random_faithfulness": float(f[1:].mean()),
     }  # fmt: skip
     summary = CircuitSummary(emotion, grid, described, figures)
-    numbers = {
-        "name": emotion, "fractions": list(FRACTIONS), "sizes": c["sizes"].tolist(),
+    numbers: dict[str, Any] = {
+        "name": emotion, "exactly_ablated": int(scored["measured"].sum()), "attribution": gate,
+        "fractions": list(FRACTIONS), "sizes": c["sizes"].tolist(),
         "faithfulness_curve": c["f"].tolist(), "curve_ci": np.stack([c["low"], c["high"]], 1).tolist(),
         "random_circuits": params.random, "beaten": int((abs(1 - f[0]) < np.abs(1 - f[1:])).sum()),
         "all_nodes": len(nodes), "minimality_by_node": dict(zip(map(str, circuit), matters.tolist(), strict=True)),
         "selected_share": {str(nodes[i]): float(stable.share[i]) for i in order[:size]},
     }  # fmt: skip
-    return FoundCircuit(summary, numbers, _graph(bench, subject, summary))
+    wiring = _wiring(bench, subject, circuit, params) if params.edges == "eap-ig" else None
+    if wiring is not None:
+        numbers["edges"] = [dict(r) for r in wiring.rows]
+        numbers["edges_gate"] = asdict(wiring.gate)
+    return FoundCircuit(summary, numbers, _graph(bench, subject, summary, wiring), wiring)
+
+
+def _scores(bench: Bench, subject: Subject, params: CircuitReport.Params) -> dict[str, Any]:
+    """``changes`` ``[node, pair]`` when each node is ablated alone, where ``measured`` exactly, else by attribution.
+
+    ``params.exact`` 0: every node exactly. Else a shortlist of the strongest estimates and as many random nodes are,
+    and ``gate`` says whether the estimates of the others hold.
+    """
+    lm, metric, mode, seed = bench.context.lm, subject.metric, params.mode, bench.context.seed
+    nodes, pairs = Grid.of(lm).all_nodes(), subject.choosing
+    chosen, estimates = np.arange(len(nodes)), np.zeros((len(nodes), len(pairs)))
+    if params.exact:
+        heads, mlps = (attribute(lm, pairs, metric, kind=kind, mode=mode).estimates for kind in ("head", "mlp"))
+        estimates = np.concatenate([heads.reshape(-1, len(pairs)), mlps[:, 0]])
+        cells = checked_cells(estimates.mean(-1)[None], top=params.exact, random=params.exact, seed=seed)
+        chosen = cells[:, 1]
+    exact = ablate_sets(lm, pairs, [(nodes[i],) for i in chosen], metric, mode=mode).changes
+    gate = judge(estimates[chosen].mean(-1), exact.mean(-1))
+    changes, measured = estimates.copy(), np.zeros(len(nodes), dtype=bool)
+    changes[chosen], measured[chosen] = exact, True
+    figures = astuple(gate) if params.exact else ()
+    return {"changes": changes, "measured": measured, "gate": np.asarray(figures, dtype=np.float64)}
+
+
+def _gate(saved: Array) -> Gate:
+    spearman, signs, checked, valid = saved.tolist()
+    return Gate(spearman, signs, int(checked), bool(valid))
+
+
+def _wiring(bench: Bench, subject: Subject, circuit: Sequence[Node], params: CircuitReport.Params) -> Wiring:
+    """EAP-IG on the texts that nodes were chosen on; the edges are described there, not tested."""
+    lm, seed = bench.context.lm, bench.context.seed
+
+    def compute() -> dict[str, Any]:
+        found = checked_edges(
+            lm, subject.choosing, circuit, subject.metric, mode=params.mode, steps=params.edge_steps, seed=seed
+        )
+        gate = found.gate
+        return {
+            "estimates": found.estimated.changes.mean(-1), "checked": np.asarray(found.checked),
+            "exact": found.exact.mean(-1), "gate": np.asarray(astuple(gate), dtype=np.float64),
+        }  # fmt: skip
+
+    saved = bench.saved(f"{subject.emotion}-edges", compute)
+    exact = dict(zip(saved["checked"].tolist(), saved["exact"].tolist(), strict=True))
+    edges, estimates = edges_between(circuit, parallel=lm.parallel), saved["estimates"]
+    rows = tuple(
+        {"source": str(edges[i].source), "target": str(edges[i].target or ENDPOINT),
+         "estimate": float(estimates[i]), "exact": exact.get(int(i))}
+        for i in np.argsort(-np.abs(estimates), kind="stable")
+    )  # fmt: skip
+    return Wiring(rows, _gate(saved["gate"]), {str(n): n for n in circuit})
 
 
 def _described(bench: Bench, subject: Subject, circuit: Sequence[Node], changes: Array) -> tuple[CircuitNode, ...]:
@@ -147,12 +260,12 @@ def _attention_low(bench: Bench, subject: Subject, pairs: Sequence[Pair]) -> Arr
         return None
 
 
-def _graph(bench: Bench, subject: Subject, summary: CircuitSummary) -> dict[str, Any]:
+def _graph(bench: Bench, subject: Subject, summary: CircuitSummary, wiring: Wiring | None) -> dict[str, Any]:
     """The circuit on the first test text, for circuit-tracer's viewer."""
     lm, prompt = bench.context.lm, subject.testing[0].clean
     (encoded,) = lm.encode([prompt])
     tokens = [str(lm.tokenizer.decode([i])) for i in encoded.ids]
     return viewer_graph(
         summary, slug=f"{lm.name}-{summary.emotion}", prompt=prompt.text, token_ids=list(encoded.ids), tokens=tokens,
-        endpoint=f"{summary.emotion} words − neutral words",
+        endpoint=f"{summary.emotion} words − neutral words", edges=wiring.links() if wiring is not None else (),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_circuits.circuits.ablation import ablate_heads
+from emotion_circuits.circuits.ablation import ablate_sets
 from emotion_circuits.circuits.attention import attention_to_words
 from emotion_circuits.circuits.attribution import Gate, attribute, checked_cells, judge
 from emotion_circuits.circuits.components import Head
@@ -34,21 +34,25 @@ class Screened:
     arrays: Mapping[str, Array]
 
 
-def screen(bench: Bench, subject: Subject, modes: Sequence[Mode], top: int) -> Screened:
-    """Score every head on the subject's fit and dev pairs."""
-    lm, emotion, params = bench.context.lm, subject.emotion, bench.params
-    ablated = {m: bench.saved(f"{emotion}-ablation-{m}", partial(_ablated, bench, subject, m)) for m in modes}
-    clean, changes = ablated[modes[0]]["clean"], ablated[modes[0]]["changes"]
+def screen(bench: Bench, subject: Subject, modes: Sequence[Mode], top: int, exact: int = 0) -> Screened:
+    """Score every head on the subject's fit and dev pairs.
+
+    ``exact`` above 0: only that many heads with the strongest attribution, and as many random others, are ablated.
+    """
+    lm, emotion, resamples = bench.context.lm, subject.emotion, bench.params.resamples
     estimates = bench.saved(f"{emotion}-attribution", lambda: {
         "estimates": attribute(lm, subject.choosing, subject.metric, mode=modes[0]).estimates
     })["estimates"]  # fmt: skip
+    estimate = estimates.mean(-1)
+    heads = exact_heads(estimate, exact, bench.context.seed)
+    ablated = {m: bench.saved(f"{emotion}-ablation-{m}", partial(_ablated, bench, subject, heads, m)) for m in modes}
+    clean, changes = ablated[modes[0]]["clean"], ablated[modes[0]]["changes"]
     direct = bench.saved(f"{emotion}-direct", lambda: _direct(bench, subject))
     attention, note = _attention(bench, subject)
-    mean, estimate = changes.mean(-1), estimates.mean(-1)
-    cells = tuple(checked_cells(estimate, seed=bench.context.seed).T)
-    low, high, p_bh = _tested(
-        changes, [p.cluster for p in subject.choosing], emotion, params.resamples, bench.context.seed
-    )
+    mean = changes.mean(-1)
+    # A shortlist is all that was checked; of every head, the strongest estimates and random others are enough.
+    cells = np.nonzero(np.isfinite(mean)) if exact else tuple(checked_cells(estimate, seed=bench.context.seed).T)
+    low, high, p_bh = _tested(changes, [p.cluster for p in subject.choosing], emotion, resamples, bench.context.seed)
     words = int(attention["samples"]) if attention else 0
     rows = tuple(
         {
@@ -57,23 +61,40 @@ def screen(bench: Bench, subject: Subject, modes: Sequence[Mode], top: int) -> S
             "emotion_mean_attn": _cell(attention, "emotion", layer, head),
             "neutral_mean_attn": _cell(attention, "neutral", layer, head),
             "samples_emotion": words, "samples_neutral": words,
-            "direct": float(direct["heads"][:, layer, head].mean()), "ablation": float(mean[layer, head]),
-            "ci": [float(low[layer, head]), float(high[layer, head])], "p_bh": float(p_bh[layer, head]),
-            "attribution": float(estimate[layer, head]),
+            "direct": float(direct["heads"][:, layer, head].mean()), "attribution": float(estimate[layer, head]),
+            **_exact_columns(mean[layer, head], low[layer, head], high[layer, head], p_bh[layer, head]),
         }
         for layer in range(lm.n_layers)
         for head in range(lm.n_heads)
     )  # fmt: skip
-    order = np.argsort(mean, axis=None, kind="stable")[: min(top, mean.size // 2)]
-    heads = tuple(Head(int(i) // lm.n_heads, int(i) % lm.n_heads) for i in order)
+    order = np.argsort(mean, axis=None, kind="stable")[: min(top, len(heads) // 2)]  # NaN, not measured, comes last
+    best = tuple(Head(int(i) // lm.n_heads, int(i) % lm.n_heads) for i in order)
     arrays = {"changes": changes, "clean": clean, "attribution": estimates, "direct": direct["heads"],
               **{f"changes-{m}": ablated[m]["changes"] for m in modes[1:]}}  # fmt: skip
-    return Screened(subject, rows, heads, judge(estimate[cells], mean[cells]), float(direct["error"]), note, arrays)
+    return Screened(subject, rows, best, judge(estimate[cells], mean[cells]), float(direct["error"]), note, arrays)
 
 
-def _ablated(bench: Bench, subject: Subject, mode: Mode) -> dict[str, Array]:
-    found = ablate_heads(bench.context.lm, subject.choosing, subject.metric, mode=mode)
-    return {"clean": found.clean, "changes": found.changes}
+def exact_heads(estimate: Array, exact: int, seed: int) -> tuple[Head, ...]:
+    """Heads that are ablated, from estimates ``[layer, head]``: all (``exact`` 0), or a shortlist and random others."""
+    cells = checked_cells(estimate, top=exact, random=exact, seed=seed) if exact else np.argwhere(np.isfinite(estimate))
+    return tuple(Head(int(layer), int(index)) for layer, index in cells)
+
+
+def _ablated(bench: Bench, subject: Subject, heads: Sequence[Head], mode: Mode) -> dict[str, Array]:
+    """``changes`` ``[layer, head, pair]``; NaN where a head was not ablated."""
+    lm = bench.context.lm
+    found = ablate_sets(lm, subject.choosing, [(h,) for h in heads], subject.metric, mode=mode)
+    changes = np.full((lm.n_layers, lm.n_heads, len(subject.choosing)), np.nan)
+    for head, change in zip(heads, found.changes, strict=True):
+        changes[head.layer, head.index] = change
+    return {"clean": found.clean, "changes": changes}
+
+
+def _exact_columns(change: float, low: float, high: float, p: float) -> dict[str, Any]:
+    """What exact ablation found; nothing where it was not run."""
+    if not np.isfinite(change):
+        return {"ablation": None, "ci": None, "p_bh": None}
+    return {"ablation": float(change), "ci": [float(low), float(high)], "p_bh": float(p)}
 
 
 def _direct(bench: Bench, subject: Subject) -> dict[str, Any]:
@@ -110,12 +131,17 @@ def _cell(attention: Mapping[str, Array], key: str, layer: int, head: int) -> fl
 def _tested(
     changes: Array, clusters: Sequence[str], emotion: str, resamples: int, seed: int
 ) -> tuple[Array, Array, Array]:
-    """Bootstrap limits over scenarios and BH-adjusted p (cluster t) over all heads, ``[layer, head]`` each."""
+    """Bootstrap limits over scenarios and BH-adjusted p (cluster t) over all heads, ``[layer, head]`` each.
+
+    Heads that were not ablated count as p = 1: the family is every head, however few were measured.
+    """
     from emotion_circuits.stats import adjust, bootstrap_interval, cluster_t
 
-    interval = bootstrap_interval(changes, clusters, resamples=resamples, seed=seed)
-    p = np.ones(changes.shape[:-1])
-    varies = np.ptp(changes, axis=-1) > 0
+    low, high, p = np.full(changes.shape[:-1], np.nan), np.full(changes.shape[:-1], np.nan), np.ones(changes.shape[:-1])
+    measured = np.isfinite(changes).all(-1)
+    interval = bootstrap_interval(changes[measured], clusters, resamples=resamples, seed=seed)
+    low[measured], high[measured] = interval.low, interval.high
+    varies = measured & (np.ptp(changes, axis=-1) > 0)
     p[varies] = cluster_t(changes[varies], clusters).p
     adjusted = adjust(p.ravel(), family=f"heads, ablation, {emotion}", method="bh").p.reshape(p.shape)
-    return np.asarray(interval.low), np.asarray(interval.high), adjusted
+    return low, high, adjusted
