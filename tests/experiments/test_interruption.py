@@ -82,10 +82,15 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Any:
                     signal.raise_signal(number)
                 yield done
 
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "run_capture", counting)
-            patch.setattr(tensors, "FLUSH_BYTES", 0)
-            yield batches
+        # A test run that a shell began in the background ignores Ctrl-C, and so would the code under test.
+        earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "run_capture", counting)
+                patch.setattr(tensors, "FLUSH_BYTES", 0)
+                yield batches
+        finally:
+            signal.signal(signal.SIGINT, earlier)
 
     return patched
 

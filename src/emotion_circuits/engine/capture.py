@@ -162,7 +162,7 @@ def run_capture(
     gets its missing rows in the batches of an uninterrupted capture, so that resuming gives the same bytes on the same
     device with the same ``max_rows`` (rounding depends on both; the caller keeps them the same).
     """
-    missing = _unfinished(plan, by_prompt, by_token)
+    missing = unfinished_prompts(plan, by_prompt, by_token)
     for rows in capture_batches(lm, plan, max_rows):
         if missing.isdisjoint(rows):
             continue
@@ -182,11 +182,28 @@ def run_capture(
 
 
 def capture_batches(lm: LM, plan: CapturePlan, max_rows: int) -> list[list[int]]:
-    """The prompts of each forward pass of an uninterrupted capture, in order."""
-    return list(length_buckets(plan.encoded, max_rows, capture_tokens(lm.device)))
+    """The prompts of each forward pass of an uninterrupted capture, the largest batch first (it shows the peak memory).
+
+    A batch holds texts of one emotion only, so that the last bits of a text's activations, which depend on its batch,
+    do not depend on which other emotions are captured with it.
+    """
+    batches = [
+        [rows[i] for i in bucket]
+        for rows in emotion_groups([e.prompt for e in plan.encoded]).values()
+        for bucket in length_buckets([plan.encoded[r] for r in rows], max_rows, capture_tokens(lm.device))
+    ]
+    return sorted(batches, key=lambda batch: -len(batch) * len(plan.encoded[batch[0]]))
 
 
-def _unfinished(plan: CapturePlan, by_prompt: Sink | None, by_token: Sink | None) -> set[int]:
+def emotion_groups(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
+    """Numbers of the prompts of each emotion; a neutral text read at an emotion's words belongs to that emotion."""
+    groups: dict[str, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        groups.setdefault(prompt.matched or prompt.emotion, []).append(number)
+    return groups
+
+
+def unfinished_prompts(plan: CapturePlan, by_prompt: Sink | None, by_token: Sink | None) -> set[int]:
     """Prompts that at least one sink still misses (the two flush at different times)."""
     missing = set() if by_prompt is None else {int(r) for r in by_prompt.missing_rows()}
     if by_token is not None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.errors import EmotionCircuitsError
 
@@ -21,21 +22,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def rows_of_capture(lm: LM, run: Run, name: str, wanted: int, files: Sequence[Path], together: bool = False) -> int:
+BATCHES_OF_CAPTURE = {"batches": "of one emotion"}
+"""What the record of a capture says beside device and rows (see ``engine.capture.capture_batches``)."""
+
+
+def rows_of_capture(
+    lm: LM, run: Run, name: str, wanted: int, files: Sequence[Path], together: bool = False,
+    cut: Mapping[str, str] = MappingProxyType({}),
+) -> int:  # fmt: skip
     """Rows per batch for the capture ``name``: ``wanted`` when it begins, the first attempt's when it goes on.
 
     What an attempt on another device (or with other batches of tokens) left of ``files`` is removed. Workers that
-    compute it ``together`` take the batches of the first of them, and have to be on one kind of device.
+    compute it ``together`` take the batches of the first of them, and have to be on one kind of device. ``cut`` says
+    how rows become batches, where another version of the package did it otherwise.
 
     Raises:
         EmotionCircuitsError: another kind of device than the other workers of this run.
     """
-    from emotion_circuits.engine.batching import capture_tokens
-    from emotion_circuits.models.products import product_library
     from emotion_circuits.store import write_once
 
-    record = f"{name}-batches.json"
-    place = {"device": _device_name(lm), "tokens": capture_tokens(lm.device), "products": product_library()}
+    record = batch_record(name)
+    place = {**_place(lm), **cut}
     if together:
         write_once(run.path(record), json.dumps({**place, "rows": wanted}) + "\n")
         first = run.read_json(record)
@@ -58,6 +65,25 @@ def rows_of_capture(lm: LM, run: Run, name: str, wanted: int, files: Sequence[Pa
                 file.with_name(file.name + suffix).unlink(missing_ok=True)
     run.write_json(record, {**place, "rows": wanted})
     return wanted
+
+
+def batch_record(name: str) -> str:
+    """The file of a run that says in what batches the step ``name`` was computed."""
+    return f"{name}-batches.json"
+
+
+def same_batches(lm: LM, run: Run, name: str, rows: int, cut: Mapping[str, str]) -> bool:
+    """Whether the step ``name`` of ``run`` was computed as this process would, with ``rows`` rows a batch."""
+    record = batch_record(name)
+    return run.path(record).exists() and run.read_json(record) == {**_place(lm), **cut, "rows": rows}
+
+
+def _place(lm: LM) -> dict[str, Any]:
+    """What batches and rounding depend on, beside the rows."""
+    from emotion_circuits.engine.batching import capture_tokens
+    from emotion_circuits.models.products import product_library
+
+    return {"device": _device_name(lm), "tokens": capture_tokens(lm.device), "products": product_library()}
 
 
 def _device_name(lm: LM) -> str:

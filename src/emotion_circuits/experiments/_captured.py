@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from emotion_circuits.errors import StoreError
-from emotion_circuits.experiments._batches import rows_of_capture
+from emotion_circuits.experiments._batches import BATCHES_OF_CAPTURE, rows_of_capture
 from emotion_circuits.experiments._contract import CaptureStep
 from emotion_circuits.experiments._crew import Crew, begun_by_crew
 from emotion_circuits.types import Activations, Prompt
@@ -27,13 +28,23 @@ Advance = Callable[[int, str], None]
 
 
 def capture_to_run(
-    lm: LM, run: Run, step: CaptureStep, max_rows: int | None, advance: Advance, crew: Crew | None = None
+    lm: LM,
+    run: Run,
+    step: CaptureStep,
+    max_rows: int | None,
+    advance: Advance,
+    crew: Crew | None = None,
+    *,
+    anew: bool = False,
 ) -> Activations:
     """Run a capture step into the run folder; rows that an earlier attempt finished are not computed again.
 
-    With a ``crew`` its members compute it together, and the first one that is done writes the files.
-    """
+    Emotions whose texts another run captured in the same batches are copied from there, bit for bit, unless everything
+    has to be computed ``anew``. With a ``crew`` its members compute it together, and the first one that is done writes
+    the files.
+    """  # fmt: skip
     from emotion_circuits.engine.capture import MAX_ROWS, plan_capture, run_capture, split_shapes
+    from emotion_circuits.experiments._captured_before import copy_known, find_known
     from emotion_circuits.experiments._crew_steps import share_capture
     from emotion_circuits.store import TensorFileWriter
 
@@ -46,11 +57,14 @@ def capture_to_run(
     alone = crew is None
     crew = crew or (Crew() if begun_by_crew(run, step.name) else None)
     rows = rows_of_capture(
-        lm, run, step.name, max_rows or MAX_ROWS, [run.path(file) for file, _ in files], crew is not None
-    )
+        lm, run, step.name, max_rows or MAX_ROWS, [run.path(file) for file, _ in files], crew is not None,
+        BATCHES_OF_CAPTURE,
+    )  # fmt: skip
+    known = () if anew else find_known(lm, run, step.name, plan, rows)
+    fill = functools.partial(copy_known, step.name, plan, known)
     merge = None
     if crew is not None:
-        merge = share_capture(crew, lm, run, step.name, plan, rows, lambda done: advance(done, step.name))
+        merge = share_capture(crew, lm, run, step.name, plan, rows, lambda done: advance(done, step.name), fill)
     with ExitStack() as stack:
         if not alone:  # a process that runs alone holds the run already
             stack.enter_context(run.lock())
@@ -65,6 +79,10 @@ def capture_to_run(
         if merge is not None:
             merge(*writers)
         else:
+            advance(fill(writers[0], writers[1]), step.name)
+            for writer in writers:
+                if writer is not None:
+                    writer.flush()  # what is not on the disk counts as missing
             for done in run_capture(lm, plan, writers[0], writers[1], max_rows=rows):
                 advance(done, step.name)
     index = {
@@ -74,10 +92,16 @@ def capture_to_run(
         "positions": [str(p) for p in plan.positions],
         "token_starts": plan.token_starts,
         "prompts": [asdict(e.prompt) for e in plan.encoded],
+        "copied_from": {str(k.run.folder.relative_to(results_of(run))): len(k.here) for k in known},
     }
     # Written last: a capture with an index is complete.
     run.write_json(f"{step.name}.json", index)
     return load_capture(run, step.name)
+
+
+def results_of(run: Run) -> Path:
+    """The folder that holds the runs of every profile."""
+    return run.folder.parents[3]
 
 
 def fingerprint_prompts(prompts: Iterable[Prompt]) -> str:

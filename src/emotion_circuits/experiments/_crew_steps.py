@@ -90,9 +90,19 @@ def share_texts(
 
 
 def share_capture(
-    crew: Crew, lm: LM, run: Run, name: str, plan: CapturePlan, max_rows: int, advance: Advance
+    crew: Crew,
+    lm: LM,
+    run: Run,
+    name: str,
+    plan: CapturePlan,
+    max_rows: int,
+    advance: Advance,
+    fill: Callable[[Any, Any], int],
 ) -> Callable[[Any, Any], None]:
-    """Capture a plan together; the function returned writes the values to the two sinks, part after part."""
+    """Capture a plan together; the function returned writes the values to the two sinks, part after part.
+
+    ``fill`` gives two sinks whatever need not be computed.
+    """  # fmt: skip
     import numpy as np
 
     from emotion_circuits.engine.capture import capture_batches, run_capture, split_shapes
@@ -106,6 +116,7 @@ def share_capture(
         rows = [row for batch in block.batches for row in batch]
         sinks = [_OnlyRows(keep, shapes) if shapes else None
                  for keep, shapes in zip(_kept(plan, rows), split_shapes(plan), strict=True)]  # fmt: skip
+        fill(sinks[0], sinks[1])
         for _ in run_capture(lm, plan, sinks[0], sinks[1], max_rows=max_rows):
             pass
         parts.write(block.name, {k: v for sink in sinks if sink for k, v in sink.arrays.items()})
@@ -132,17 +143,19 @@ class _OnlyRows:
     def __init__(self, rows: NDArray[np.intp], shapes: Mapping[str, tuple[int, ...]]) -> None:
         import numpy as np
 
-        self._rows, self._place = rows, {int(row): n for n, row in enumerate(rows)}
+        self._place = {int(row): n for n, row in enumerate(rows)}
+        self._missing = np.ones(len(rows), dtype=bool)
+        self._rows = rows
         self.arrays = {name: np.zeros((len(rows), *shape[1:]), np.float32) for name, shape in shapes.items()}
 
     def missing_rows(self) -> NDArray[np.intp]:
-        return self._rows
+        return self._rows[self._missing]
 
     def write_rows(self, name: str, rows: Any, values: NDArray[np.float32]) -> None:
         self.arrays[name][[self._place[int(row)] for row in rows]] = values
 
     def finish_rows(self, rows: Any) -> None:
-        pass
+        self._missing[[self._place[int(row)] for row in rows]] = False
 
 
 def _kept(plan: CapturePlan, rows: Sequence[int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

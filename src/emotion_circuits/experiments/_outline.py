@@ -146,18 +146,21 @@ def _measured(step: ScoreStep | TextStep, bench: Workbench, pace: Pace) -> Work:
 
 
 def _captured(prepared: Prepared, bench: Workbench, pace: Pace) -> Work:
-    from emotion_circuits.engine.batching import capture_tokens, length_buckets
-    from emotion_circuits.engine.capture import MAX_ROWS, plan_capture
+    """The texts that no earlier run has captured; what is kept holds all of them."""
+    from emotion_circuits.engine.capture import MAX_ROWS, capture_batches, plan_capture
+    from emotion_circuits.experiments._captured_before import find_known
 
     lm, found = bench.lm, Work()
     for step in prepared.steps:
         plan = plan_capture(lm, step.prompts, step.kinds, step.positions, step.layers)
-        batches = list(length_buckets(plan.encoded, bench.rows or MAX_ROWS, capture_tokens(lm.device)))
-        widest = max(len(rows) * len(plan.encoded[rows[0]]) for rows in batches)
-        kept = plan.bytes * max(map(len, batches)) // len(plan.encoded)
-        tokens = sum(len(e) for e in plan.encoded)
+        rows = bench.rows or MAX_ROWS
+        known = {text for one in find_known(lm, prepared.run, step.name, plan, rows) for text in one.here}
+        batches = [batch for batch in capture_batches(lm, plan, rows) if known.isdisjoint(batch)]
+        widest = max((len(batch) * len(plan.encoded[batch[0]]) for batch in batches), default=0)
+        kept = plan.bytes * max(map(len, batches), default=0) // len(plan.encoded)
+        tokens = sum(len(plan.encoded[text]) for batch in batches for text in batch)
         found += Work(
-            texts=len(plan.encoded), tokens=tokens, forwards=len(batches), captured_bytes=plan.bytes,
+            texts=len(plan.encoded) - len(known), tokens=tokens, forwards=len(batches), captured_bytes=plan.bytes,
             memory_bytes=_weight_bytes(lm) + widest * _token_bytes(lm) + kept, seconds=tokens * pace.capture(),
         )  # fmt: skip
     return found

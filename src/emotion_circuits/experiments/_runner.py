@@ -199,7 +199,9 @@ def _outcome(prepared: Prepared, required: Mapping[str, Run], bench: Workbench) 
     total = sum(len(step.prompts) for step in prepared.steps)
     with bench.progress(f"{experiment.name} {lm.name}", total) as advance:
         for step in prepared.steps:
-            captures[step.name] = capture_to_run(lm, run, step, bench.rows, advance, bench.crew)
+            captures[step.name] = capture_to_run(
+                lm, run, step, bench.rows, advance, bench.crew, anew=bench.force
+            )  # fmt: skip
     measure = Measure(lm, run, bench.rows, bench.progress, bench.scorer, bench.crew)
     context = Context(lm, bench.profile, bench.seed, required, captures, measure)
     return experiment.summarise(context, prepared.params)
