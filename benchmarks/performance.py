@@ -32,6 +32,7 @@ BENCHMARKS = {
     "heads": ("heads.py",),
     "transfer": ("transfer.py",),
     "stats": ("stats.py",),
+    "explorer": ("explorer.py",),
 }
 
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerFast
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from emotion_circuits.cli import main
@@ -34,14 +35,27 @@ def save_model(folder: Path) -> Path:
     return _save(folder, byte_level_tokenizer())
 
 
+def save_endless(folder: Path) -> Path:
+    """The same, whose greedy texts never stop early: its stop token's logit is 0, which others always exceed."""
+    tokenizer = byte_level_tokenizer()
+    model = tiny_model("llama", tokenizer)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[tokenizer.eos_token_id] = 0
+    return _write(folder, model, tokenizer)
+
+
 def save_worded(folder: Path) -> Path:
     """The same with a tokenizer that knows the emotions' words."""
     return _save(folder, worded_tokenizer())
 
 
 def _save(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    return _write(folder, tiny_model("llama", tokenizer), tokenizer)
+
+
+def _write(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Path:
     transformers_logging.disable_progress_bar()
-    tiny_model("llama", tokenizer).save_pretrained(folder)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     transformers_logging.enable_progress_bar()
     return folder

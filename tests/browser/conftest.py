@@ -36,7 +36,9 @@ def browser() -> Iterator[Any]:
     if executable is None:
         pytest.skip(f"no browser here: none of {', '.join(BROWSERS)} is installed")
     with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        # No name resolves. (A context that is offline would not reach the explorer's own server either.)
+        alone = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
+        started = driver.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu", alone])
         yield started
         started.close()
 

@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import json
-import shlex
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from emotion_circuits.cli import main
 from emotion_circuits.store import Store
-from small_study import exploring, run_directions, save_model, save_profile
+from small_study import exploring, run_directions, save_endless, save_profile
 
 pytest.importorskip("starlette", reason="the extra [serve] is not installed")
-axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 pytestmark = pytest.mark.browser
 
 WIDTHS = (1280, 390)
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 PATIENCE = 60_000
+TOKENS = 200
+"""Of a long text: the tiny model writes 30 tokens within a few frames of the browser."""
+
+# Called whenever elements are put into the steered text: after every part of the stream that arrives by itself.
+WATCH = """then => {
+  const text = document.getElementById("tokens-steered");
+  window.lengths = [];
+  window.coloured = [];
+  new MutationObserver(() => {
+    const tokens = [...text.querySelectorAll(":scope > .token")];
+    window.lengths.push(tokens.length);
+    window.coloured.push(tokens.filter((one) => one.style.backgroundColor).length);
+    if (then && tokens.length >= 3) {
+      document.getElementById(then).click();
+      then = null;
+    }
+  }).observe(text, { childList: true });
+}"""
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A results folder with two models' directions and a run whose texts are hostile; the profile's file."""
     folder = tmp_path_factory.mktemp("explorer")
-    results, models = folder / "results", [save_model(folder / name) for name in ("tiny-one", "tiny-two")]
+    results, models = folder / "results", [save_endless(folder / name) for name in ("tiny-one", "tiny-two")]
     profile = save_profile(folder / "small.toml", models[0])
     for model in models:
         run_directions(results, model, profile)
@@ -96,10 +114,6 @@ class Tab:
             self.until("!document.getElementById('go').disabled")
         return str(self.page.inner_text("#status"))
 
-    def violations(self) -> list[str]:
-        found = axe_module.Axe().run(self.page).response["violations"]
-        return [f"{v['id']}: {v['nodes'][0]['html']}" for v in found]
-
     def overflow(self) -> int:
         return int(self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
 
@@ -127,25 +141,30 @@ def tab(browser: Any, address: str) -> Iterator[Callable[..., Tab]]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_views_are_accessible_and_fit(tab: Callable[..., Tab], width: int, scheme: str) -> None:
+def test_both_views_are_accessible_and_fit(
+    tab: Callable[..., Tab], violations: Callable[[Any], list[Any]], width: int, scheme: str
+) -> None:
     seen = tab(width, color_scheme=scheme)
-    assert seen.violations() == [] and seen.overflow() <= 0
+    assert violations(seen.page) == [] and seen.overflow() <= 0
     seen.load()
     seen.press("go")
     seen.status("done")
-    assert seen.violations() == [] and seen.overflow() <= 0
+    seen.press("promoted-show")
+    seen.until("document.querySelectorAll('#promoted tbody tr').length === 3")
+    assert violations(seen.page) == [] and seen.overflow() <= 0
     seen.press("to-results")
     seen.page.wait_for_selector("#runs tbody tr")
     seen.page.locator("#runs button").first.click()
     seen.page.wait_for_selector("#run:not([hidden])")
-    assert seen.violations() == [] and seen.overflow() <= 0
+    assert violations(seen.page) == [] and seen.overflow() <= 0
     seen.clean()
 
 
-def test_two_emotions_by_keyboard_alone_and_the_command_writes_the_same(
-    tab: Callable[..., Tab], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("width", WIDTHS)
+def test_two_emotions_by_keyboard_alone_and_the_command_in_a_shell_writes_the_same(
+    tab: Callable[..., Tab], width: int
 ) -> None:
-    seen = tab()
+    seen = tab(width)
     seen.load()
     seen.press("add-term")
     assert seen.page.locator("#terms li").count() == 2
@@ -157,8 +176,7 @@ def test_two_emotions_by_keyboard_alone_and_the_command_writes_the_same(
     assert first != changed and changed.count("@") == 2
     seen.press("go")
     seen.status("done")
-    text = seen.page.inner_text("#tokens-steered")
-    assert len(text) > len("The package arrived on Tuesday and")
+    assert seen.page.evaluate("document.getElementById('both-arms').getBoundingClientRect().top < innerHeight")
     tokens = seen.page.locator("#tokens-steered .token")
     backgrounds = tokens.evaluate_all("all => all.map(t => t.style.backgroundColor)")
     assert all(backgrounds), "every token, the prompt's too, has its readout"
@@ -171,14 +189,22 @@ def test_two_emotions_by_keyboard_alone_and_the_command_writes_the_same(
     seen.press("copy")
     command = seen.page.evaluate("navigator.clipboard.readText()")
     assert command == seen.page.inner_text("#command")
-    words = shlex.split(command)
-    capsys.readouterr()
-    assert main([*words[1:], "--json", "--quiet"]) == 0
-    rows = json.loads(capsys.readouterr().out)["results"]
+    rows = in_a_shell(f"{command} --json --quiet")["results"]
     for arm, row in zip(("baseline", "steered"), rows, strict=True):
         written = seen.page.evaluate(f"document.getElementById('tokens-{arm}').textContent")
         assert written == row["prompt"] + row["text"]
+    assert rows[0]["text"] != rows[1]["text"] and seen.overflow() <= 0
     seen.clean()
+
+
+def in_a_shell(command: str) -> Any:
+    """What a command prints as JSON when it is pasted into a shell where the package is installed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", command], env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_expression_and_sliders_say_the_same(tab: Callable[..., Tab]) -> None:
@@ -194,30 +220,60 @@ def test_expression_and_sliders_say_the_same(tab: Callable[..., Tab]) -> None:
     assert "→" in seen.page.inner_text("#error")
 
 
-def test_a_long_text_can_be_cancelled_and_what_was_written_stays(tab: Callable[..., Tab]) -> None:
-    seen = tab()
+@pytest.mark.parametrize("width", WIDTHS)
+def test_tokens_arrive_one_after_the_other_with_their_readouts(tab: Callable[..., Tab], width: int) -> None:
+    seen = tab(width)
     seen.load()
     seen.page.locator("summary").click()
-    seen.page.fill("#tokens", "200")
-    for _ in range(5):  # the random model may stop by itself at once
-        seen.press("go")
-        seen.page.wait_for_selector("#tokens-steered .token")
-        # Pressed in the page itself: a click of the driver may come after the last token.
-        seen.page.evaluate("document.getElementById('cancel').click()")
-        seen.until("!document.getElementById('go').disabled")
-        if seen.page.inner_text("#status").startswith("cancelled"):
-            break
-    else:
-        pytest.skip("the random model never wrote long enough to be cancelled")
-    assert seen.page.locator("#tokens-steered .token").count() > 0
+    seen.page.fill("#tokens", str(TOKENS))
+    seen.page.evaluate(WATCH, None)
+    seen.press("go")
+    seen.status("done")
+    lengths, coloured = seen.page.evaluate("[window.lengths, window.coloured]")
+    assert lengths == sorted(lengths) and lengths[-1] == TOKENS
+    assert len(set(lengths) - {0, TOKENS}) >= 5, "the text does not come all at once"
+    # A token is read by the pass that writes the next one, so all but the last are coloured while more come.
+    assert all(n - 1 <= c <= n for n, c in zip(lengths, coloured, strict=True) if n)
+    seen.clean()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_long_text_can_be_cancelled_and_what_was_written_stays(tab: Callable[..., Tab], width: int) -> None:
+    seen = tab(width)
+    seen.load()
+    seen.page.locator("summary").click()
+    seen.page.fill("#tokens", str(TOKENS))
+    # Pressed by the page itself at the third token: the driver's own click may come after the last one.
+    seen.page.evaluate(WATCH, "cancel")
+    seen.press("go")
+    seen.status("cancelled")
+    seen.until("!document.getElementById('go').disabled")
+    assert 3 <= seen.page.locator("#tokens-steered .token").count() < TOKENS
     seen.page.fill("#tokens", "5")
     seen.press("go")
     seen.status("done")
     seen.clean()
 
 
-def test_the_model_can_be_changed(tab: Callable[..., Tab]) -> None:
+def test_a_change_that_is_refused_leaves_the_model_usable(tab: Callable[..., Tab], study: tuple[Path, Path]) -> None:
     seen = tab()
+    seen.load(0)
+    results, aside = study[0], study[0].with_name("aside")
+    results.rename(aside)
+    try:
+        seen.press("load")
+        seen.until("document.getElementById('error').textContent.includes('has no directions of')")
+        seen.until("!document.getElementById('go').disabled")
+        seen.press("go")
+        seen.status("done")
+    finally:
+        aside.rename(results)
+    seen.clean()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_model_can_be_changed(tab: Callable[..., Tab], width: int) -> None:
+    seen = tab(width)
     first, other = seen.load(0), seen.load(1)
     assert first != other and "is ready" in other
     seen.press("go")
@@ -227,7 +283,9 @@ def test_the_model_can_be_changed(tab: Callable[..., Tab]) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_hostile_results_are_text_and_arms_can_be_filtered(tab: Callable[..., Tab], width: int) -> None:
+def test_hostile_results_are_text_and_arms_can_be_filtered(
+    tab: Callable[..., Tab], violations: Callable[[Any], list[Any]], width: int
+) -> None:
     seen = tab(width)
     seen.press("to-results")
     seen.page.wait_for_selector("#runs tbody tr")
@@ -243,7 +301,7 @@ def test_hostile_results_are_text_and_arms_can_be_filtered(tab: Callable[..., Ta
     assert HOSTILE in seen.page.inner_text("#texts") and HOSTILE in seen.page.inner_text("#run-verdicts")
     assert seen.page.locator("main img").count() == 0
     assert seen.page.title() == "Emotion Circuits: explorer"
-    assert seen.overflow() <= 0 and seen.violations() == []
+    assert seen.overflow() <= 0 and violations(seen.page) == []
     seen.clean()
 
 

@@ -17,9 +17,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import numpy as np
 import pytest
 
 from emotion_circuits.cli import main
+from emotion_circuits.engine import Row, Sampling
+from emotion_circuits.engine.stream import stream
+from emotion_circuits.experiments.directions import load_directions
+from emotion_circuits.experiments.readout import ReadTokens, load_reader
+from emotion_circuits.models import LM, load_lm
+from emotion_circuits.representations.directions import DirectionSet
+from emotion_circuits.representations.exchange import read_vectors
+from emotion_circuits.representations.expression import steering_condition, steering_vectors
+from emotion_circuits.store import Store
+from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site
 from small_study import exploring
 
 pytest.importorskip("starlette", reason="the extra [serve] is not installed")
@@ -193,6 +204,64 @@ def test_texts_and_arms_of_a_run_can_be_filtered(loaded: Page) -> None:
     assert {r["arm"] for r in means["rows"]} == {"baseline", "emotion"}
 
 
+def test_an_expression_means_the_same_in_every_place(
+    loaded: Page, cli: Callable[..., Any], results: Path, profile: Path, model: Path, tmp_path: Path
+) -> None:
+    """Command line, Python, the page and the exported file with its card: one edit, and one text."""
+    written, text = "1.5 gratitude @ L1 - 2sd anger + 0.7raw apology @ L2", "the cat sat on"
+    common = ["--model", model, "--profile", profile, "--results", results]
+
+    lm = load_lm(str(model), device="cpu")
+    directions = load_directions(Store(results).find(experiment="directions")[-1], "resid_post", "mean-content")
+    edit = steering_condition(written, directions)
+    in_python = text_and_readings(lm, directions, text, edit)
+    # The test can tell: half of the expression writes another text and leaves other activations.
+    half = text_and_readings(lm, directions, text, steering_condition("0.75 gratitude @ L1 - 1sd anger", directions))
+    assert half[0] != in_python[0] and np.abs(half[1] - in_python[1]).max() > 0.1
+
+    row = cli("run", "steer", f"--expression={written}", f"--text={text}", "--max-new-tokens", 12, *common, "--json")
+    assert row.json["expression"] == edit.name
+    assert [r["text"] for r in row.json["results"] if r["condition"] == edit.name] == [in_python[0]]
+
+    _, shown = loaded.post("api/expression", {"expression": written})
+    assert shown["expression"] == edit.name
+    said = list(loaded.events("api/steer", {"text": text, "expression": shown["expression"], "max_new_tokens": 12}))
+    assert [e["text"] for e in said if e["event"] == "text" and e["arm"] == "steered"] == [in_python[0]]
+    scale = cli("run", "readout", f"--text={text}", *common)  # finds the calibration that the page made
+    assert scale.code == 0
+    reader = load_reader(
+        Store(results).find(experiment="directions")[-1], Store(results).find(experiment="readout.scale")[-1],
+        ReadTokens.Params(),
+    )  # fmt: skip
+    readings = [e["reading"] for e in said if e["event"] == "token" and e["arm"] == "steered"][1:]
+    np.testing.assert_allclose(readings, reader.read(in_python[1][1:]), atol=0.02)
+
+    for suffix in (".npz", ".gguf"):
+        file = tmp_path / f"v{suffix}"
+        card = cli("vectors", "export", written, "--output", file, *common, "--json").json
+        content = read_vectors(file)
+        assert card["expression"] == content.card.expression == edit.name
+        edits = [
+            Intervention(Site("resid_post", at), "add", Positions("onward"), v) for at, v in content.vectors.items()
+        ]
+        from_file = text_and_readings(lm, directions, text, Condition("file", tuple(edits)))
+        assert from_file[0] == in_python[0]
+        np.testing.assert_allclose(from_file[1], in_python[1], atol=1e-4)
+        again = steering_vectors(content.card.expression, directions)
+        for layer, vector in content.vectors.items():
+            np.testing.assert_allclose(again[layer], vector, rtol=1e-6)
+
+
+def text_and_readings(lm: LM, directions: DirectionSet, text: str, edit: Condition) -> tuple[str, Any]:
+    """What is written under an edit, and ``[step, layer, d]`` of what its tokens left in the residual stream."""
+    (encoded,) = lm.encode([Prompt("text-0", text)])
+    seen: list[Any] = []
+    (generation,) = stream(
+        lm, [Row(encoded, edit)], Sampling(12), directions.layers, lambda step: seen.append(step.residual)
+    )
+    return generation.text, np.stack(seen)
+
+
 def test_a_second_tab_waits_its_turn_and_is_told_so(loaded: Page) -> None:
     first = loaded.events("api/steer", {**REQUEST, "max_new_tokens": 60})
     assert next(first)["event"] == "start"
@@ -240,14 +309,31 @@ def test_requests_that_cannot_be_answered_say_why(loaded: Page, change: dict[str
     assert part in content["error"] and content["fix"]
 
 
-def test_a_model_without_directions_is_refused_with_the_command(page: Page, tmp_path: Path, model: Path) -> None:
+def test_a_model_without_directions_is_refused_with_the_command_and_the_one_in_memory_stays(
+    loaded: Page, tmp_path: Path, model: Path
+) -> None:
     other = tmp_path / "other"
     shutil.copytree(model, other)
-    said = list(page.events("api/load", {"model": str(other), "profile": "small"}))
-    assert said[-1]["event"] == "error" and f"run directions --model {other}" in said[-1]["fix"]
-    _, state = page.get("api/state")
-    (choice,) = [c for c in state["choices"] if c["profile"] == "small"]
-    assert list(page.events("api/load", {"model": choice["model"], "profile": "small"}))[-1]["event"] == "loaded"
+    (said,) = loaded.events("api/load", {"model": str(other), "profile": "small"})
+    assert said["event"] == "error" and f"run directions --model {other}" in said["fix"]
+    assert loaded.get("api/state")[1]["loaded"]["model"].startswith("tiny-llama")
+    assert list(loaded.events("api/steer", REQUEST))[-1]["event"] == "done"
+
+
+def test_promoted_tokens_are_those_of_the_command_line(
+    loaded: Page, cli: Callable[..., Any], results: Path, profile: Path, model: Path
+) -> None:
+    (said,) = loaded.events("api/promoted", {"layer": 2, "count": 3})
+    assert said["event"] == "promoted" and said["layer"] == 2
+    words = ["--model", model, "--profile", profile, "--results", results, "--layer", 2, "--count", 3, "--json"]
+    printed = cli("vectors", "promoted", *words).json["emotions"]
+    assert list(printed) == [row["emotion"] for row in said["rows"]] == ["gratitude", "anger", "apology"]
+    for row in said["rows"]:
+        for side in ("up", "down"):
+            assert [t["id"] for t in row[side]] == [t["id"] for t in printed[row["emotion"]][side]]
+    (said,) = loaded.events("api/promoted", {"layer": 99})
+    assert said["event"] == "error" and "99" in said["error"]
+    assert loaded.post("api/promoted", {"layer": "one"})[0] == 400
 
 
 def test_200_malformed_requests_and_oversized_ones_are_survived(loaded: Page) -> None:

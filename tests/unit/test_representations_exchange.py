@@ -72,6 +72,23 @@ def test_gguf_has_the_tensors_and_keys_that_llama_cpp_reads(content: VectorFile,
     assert read_vectors(tmp_path / "v.gguf").card == content.card
 
 
+def test_llama_cpps_own_arithmetic_gives_every_block_the_vector_of_its_layer(
+    content: VectorFile, tmp_path: Path
+) -> None:
+    """``common_control_vector_load_one`` fills one buffer; ``llama_adapter_cvec::apply`` takes each block's part."""
+    write_vectors(tmp_path / "v.gguf", content)
+    tensors = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "v.gguf").tensors}
+    buffer = np.zeros(D * max(int(name.partition(".")[2]) for name in tensors), np.float32)
+    for name, data in tensors.items():
+        kind, _, number = name.partition(".")
+        layer = int(number)
+        assert kind == "direction" and layer >= 1 and data.dtype == np.float32 and data.shape == (D,)
+        buffer[D * (layer - 1) : D * layer] += data
+    for block in range(1, len(LAYERS)):
+        expected = content.vectors.get(block, np.zeros(D)).astype(np.float32)
+        np.testing.assert_array_equal(buffer[D * (block - 1) : D * block], expected)
+
+
 def test_llama_cpp_has_no_place_for_the_first_block(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="first block"):
         write_vectors(tmp_path / "v.gguf", VectorFile({0: np.ones(3)}, Card()))

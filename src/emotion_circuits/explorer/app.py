@@ -21,7 +21,7 @@ from emotion_circuits.explorer import browse
 from emotion_circuits.explorer.guard import Guard, TooLongError
 from emotion_circuits.explorer.live import Live
 from emotion_circuits.explorer.queue import BusyError, Job, WorkQueue
-from emotion_circuits.explorer.steering import LoadRequest, SteerRequest, checked
+from emotion_circuits.explorer.steering import LoadRequest, PromotedRequest, SteerRequest, checked
 from emotion_circuits.store import plain
 
 PAGE_FILES = tuple(sorted(f.name for f in (files("emotion_circuits.explorer") / "static").iterdir()))
@@ -41,6 +41,7 @@ class Explorer:
             Route("/api/state", self.state),
             Route("/api/load", self.load, methods=["POST"]),
             Route("/api/steer", self.steer, methods=["POST"]),
+            Route("/api/promoted", self.promoted, methods=["POST"]),
             Route("/api/expression", self.expression, methods=["POST"]),
             Route("/api/runs", self.runs),
             Route("/api/run", self.run),
@@ -71,6 +72,10 @@ class Explorer:
     async def steer(self, request: Request) -> Response:
         wanted = checked(SteerRequest, await _body(request))
         return self._stream(lambda job: self.live.steer(wanted, job))
+
+    async def promoted(self, request: Request) -> Response:
+        wanted = checked(PromotedRequest, await _body(request))
+        return self._stream(lambda job: self.live.promoted(wanted, job))
 
     async def expression(self, request: Request) -> Response:
         """The terms of an expression as the page's sliders show them, checked against the model in memory."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.explorer.steering import LoadRequest, Place, SteerRequest, command, steer_params
+from emotion_circuits.explorer.pieces import Pieces
+from emotion_circuits.explorer.steering import (
+    LoadRequest,
+    Place,
+    PromotedRequest,
+    SteerRequest,
+    command,
+    steer_params,
+)
 from emotion_circuits.store import Store, plain
 
 if TYPE_CHECKING:
@@ -71,7 +80,7 @@ class Live:
         return list(found.values())
 
     def change_model(self, request: LoadRequest, job: Job) -> None:
-        """Put another model in the place of the one in memory.
+        """Put another model in the place of the one in memory, which stays where the folder has no directions of it.
 
         Raises:
             UsageError: it has no directions here. ModelError: it cannot be loaded.
@@ -82,6 +91,8 @@ class Live:
 
         profile = self.profiles.get(request.profile, request.profile)
         study = load_profile(profile)
+        if not any((c["model"], c["profile"]) == (request.model, study.name) for c in self.choices()):
+            raise self._without_directions(request.model, request.model, profile)
         self.loaded = None
         gc.collect()  # one model in memory: the old one goes before the new one comes
         job.say("loading", model=request.model)
@@ -89,11 +100,8 @@ class Live:
         bench = Workbench(Store(self.results), study.name, lambda: lm)
         params: Any = study.params("readout.scale")
         directions = prepare("readout.scale", params, bench).required["directions"].run
-        if not directions.done:
-            raise UsageError(
-                f"{self.results} has no directions of {lm.name} for profile {study.name!r} as it is now",
-                f"emotion-circuits run directions --model {request.model} --profile {profile} --results {self.results}",
-            )
+        if not directions.done:  # other weights, or a profile that was changed: known only now
+            raise self._without_directions(lm.name, request.model, profile)
         job.check()
         job.say("calibrating", model=lm.name)
         scale = run_experiment("readout.scale", params, bench)
@@ -127,6 +135,25 @@ class Live:
         job.say("prompt", **_prompt_readout(lm, prompt, reader))
         job.say("done", seconds=round(time.perf_counter() - started, 3))
 
+    def promoted(self, request: PromotedRequest, job: Job) -> None:
+        """The next tokens that every direction makes likelier and unlikelier at one layer."""
+        from emotion_circuits.representations.readout import promoted_tokens
+
+        loaded = self._require()
+        rows = []
+        for emotion in loaded.reader.directions.emotions:
+            job.check()
+            found = promoted_tokens(loaded.lm, loaded.reader.directions, emotion, request.layer, request.count)
+            rows.append({"emotion": emotion, **found})
+        job.say("promoted", layer=request.layer, rows=rows)
+
+    def _without_directions(self, name: str, model: str, profile: str) -> UsageError:
+        words = ["emotion-circuits", "run", "directions", "--model", model, "--profile", profile]
+        return UsageError(
+            f"{self.results} has no directions of {name} for profile {profile!r} as it is now",
+            shlex.join([*words, "--results", str(self.results), *self.options]),
+        )
+
     def _require(self) -> Loaded:
         if self.loaded is None:
             raise UsageError("no model is in memory", "choose one and press Load")
@@ -137,9 +164,9 @@ class _Teller:
     """Turns the steps of a stream into events: a piece of text, and the readout of the token before it."""
 
     def __init__(self, lm: LM, reader: Reader, job: Job, started: float) -> None:
-        self._lm, self._reader, self._job, self._started = lm, reader, job, started
+        self._reader, self._job, self._started = reader, job, started
         self._tokens: tuple[list[int], ...] = tuple([] for _ in ARMS)
-        self._shown = ["" for _ in ARMS]
+        self._pieces = tuple(Pieces(lm.tokenizer) for _ in ARMS)
 
     def step(self, step: Step) -> None:
         self._job.check()
@@ -149,20 +176,12 @@ class _Teller:
         piece, repetition = None, None
         if step.token is not None:
             self._tokens[step.row].append(step.token)
-            piece = self._piece(step.row)
+            piece = self._pieces[step.row].add(step.token)
             repetition = self._repetition(step.row)
         self._job.say(
             "token", arm=arm, index=step.step, piece=piece, reading=reading, rep4=repetition,
             ms=round(1000 * (time.perf_counter() - self._started), 1),
         )  # fmt: skip
-
-    def _piece(self, row: int) -> str:
-        """What the new token adds to the text; half a character waits for its other half."""
-        text = str(self._lm.tokenizer.decode(self._tokens[row], skip_special_tokens=True))
-        if text.endswith("\ufffd"):
-            return ""
-        before, self._shown[row] = self._shown[row], text
-        return text[len(before) :]
 
     def _repetition(self, row: int) -> float | None:
         from emotion_circuits.scorers.fluency import repetition

@@ -39,6 +39,15 @@ class LoadRequest(BaseModel):
     profile: str = Field(min_length=1, max_length=500)
 
 
+class PromotedRequest(BaseModel):
+    """At which layer directions are read as next tokens, and how many tokens a side."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    layer: int = Field(ge=0, le=10_000)
+    count: int = Field(8, ge=1, le=50)
+
+
 @dataclass(frozen=True)
 class Place:
     """What a shell command needs to know besides the request: where the model and the results are."""

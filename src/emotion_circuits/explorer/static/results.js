@@ -19,9 +19,9 @@ async function list() {
 function draw() {
   const wanted = byId("run-filter").value.toLowerCase().split(/\s+/);
   const rows = runs.filter((r) => wanted.every((w) => Object.values(names(r)).concat(r.status).join(" ").toLowerCase().includes(w)));
-  fillTable(byId("runs"), [["experiment", "experiment"], ["model", "model"], ["profile", "profile"], ["status", "status"], ["when", "started"], ["open", "texts and tables"]],
+  fillTable(byId("runs"), [["open", "experiment"], ["model", "model"], ["profile", "profile"], ["status", "status"], ["when", "started"]],
     rows.map((r) => ({ ...r, when: r.started.slice(0, 16).replace("T", " "), open: make("button", {
-      type: "button", text: "Open", "aria-label": `Open ${r.experiment} of ${r.model} in ${r.profile}, ${r.key}`, onclick: guarded(() => open(r)),
+      type: "button", text: r.experiment, "aria-label": `Open ${r.experiment} of ${r.model} in ${r.profile}, ${r.key}`, onclick: guarded(() => open(r)),
     }) })));
 }
 

@@ -2,6 +2,7 @@
 
 import { byId, complain, fillTable, options, say } from "./dom.js";
 import { get, stream } from "./api.js";
+import * as promoted from "./promoted.js";
 import * as terms from "./terms.js";
 import * as tokens from "./tokens.js";
 
@@ -13,13 +14,14 @@ export async function refresh() {
   const entries = state.choices.map((c) => [JSON.stringify([c.model, c.profile]), `${c.name} · ${c.profile}`]);
   options(byId("model"), entries, byId("model").value);
   byId("load").disabled = !entries.length;
-  if (!entries.length) say("No fitted directions here yet. Run: emotion-circuits study quickstart");
+  if (!entries.length && !state.loaded) say("No fitted directions here yet. Run: emotion-circuits study quickstart");
   if (state.loaded && !loaded) useModel(state.loaded);
 }
 
 function useModel(facts) {
   loaded = facts;
   terms.useModel(facts);
+  promoted.useModel(facts);
   say(`${facts.model} is ready: ${facts.layers.length} layers, ${facts.emotions.join(", ")}`);
   for (const notice of facts.notices ?? []) complain({ error: notice });
   busy(false);
@@ -60,6 +62,16 @@ async function load(event) {
     if (said.event === "calibrating") say("reading neutral texts to calibrate the colours …");
     if (said.event === "loaded") useModel(said);
   });
+  if (!loaded) await keep().catch(complain);
+}
+
+/** A refused change leaves the model before it in memory, unless it had to go: what is true is asked of the server. */
+async function keep() {
+  const state = await get("state");
+  if (!state.loaded) return;
+  loaded = state.loaded;
+  busy(false);
+  say(`${loaded.model} stays in memory`);
 }
 
 function request() {
@@ -121,6 +133,7 @@ async function copy() {
 export function start() {
   terms.start();
   tokens.start();
+  promoted.start();
   byId("model-form").addEventListener("submit", load);
   byId("steer-form").addEventListener("submit", write);
   byId("cancel").addEventListener("click", () => running?.abort());

@@ -20,6 +20,7 @@ export function begin(text, found) {
   byId("token-detail").textContent = "";
   name();
   repaint();
+  byId("both-arms").scrollIntoView({ block: "nearest" });
 }
 
 /** A token event: a piece of text of this step, and the values of the token before. */

@@ -1,7 +1,12 @@
 """GGUF control vectors, as llama.cpp loads them (``common_control_vector_load``) and repeng writes them.
 
 ``general.architecture`` is ``controlvector``; the tensor ``direction.N`` (float32, ``[d_model]``) is added to the
-output of block N, counted from 0, which is our ``resid_post`` of layer N. llama.cpp has no place for block 0.
+output of block N, counted from 0, which is our ``resid_post`` of layer N: its loader puts ``direction.N`` at
+``(N - 1) · d_model`` of one buffer, and block il adds what lies at ``(il - 1) · d_model`` (``llama_adapter_cvec``).
+It has no place for block 0. It reads tensors only: ``model_hint`` and ``layer_count``, the number of directions in the
+file, are for people and other programs.
+
+llama.cpp adds a vector at every position of the prompt; ``run steer`` begins at the prompt's last one.
 """
 
 from __future__ import annotations
