@@ -32,6 +32,8 @@ def test_study_smoke(cli: Any, results: Path) -> None:
     for emotion, line in zip(EMOTIONS, lines[1:4], strict=True):
         assert line.strip().startswith(f"{emotion}: layer ") and " of 30, test AUROC " in line
         assert "shuffled-label p 0.005" in line
+    again = f"emotion-circuits study smoke --model smollm2-135m gemma-3-270m --results {results}"
+    assert lines[4].endswith(f"– not asked: add --model gemma-3-270m: {again}")
     page = (results / "smoke" / "report" / "report.html").read_text(encoding="utf-8")
     assert all(emotion in page for emotion in EMOTIONS) and "smollm2-135m" in page
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ def test_study_answers_question_one_and_writes_the_report(cli: Any, profile: Pat
     assert "test AUROC" in text and str(profile) in text, "the report names the command that makes it again"
     assert (copied / "small" / "plots" / "directions" / "layer-auroc.png").exists()
     assert "study small: Small" in answer.err and "Traceback" not in answer.err
+
+
+def test_a_second_model_comes_with_the_whole_command(study: Study) -> None:
+    """``--model`` alone would replace the models of the profile."""
+    paired = replace(study.profile, experiments=(*study.profile.experiments, ("transfer", {})))
+    asked = Asked("quickstart", models=("smollm2-135m",))
+    second = verdicts(replace(study, profile=paired, sources={"smollm2-135m": "wheel"}), asked)[1]
+    command = "emotion-circuits study quickstart --model smollm2-135m gemma-3-270m"
+    assert second.reason == f"not asked: add --model gemma-3-270m: {command}"
 
 
 def test_study_as_json(cli: Any, profile: Path, copied: Path) -> None:

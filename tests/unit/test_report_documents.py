@@ -159,5 +159,5 @@ def test_cleaned_text_can_be_written_and_cannot_reorder_its_surroundings(text: s
 def test_long_text_is_cut_with_its_length_and_labels_are_one_short_line() -> None:
     assert shorten("a" * 5000, WORDS, 10) == "aaaaaaaaaa… [shortened: 5,000 characters in all]"
     label = figure_label("line one\nline\ttwo " + "x" * 1_000_000)
-    assert len(label) <= 60 and "\n" not in label and label.startswith("line one line two x")
+    assert len(label) <= 68 and "\n" not in label and label.startswith("line one line two x")
     assert HOSTILE.startswith(figure_label(HOSTILE)[:-1])

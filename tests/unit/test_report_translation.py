@@ -49,7 +49,8 @@ def test_every_fixed_sentence_of_a_report_has_a_translation() -> None:
 @pytest.mark.parametrize(
     ("english", "japanese"),
     [
-        ("not asked: add --model gemma-3-270m", "未実施：--model gemma-3-270m を加えてください"),
+        ("not asked: add --model gpt2: emotion-circuits study x",
+         "未実施：--model gpt2 を加えてください：emotion-circuits study x"),
         ("a → b: inconclusive.", "a → b：結論保留。"),
         ("Directions were fitted on 140 texts of baseline (resid_post, last); the layer was chosen on dev scenarios, "
          "and what follows was measured on 84 test texts of scenarios that neither saw.",

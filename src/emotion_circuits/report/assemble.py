@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from emotion_circuits import __version__
 from emotion_circuits.report.checklist import checklist, how_to_add, place_of
-from emotion_circuits.report.commands import EMBEDDED, Asked, study_command
+from emotion_circuits.report.commands import EMBEDDED, Asked, addresses, study_command
 from emotion_circuits.report.comparison import comparison
 from emotion_circuits.types import Figure, Report, Section, Verdict
 
@@ -112,17 +113,22 @@ def verdicts(study: Study, asked: Asked) -> list[Verdict]:
         ]
         planned = {name for name, _ in study.profile.experiments} & {*names}
         if number == 2 and planned and len(study.sources) < 2:
-            found.append(Verdict(f"Question {number}. {question}", answers, "" if answers else _second_model(study)))
+            found.append(
+                Verdict(f"Question {number}. {question}", answers, "" if answers else _second_model(study, asked))
+            )
             continue
         reason = "did not finish" if planned else f"not part of this study: {how_to_add(study, names[0], asked)}"
         found.append(Verdict(f"Question {number}. {question}", answers, "" if answers else reason))
     return found
 
 
-def _second_model(study: Study) -> str:
-    """Which flag brings a second model into the study."""
+def _second_model(study: Study, asked: Asked) -> str:
+    """Which flag brings a second model into the study, and the whole command: ``--model`` replaces a profile's own."""
+    if study.failures:
+        return "did not finish"
     other = next(name for name in EMBEDDED if name not in study.sources)
-    return "did not finish" if len(study.failures) else f"not asked: add --model {other}"
+    models = [*asked.models] or [*addresses(study).values()]
+    return f"not asked: add --model {other}: {study_command(study, replace(asked, models=[*models, other]))}"
 
 
 def _pairs(study: Study) -> Sequence[Section]:

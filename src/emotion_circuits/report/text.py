@@ -16,7 +16,7 @@ from emotion_circuits.report.words import Words
 
 CELL_CHARACTERS = 1_200
 """A table cell or a sentence shows at most this many characters (a long generation fits)."""
-LABEL_CHARACTERS = 60
+LABEL_CHARACTERS = 68
 """A label inside a figure shows at most this many characters."""
 
 # Embeddings, overrides and isolates; plain right-to-left letters and marks stay as they are.

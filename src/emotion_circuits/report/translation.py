@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from emotion_circuits.types import Figure, Report, Section, Table
 
 _PLACE = re.compile(r"\{(\w+)\}")
-_LABELS = ("series", "label", "group", "row", "column")
+_LABELS = ("series", "label", "group", "row", "column", "arm")
 """Keys of a figure's rows whose values are labels."""
 _OWN_WORDS = ("argument", "checklist")
 """Tables whose cells are sentences of this package; those of other tables may be anybody's texts."""

@@ -132,7 +132,7 @@ def _number(value: float | None) -> str:
 
 
 def _section(names: tuple[str, str], total: Found, strata: Mapping[str, Found], grid: Grid) -> Section:
-    figures = [] if grid.test is None else [_heatmap(names, grid), _matrix(total), _levels(total)]
+    figures = [] if grid.test is None else [_heatmap(names, grid), _matrix(names, total), _levels(names, total)]
     answer = [line + "." for line in verdict_lines(names, total, strata)]
     answer.append(
         f"The map was fitted on {total['n_map']} rows of {total['n_map_texts']} neutral texts "
@@ -186,14 +186,14 @@ def _heatmap(names: tuple[str, str], grid: Grid) -> Figure:
     )  # fmt: skip
 
 
-def _matrix(total: Found) -> Figure:
+def _matrix(names: tuple[str, str], total: Found) -> Figure:
     rows = [
         {"row": a, "column": b, "value": total["matrix"][i][j]}
         for i, a in enumerate(total["emotions"])
         for j, b in enumerate(total["emotions"])
     ] if total["matrix"] else []  # fmt: skip
     return Figure(
-        "transfer-matrix", "matrix", "Which emotion does a mapped direction pick?",
+        "transfer-matrix", "matrix", f"Which emotion does a mapped direction pick? {names[0]} → {names[1]}",
         "AUROC of the target's test texts of an emotion (column) against the rest, scored by the source's mapped "
         "direction (row).",
         "Matrix of transfer between emotions.", rows,
@@ -202,15 +202,15 @@ def _matrix(total: Found) -> Figure:
     )  # fmt: skip
 
 
-def _levels(total: Found) -> Figure:
+def _levels(names: tuple[str, str], total: Found) -> Figure:
     rows = [{"label": "transfer", "value": total["transfer"], "low": total["transfer_ci"][0],
              "high": total["transfer_ci"][1]},
             {"label": "native", "value": total["native"], "low": total["native_ci"][0],
              "high": total["native_ci"][1]}]  # fmt: skip
-    rows += [{"label": f"floor: {n}", "value": v, "low": v, "high": v}
+    rows += [{"label": f"floor: {n.replace('_', ' of ')}", "value": v, "low": v, "high": v}
              for n, v in total["floor"].items() if v is not None]  # fmt: skip
     return Figure(
-        "transfer-levels", "bars", "Transfer between its floors and the native probe",
+        "transfer-levels", "bars", f"Transfer {names[0]} → {names[1]} between its floors and the native probe",
         "Own-vs-rest AUROC with 95 % cluster bootstrap intervals; floors are transfers that need no learnt sharing.",
-        "Bars of transfer, native probe and floors.", rows, {},
+        "Bars of transfer, native probe and floors.", rows, {"x": "AUROC", "reference": 0.5},
     )  # fmt: skip

@@ -191,7 +191,9 @@ def _paper_series(axes: Axes, rows: list[Row], label: str, index: int, colour: s
         axes.fill_between(layers, column("null_low"), column("null_high"), color=GREY, alpha=0.16, linewidth=0)
     if has_values(rows, "low"):
         axes.fill_between(layers, column("low"), column("high"), color=colour, alpha=0.2, linewidth=0)
-    axes.plot(layers, column("value"), color=colour, marker=paper.marker(index), label=label)
+    # A mark at the limit of its panel (AUROC 1) is drawn whole.
+    axes.plot(layers, column("value"), color=colour, marker=paper.marker(index), label=label, clip_on=False)
     for row in rows:
         if row["chosen"] and row["value"] is not None:
-            axes.plot(row["layer"], row["value"], "o", markersize=9, markerfacecolor="none", markeredgecolor=colour)
+            ring: dict[str, Any] = {"markersize": 9, "markerfacecolor": "none", "markeredgecolor": colour}
+            axes.plot(row["layer"], row["value"], "o", clip_on=False, **ring)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
@@ -26,6 +27,8 @@ NUMBERED_COLUMNS = 14
 """Wider matrices are drawn without numbers in the cells; tooltips and the table have them."""
 NUMBERED_CELL = 44
 """CSS pixels a cell needs for its number."""
+LINE_CHARACTERS = 14
+"""Letters on a line of a cell that shows a label; longer labels are broken into lines."""
 _HATCHES = 4
 
 
@@ -63,12 +66,14 @@ class Matrix(Drawing):
         layers += _vega_hatches(cells, across, down)
         if numbered:
             layers += _vega_numbers(cells, x, y, hover)
-        height = len(rows) * (36 if numbered else max(9, min(22, 420 // len(rows))))
+        most_lines = max(cell["shown"].count("\n") for cell in cells) + 1
+        height = len(rows) * (20 + 16 * most_lines if numbered else max(9, min(22, 420 // len(rows))))
         chart = alt.layer(*layers, data=screen.data(cells)).properties(width="container", height=height)
         # Few columns need not fill the page; many need to scroll inside the figure on a phone.
         side = 8 * max(map(len, rows)) + 60
-        cell = NUMBERED_CELL if numbered else 9
-        return screen.finish(chart, min_width=min(side, 140) + cell * len(columns), max_width=side + 110 * len(columns))
+        cell = max(NUMBERED_CELL, 7 * _longest_line(cells)) if numbered else 9
+        widest = side + max(110, cell) * len(columns)
+        return screen.finish(chart, min_width=min(side, 140) + cell * len(columns), max_width=widest)
 
     def paper(self, figure: Figure, words: Words) -> PaperFigure:
         cells = _cells(figure)
@@ -78,8 +83,10 @@ class Matrix(Drawing):
         numbered = len(columns) <= NUMBERED_COLUMNS
         slanted = not _all_numbers(columns) and max(map(len, columns)) > 4
         side, foot = (paper.CHARACTER * min(paper.TICK_CHARACTERS, max(map(len, names))) for names in (rows, columns))
-        width = min(paper.WIDTH, 1.7 + side + 0.62 * len(columns)) if numbered else paper.WIDTH
-        tall = 0.36 if numbered else max(0.09, min(0.2, 5 / len(rows)))
+        broad = max(0.62, paper.CHARACTER * _longest_line(cells) + 0.2)
+        width = min(paper.WIDTH, 1.7 + side + broad * len(columns)) if numbered else paper.WIDTH
+        most_lines = max(cell["shown"].count("\n") for cell in cells) + 1
+        tall = 0.22 + 0.14 * most_lines if numbered else max(0.09, min(0.2, 5 / len(rows)))
         page = paper.new_figure(figure.title, 0.9 + tall * len(rows) + 0.7 * foot * slanted, width=width)
         axes = page.add_subplot()
         norm, colours = _scale(figure, cells)
@@ -101,10 +108,11 @@ class Matrix(Drawing):
         _paper_labels(axes.set_xticks, columns, slanted=slanted)
         _paper_labels(axes.set_yticks, rows, slanted=False)
         axes.set_xlabel(paper.printable(_title(figure, "x") or ""))
-        axes.set_ylabel(paper.wrapped(_title(figure, "y") or "", 24, most_lines=2))
+        beside = max(24, int(0.8 * tall * len(rows) / paper.CHARACTER))
+        axes.set_ylabel(paper.wrapped(_title(figure, "y") or "", beside, most_lines=2))
         bar = page.colorbar(matplotlib.cm.ScalarMappable(norm, colours), ax=axes, fraction=0.05, pad=0.02)
         bar.outline.set_visible(False)
-        bar.set_label(paper.wrapped(_title(figure, "value") or "", 24, most_lines=2))
+        bar.set_label(paper.wrapped(_title(figure, "value") or "", beside, most_lines=2))
         return page
 
     def key(self, figure: Figure, words: Words) -> list[str]:
@@ -128,13 +136,18 @@ def _cells(figure: Figure) -> list[Row]:
         missing = cell["value"] is None
         cell["fill"] = MISSING_FILL if missing else to_hex(colours(norm(cell["value"])))
         cell["ink"] = ink_on(cell["fill"])
-        cell["shown"] = cell["label"] or ("–" if missing else _short_number(cell["value"]))
+        number = "–" if missing else _short_number(cell["value"])
+        cell["shown"] = "\n".join(textwrap.wrap(cell["label"], LINE_CHARACTERS)) if cell["label"] else number
     return cells
+
+
+def _longest_line(cells: list[Row]) -> int:
+    return max(len(line) for cell in cells for line in cell["shown"].split("\n"))
 
 
 def _short_number(value: float) -> str:
     """Two decimals below 10, so that the number fits its cell."""
-    return f"{value:.2f}".replace("-", "−") if abs(value) < 10 else format_number(value)
+    return f"{value:z.2f}".replace("-", "−") if abs(value) < 10 else format_number(value)
 
 
 def _title(figure: Figure, option: str) -> str | None:
@@ -182,10 +195,12 @@ def _vega_numbers(cells: list[Row], x: alt.X, y: alt.Y, hover: list[alt.Tooltip]
     """The number of every cell, on a halo of the cell's colour where hatching would cross it."""
     # Fill and stroke, not colour: a second colour without a scale would clash with the scale of the tiles.
     text = alt.Chart().encode(x=x, y=y, text="shown:N", tooltip=hover)
-    numbers = text.mark_text(fontSize=12).encode(fill=alt.Fill("ink:N", scale=None))
+    numbers = text.mark_text(fontSize=12, lineBreak="\n", baseline="middle").encode(fill=alt.Fill("ink:N", scale=None))
     if not any(cell["hatched"] for cell in cells):
         return [numbers]
-    halo = text.transform_filter(alt.datum.hatched).mark_text(fontSize=12, strokeWidth=6, strokeJoin="round")
+    halo = text.transform_filter(alt.datum.hatched).mark_text(
+        fontSize=12, strokeWidth=6, strokeJoin="round", lineBreak="\n"
+    )
     return [halo.encode(stroke=alt.Stroke("fill:N", scale=None)), numbers]
 
 

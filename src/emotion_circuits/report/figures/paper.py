@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 import matplotlib
 from matplotlib import font_manager
@@ -131,7 +132,7 @@ def legend_on_top(axes: Axes, columns: int = 4) -> None:
     """A legend above the axes, where it covers neither data nor title; the figure grows by its height."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        widest = max(map(len, labels))
+        widest = max(map(_letters_wide, labels))
         fitting = max(1, min(columns, int(100 / (widest + 7)), len(handles)))
         figure = axes.get_figure(root=True)
         if figure is not None:
@@ -146,6 +147,11 @@ def legend_on_top(axes: Axes, columns: int = 4) -> None:
             columnspacing=1.2,
             handlelength=1.8,
         )
+
+
+def _letters_wide(text: str) -> int:
+    """Width in Latin letters: a Japanese letter is as wide as two."""
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def marker(index: int) -> str:

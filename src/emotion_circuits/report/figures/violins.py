@@ -91,7 +91,11 @@ class Violins(Drawing):
         reference = number_option(figure, "reference")
         if reference is not None:
             axes.axvline(reference, color=GREY, linestyle="--", linewidth=1)
-        names = [f"{arm} (n = {summary.n if summary else 0:,})" for arm, summary in arms.items()]
+        # No break inside the parentheses.
+        names = [
+            f"{arm} (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{summary.n if summary else 0:,})"
+            for arm, summary in arms.items()
+        ]
         axes.set_yticks(range(len(arms)), labels=[paper.tick(name) for name in names])
         axes.set_ylim(len(arms) - 0.4, -0.6)
         axes.grid(False, axis="y")
