@@ -56,7 +56,7 @@ BAD_JSONL: list[tuple[str | bytes, str]] = [
     (GOOD + b'{"text": "Caf\xe9.", "emotion": "anger"}\n'.decode("latin-1"), ""),
     ((GOOD * 2).encode() + b'{"text": "Caf\xe9.", "emotion": "anger"}\n', ":3: field text: byte 0xe9 is not UTF-8"),
     (GOOD.encode() + b"\x00\x00\n", ":2: field text: the file holds a NUL byte"),
-    (GOOD.encode("utf-16"), "is not UTF-8"),
+    (GOOD.encode("utf-16"), "is not UTF-8 (it is UTF-16)"),
     ("[" * 100_000, ":1: not valid JSON"),
 ]
 
@@ -104,6 +104,7 @@ def test_several_faults_are_counted(tmp_path: Path) -> None:
         ("a.csv", "text,emotion\nHi, you.,anger\n", "a.csv:2: field text: the line has more cells"),
         ("a.csv", 'text,emotion\n"Hi.,anger\n', "not valid CSV"),
         ("a.csv", "text,emotion,spans\nHi.,anger,first\n", "a.csv:2: field spans: must be a list, found str"),
+        ("a.csv", "\r\n\r\ntext,emotion\r\nHi.,anger\r\n,anger\r\n", "a.csv:5: field text: is missing"),
         ("a.csv", b"text,emotion\nCaf\xe9,anger\n", "a.csv:2: field text: byte 0xe9 is not UTF-8"),
         ("a.csv", b"text,emotion\nHi\x00,anger\n", "a.csv:2: field text: the file holds a NUL byte"),
         ("a.json", '{"prompts": ["Hi."\n,', "a.json:2: not valid JSON"),
@@ -191,6 +192,29 @@ def test_a_new_emotion_is_one_file_with_its_words(tmp_path: Path) -> None:
     first, second = (row.prompt for row in import_rows(written(tmp_path, "x.json", json.dumps(content))))
     assert (first.emotion, first.spans, first.stratum) == ("awe", ((12, 15),), "explicit")
     assert (second.spans, second.stratum) == ((), "implicit")
+
+
+def test_windows_line_ends_and_blank_lines_change_nothing(tmp_path: Path) -> None:
+    lines = ["text,emotion", "I hate it.,anger", "The bus is late.,neutral"]
+    plain = [row.prompt for row in import_rows(written(tmp_path, "a.csv", "\n".join(lines)))]
+    windows = "\ufeff\r\n\r\n" + "\r\n\r\n".join(lines) + "\r\n"
+    rows = import_rows(written(tmp_path, "b.csv", windows))
+    assert [row.prompt for row in rows] == plain and [row.line for row in rows] == [5, 7]
+    jsonl = "\ufeff" + GOOD.replace("\n", "\r\n") + "\r\n  \r\n"
+    assert load_prompts(written(tmp_path, "a.jsonl", jsonl)) == load_prompts(written(tmp_path, "b.jsonl", GOOD))
+
+
+def test_an_id_that_occurs_twice_is_refused_and_no_text_is_lost(tmp_path: Path, own_folder: Path) -> None:
+    rows = [
+        {"id": "x", "text": f"I hate the {thing}.", "emotion": "anger", "scenario": thing} for thing in ("bus", "rain")
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    with pytest.raises(UsageError, match=r"a\.jsonl:2: field id: 'x' is already the id of line 1"):
+        build_profile(written(tmp_path, "a.jsonl", content), "mine")
+    assert not own_folder.exists()
+    again = [{**row, "id": f"x{i}"} for i, row in enumerate([rows[0], rows[0]])]
+    built = build_profile(written(tmp_path, "b.jsonl", "".join(json.dumps(row) + "\n" for row in again)), "mine")
+    assert len(built.prompts) == 2, "copies inside a scenario are the user's own doing: `validate` names them"
 
 
 def test_what_the_user_wrote_is_kept(tmp_path: Path) -> None:

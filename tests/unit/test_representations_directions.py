@@ -179,6 +179,16 @@ def test_stability_is_high_for_planted_directions_and_nothing_for_noise() -> Non
         assert (nothing[emotion].low < 0).all() and (nothing[emotion].high > 0).all()
 
 
+@pytest.mark.parametrize(("scenarios", "paired"), [(4, True), (10, False)])
+def test_stability_of_few_texts_is_no_failure(scenarios: int, paired: bool) -> None:
+    """Halves that lack a label do not count; where every half does, there is no figure."""
+    fit = world(scenarios=scenarios, paired=paired, strength=40.0, noise=0.1).data.split("fit")
+    for found in direction_stability(fit, EMOTIONS, resamples=30).values():
+        assert (found.estimate > 0.5).all()
+    alone = fit.select(fit.labels != "neutral")
+    assert np.isnan(direction_stability(alone, EMOTIONS, resamples=3)["joy"].estimate).all()
+
+
 def test_planted_basis_is_orthonormal() -> None:
     basis = orthonormal(3, 32, np.random.default_rng(0))
     np.testing.assert_allclose(basis @ basis.T, np.eye(3), atol=1e-12)

@@ -202,6 +202,7 @@ def _stability(cell: _Cell) -> Figure:
         {"layer": layer, "series": e, "value": float(v.estimate[i]), "low": float(v.low[i]), "high": float(v.high[i])}
         for e, v in cell.stability.items()
         for i, layer in enumerate(cell.data.layers)
+        if v.estimate[i] == v.estimate[i]  # NaN: too few texts for two halves
     ]
     return Figure(
         "stability", "lines", "Stability over scenarios",

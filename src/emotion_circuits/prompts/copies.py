@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from emotion_circuits.errors import UsageError
+from emotion_circuits.prompts.schema import Row
 from emotion_circuits.types import Prompt
 
 
@@ -50,10 +51,10 @@ def require_disjoint(name: str, prompts: Sequence[Prompt]) -> None:
             )
 
 
-def without_copies(prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
-    """The texts without those that repeat a text of the same label where neither has a scenario."""
-    kept: dict[object, Prompt] = {}
-    for prompt in prompts:
-        key = (prompt.emotion, folded(prompt.text)) if prompt.scenario is None else ("", prompt.id)
-        kept.setdefault(key, prompt)
-    return tuple(kept.values())
+def without_copies(rows: Iterable[Row]) -> list[Row]:
+    """The rows without those that repeat a text of the same label where neither has a scenario."""
+    kept: dict[object, Row] = {}
+    for number, row in enumerate(rows):
+        prompt = row.prompt
+        kept.setdefault((prompt.emotion, folded(prompt.text)) if prompt.scenario is None else number, row)
+    return list(kept.values())

@@ -26,7 +26,7 @@ from typing import Any
 from emotion_circuits.errors import StoreError, UsageError
 from emotion_circuits.prompts.copies import folded, without_copies
 from emotion_circuits.prompts.lexicon import find_words, load_lexicons
-from emotion_circuits.prompts.loading import BUILT_IN, user_sets_folder
+from emotion_circuits.prompts.loading import BUILT_IN, repeated_ids, user_sets_folder
 from emotion_circuits.prompts.schema import Problem, Row, json_lines, parse_line, read_text, refuse, to_line
 from emotion_circuits.prompts.splits import assign_splits
 from emotion_circuits.prompts.statistics import is_paired
@@ -74,7 +74,9 @@ def build_profile(source: str | Path | Sequence[str | Path], name: str) -> Built
     if name in BUILT_IN:
         raise UsageError(f"{name!r} is a built-in prompt set", f"choose another name, for example my-{name}")
     rows = import_rows(source)
-    prompts = without_copies(row.prompt for row in rows)
+    kept = without_copies(rows)
+    refuse(repeated_ids(kept), "give every text an id of its own, or leave the ids out: they are made then")
+    prompts = tuple(row.prompt for row in kept)
     path = user_sets_folder() / f"{name}.jsonl"
     _save(path, "".join(to_line(prompt) + "\n" for prompt in prompts))
     return BuiltProfile(
@@ -128,31 +130,35 @@ def _read_jsonl(path: Path) -> Iterator[_Draft | Problem]:
 
 def _read_csv(path: Path) -> Iterator[_Draft | Problem]:
     text = read_text(path)
-    header = text.lstrip("\n").split("\n", 1)[0]
+    table = text.lstrip("\r\n")
+    above = text.count("\n") - table.count("\n")  # blank lines, which count in the numbers of lines
+    header = table.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(table, newline=""), delimiter=delimiter, strict=True)
     try:
         columns = [str(column).strip().lower() for column in reader.fieldnames or ()]
     except csv.Error as error:
-        yield Problem(str(path), 1, "-", "error", f"the header is not valid CSV ({error})")
+        yield Problem(str(path), above + 1, "-", "error", f"the header is not valid CSV ({error})")
         return
     reader.fieldnames = columns
     for field in ("text", "emotion"):
         if field not in columns:
-            yield Problem(str(path), 1, field, "error", f"the header has no such column; columns: {', '.join(columns)}")
+            yield Problem(
+                str(path), above + 1, field, "error", f"the header has no such column; columns: {', '.join(columns)}"
+            )
             return
     try:
         for cells in reader:
             if None in cells:
                 message = "the line has more cells than the header (quote texts that hold the separator)"
-                yield Problem(str(path), reader.line_num, "text", "error", message)
+                yield Problem(str(path), above + reader.line_num, "text", "error", message)
                 continue
             record = {key: value for key, value in cells.items() if value}
             if "spans" in record:
                 record["spans"] = _spans_cell(record["spans"])
-            yield _Draft(_known(record), str(path), reader.line_num)
+            yield _Draft(_known(record), str(path), above + reader.line_num)
     except csv.Error as error:
-        yield Problem(str(path), reader.line_num, "-", "error", f"not valid CSV ({error})")
+        yield Problem(str(path), above + reader.line_num, "-", "error", f"not valid CSV ({error})")
 
 
 def _spans_cell(cell: str) -> object:

@@ -87,7 +87,7 @@ def load_rows(name_or_path: str | Path) -> tuple[list[Row], list[Problem]]:
         return _load_built_in(BUILT_IN[name])
     path = find_set_file(name)
     rows, problems = read_rows(path)
-    problems.extend(_repeated_ids(rows))
+    problems.extend(repeated_ids(rows))
     return rows, problems
 
 
@@ -132,7 +132,7 @@ def _load_built_in(spec: BuiltInSet) -> tuple[list[Row], list[Problem]]:
     return rows, problems
 
 
-def _repeated_ids(rows: Iterable[Row]) -> list[Problem]:
+def repeated_ids(rows: Iterable[Row]) -> list[Problem]:
     """A problem for every id that occurs again: results are keyed by it, so this cannot wait for validation."""
     first: dict[str, Row] = {}
     problems = []

@@ -7,6 +7,7 @@ declared once, in :class:`PromptLine`. Reading never stops at the first fault: e
 
 from __future__ import annotations
 
+import codecs
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -150,9 +151,11 @@ def read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # "Unicode text" of Windows programs
+        guess, name = ("it is UTF-16", "UTF-16") if wide else ("a Latin-1 or Windows file?", "LATIN1")
         raise UsageError(
-            f"{path}:{line}: field text: byte 0x{data[error.start]:02x} is not UTF-8 (a Latin-1 or Windows file?)",
-            f"convert it: iconv -f LATIN1 -t UTF-8 {path.name} > fixed-{path.name}",
+            f"{path}:{line}: field text: byte 0x{data[error.start]:02x} is not UTF-8 ({guess})",
+            f"convert it: iconv -f {name} -t UTF-8 '{path.name}' > 'fixed-{path.name}'",
         ) from error
     if "\x00" in text:
         line = text.count("\n", 0, text.index("\x00")) + 1

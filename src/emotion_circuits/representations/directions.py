@@ -93,7 +93,7 @@ def extract_directions(data: Labelled, emotions: Sequence[str] | None = None, *,
     neutral = np.asarray(data.x[data.labels == NEUTRAL], dtype=np.float64)
     sd = neutral.std(axis=0, ddof=1)
     vectors: dict[Method, dict[str, FloatArray]] = {
-        "neutral": {e: _difference(data, e) for e in wanted},
+        "neutral": {e: mean_difference(data, e) for e in wanted},
         "centred": _centred(data, wanted),
     }
     if components:
@@ -144,7 +144,8 @@ def norms(directions: DirectionSet, method: Method = "neutral") -> dict[str, dic
     }
 
 
-def _difference(data: Labelled, emotion: str) -> FloatArray:
+def mean_difference(data: Labelled, emotion: str) -> FloatArray:
+    """mean(emotion) − mean(its neutral texts), ``[layer, d]``; one text of each is enough."""
     up = data.x[data.of(emotion)].mean(axis=0, dtype=np.float64)
     down = data.x[data.neutral_for(emotion)].mean(axis=0, dtype=np.float64)
     return np.asarray(up - down)
@@ -156,7 +157,7 @@ def _centred(data: Labelled, emotions: tuple[str, ...]) -> dict[str, FloatArray]
     With one emotion there is nothing to centre on, and the direction against neutral is returned.
     """
     if len(emotions) == 1:
-        return {emotions[0]: _difference(data, emotions[0])}
+        return {emotions[0]: mean_difference(data, emotions[0])}
     means = {e: [] for e in emotions}  # type: dict[str, list[FloatArray]]
     for scenario in np.unique(data.scenarios[np.isin(data.labels, emotions)]):
         here = data.scenarios == scenario
