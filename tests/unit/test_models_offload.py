@@ -95,6 +95,16 @@ def test_the_checkpoint_is_what_it_should_be(sharded: Path) -> None:
     assert abs(weight_bytes(sharded, "float32") - sum(f.stat().st_size for f in files)) < 100_000
 
 
+def test_a_second_copy_of_the_weights_takes_no_memory(sharded: Path, tmp_path: Path) -> None:
+    """Some publishers put ``consolidated.safetensors`` beside the shards."""
+    for file in sharded.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    whole = weight_bytes(tmp_path, "float32")
+    (tmp_path / "consolidated.safetensors").symlink_to(next(sharded.glob("*.safetensors")))
+    assert weight_bytes(tmp_path, "float32") == whole > 0
+    assert weight_bytes(tmp_path / "absent", "float32") == 0
+
+
 @pytest.mark.parametrize("place", [on_disk, on_cpu], ids=["disk", "cpu"])
 def test_offloaded_weights_give_the_same_directions_and_texts(
     place: Callable[[Path], LM], sharded: Path, in_memory: tuple[str, NDArray[np.float64], list[tuple[int, ...]]]

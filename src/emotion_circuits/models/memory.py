@@ -42,14 +42,19 @@ def _available() -> int:
         return 4 << 30  # Windows tells nothing without another package: a small machine is assumed
 
 
-def _container() -> int:
-    """What a Linux control group still allows (version 2, then 1); unlimited where there is none."""
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+def _container(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """What a Linux control group still allows (version 2, then 1); unlimited where there is none.
+
+    Pages of files that were read or written count as used there, and are given up as soon as memory is wanted.
+    """
+    for limit, used, details, name in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
     ):
         try:
-            return max(0, int(Path(limit).read_text("ascii")) - int(Path(used).read_text("ascii")))
+            allowed, taken = (int((root / file).read_text("ascii")) for file in (limit, used))
+            counts = dict(line.split() for line in (root / details).read_text("ascii").splitlines())
+            return max(0, allowed - taken + min(taken, int(counts.get(name, 0))))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return 1 << 62

@@ -14,6 +14,7 @@ from typing import Any
 
 from emotion_circuits.errors import ModelError
 from emotion_circuits.models.registry import find_entry
+from emotion_circuits.models.sources.folder import weight_files
 from emotion_circuits.store.safetensors_header import HeaderError, read_safetensors_header
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -68,7 +69,11 @@ def demand(config: Mapping[str, Any], weights: int, dtype: str, tokens: int = RO
 def weight_bytes(folder: Path, dtype: str) -> int:
     """Bytes of a folder's weights once they are loaded as ``dtype``; damaged files count 0 (loading names them)."""
     total = 0
-    for path in folder.glob("*.safetensors"):
+    try:
+        files = weight_files(folder)
+    except (OSError, ModelError):
+        return 0
+    for path in files:
         try:
             with path.open("rb") as file:
                 tensors = read_safetensors_header(file).tensors.values()

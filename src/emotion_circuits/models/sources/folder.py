@@ -17,7 +17,8 @@ from emotion_circuits.models.sources.errors import DamagedFileError
 from emotion_circuits.models.sources.local import LocalModel
 from emotion_circuits.store.safetensors_header import HeaderError, read_safetensors_header
 
-INDEX_FILE = "model.safetensors.index.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
@@ -59,7 +60,7 @@ def check_folder(folder: Path) -> None:
         json.loads(config.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedFileError(config, f"is not valid JSON: {error}") from error
-    for weights in _weight_files(folder):
+    for weights in weight_files(folder):
         check_safetensors(weights)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(
@@ -93,9 +94,15 @@ def pickle_error(place: str, files: list[str]) -> ModelError:
     )
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files that loading a folder reads, by what Transformers looks for; raises :class:`ModelError` without any.
+
+    Other safetensors files beside them are second copies (``consolidated.safetensors``) or something else (an adapter).
+    """
     index = folder / INDEX_FILE
     if not index.is_file():
+        if (folder / WEIGHTS_FILE).is_file():
+            return [folder / WEIGHTS_FILE]
         weights = sorted(folder.glob("*.safetensors"))
         if weights:
             return weights
