@@ -100,6 +100,14 @@ def test_model_that_works_again_has_not_failed(cli: Any, profile: Path, model: P
     assert not failed.exists() and failed.with_name("failures.jsonl").exists()
 
 
+def test_a_failure_is_told_once(profile: Path, tmp_path: Path) -> None:
+    """In a process of its own: there, nobody catches what is logged."""
+    words = ("study", profile, "--results", tmp_path, "--offline", "--model", "no-such-model")
+    command = [sys.executable, "-m", "emotion_circuits", *map(str, words)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1 and ended.stderr.count("offline mode is on") == 1, ended.stderr
+
+
 def test_all_models_failed(cli: Any, profile: Path, copied: Path) -> None:
     cli("study", profile, "--results", copied)
     page = copied / "small" / "report" / "report.html"

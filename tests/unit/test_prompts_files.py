@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -144,9 +145,21 @@ def test_unknown_set_suggests_the_nearest() -> None:
         load_prompts("baselin")
 
 
-def test_csv_is_built_from_rather_than_loaded(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="prompts build --from"):
-        load_prompts(written(tmp_path, "a.csv", "text,emotion\nHi.,anger\n"))
+def test_csv_is_built_from_rather_than_loaded(tmp_path: Path, own_folder: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_prompts(written(tmp_path, "My texts (1).csv", "text,emotion\nHi.,anger\n"))
+    path = str(tmp_path / "My texts (1).csv")
+    command = ["emotion-circuits", "prompts", "build", "--from", path, "--name", "my-texts-1"]
+    assert shlex.split(caught.value.fix) == command, "it can be typed as it stands"
+    assert build_profile(path, command[-1]).prompts
+
+
+def test_printed_commands_hold_for_paths_with_spaces(tmp_path: Path) -> None:
+    for content in ("{", b"\xe9"):
+        path = written(tmp_path, "my texts.jsonl", content)
+        with pytest.raises(UsageError) as caught:
+            load_prompts(path)
+        assert str(path) in shlex.split(caught.value.fix.replace("`", ""))
 
 
 def test_csv_becomes_a_paired_set_with_everything_filled_in(tmp_path: Path) -> None:

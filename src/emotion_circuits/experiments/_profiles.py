@@ -89,7 +89,7 @@ def _of_prompt_set(name: str) -> Profile:
 
     path = Path(name).expanduser()
     if name not in list_sets() and not path.is_file():
-        raise unknown_name("profile", name, [*list_profiles(), *list_sets()])
+        raise unknown_name("profile", name, list(dict.fromkeys((*list_profiles(), *list_sets()))))
     title = path.stem if path.is_file() else name
     params = {"prompts": name}
     return Profile(title, title, f"Directions of the prompt set {title}.", (), (("directions", params),))

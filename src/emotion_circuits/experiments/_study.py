@@ -81,7 +81,7 @@ def run_study(
             found = attempt(model, experiment, functools.partial(
                 run_experiment, experiment, profile.params(experiment, overrides), bench))  # fmt: skip
             if isinstance(found, Failure):
-                _failed(study, store, found, model)
+                _failed(study, store, found, model, report)
                 break
             study.runs.append(found)
             study.sources[bench.lm.name] = bench.lm.source
@@ -99,7 +99,7 @@ def run_study(
             found = attempt(shown, experiment, functools.partial(
                 run_pair_experiment, experiment, profile.params(experiment, overrides), pair))  # fmt: skip
             if isinstance(found, Failure):
-                _failed(study, store, found, names)
+                _failed(study, store, found, names, report)
                 break
             study.runs.append(found)
             study.sources.update({slot.identity.name: slot.identity.source for slot in slots})
@@ -132,8 +132,12 @@ def attempt(model: str, experiment: str, run: Callable[[], T]) -> T | Failure:
         return Failure(model, experiment, _unforeseen(model, error))
 
 
-def _failed(study: Study, store: Store, failure: Failure, model: str | tuple[str, ...]) -> None:
-    log.error("%s on %s failed: %s", failure.experiment, failure.model, failure.error)
+def _failed(
+    study: Study, store: Store, failure: Failure, model: str | tuple[str, ...], report: Callable[[str], None]
+) -> None:
+    # Why is told once, at the end of the study; nobody would find it above the lines of the models after it.
+    report(f"{failure.experiment} on {failure.model} did not finish")
+    log.info("%s on %s failed: %s", failure.experiment, failure.model, failure.error)
     study.failures.append(failure)
     leave_log(store, study.profile.name, failure, model)
 

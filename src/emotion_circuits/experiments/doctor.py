@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from emotion_circuits.errors import ModelError
@@ -24,7 +25,8 @@ class Doctor(UncountedExperiment):
             raise ModelError(
                 f"{lm.name} fails {len(broken)} of {len(checks)} checks, so that results on it would not mean what "
                 f"they say: {'; '.join(broken)}",
-                f"see `emotion-circuits doctor {lm.source}`; choose another model or add a family file for it",
+                f"see `{shlex.join(['emotion-circuits', 'doctor', lm.address or lm.name])}`; choose another model or add "
+                "a family file for it",
             )
         verdict = f"{lm.name}: all {len(checks)} checks hold"
         columns = {"check": "check", "holds": "holds", "measured": "measured"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -31,7 +32,7 @@ def require_disjoint(name: str, prompts: Sequence[Prompt]) -> None:
     A text of which a copy is in another scenario (or stands alone elsewhere) would be tested on what it was fitted on,
     or be counted twice as if it were two independent texts.
     """
-    fix = f"`emotion-circuits prompts validate {name}` lists every such text; correct the file"
+    fix = f"`emotion-circuits prompts validate {shlex.quote(name)}` lists every such text; correct the file"
     split_of: dict[str, Prompt] = {}
     cluster_of: dict[str, Prompt] = {}
     for prompt in prompts:

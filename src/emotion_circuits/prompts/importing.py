@@ -119,7 +119,10 @@ def _source_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
         found.extend(inside)
     for path in found:
         if path.suffix.lower() not in FORMATS:
-            raise UsageError(f"{path}: {path.suffix or 'no extension'} is not a format of prompts", f"use {FORMATS}")
+            raise UsageError(
+                f"{path}: {path.suffix or 'no extension'} is not a format of prompts",
+                f"use one of {', '.join(FORMATS)}",
+            )
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -98,7 +100,7 @@ def find_set_file(name_or_path: str) -> Path:
         if path.suffix.lower() in (".csv", ".json"):
             raise UsageError(
                 f"{path} is not a prompt set but something to build one from",
-                f"emotion-circuits prompts build --from {path} --name {path.stem.lower()}",
+                f"emotion-circuits prompts build --from {shlex.quote(str(path))} --name {_set_name(path.stem)}",
             )
         return path
     if path.suffix or len(path.parts) != 1:
@@ -108,6 +110,11 @@ def find_set_file(name_or_path: str) -> Path:
     if own.is_file():
         return own
     raise unknown_name("prompt set", name_or_path, list(list_sets()))
+
+
+def _set_name(stem: str) -> str:
+    """A name that `prompts build` takes, from a file's."""
+    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "mine"
 
 
 def _user_files() -> Iterable[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def read_text(path: Path) -> str:
         guess, name = ("it is UTF-16", "UTF-16") if wide else ("a Latin-1 or Windows file?", "LATIN1")
         raise UsageError(
             f"{path}:{line}: field text: byte 0x{data[error.start]:02x} is not UTF-8 ({guess})",
-            f"convert it: iconv -f {name} -t UTF-8 '{path.name}' > 'fixed-{path.name}'",
+            f"convert it: iconv -f {name} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(f'fixed-{path.name}')}",
         ) from error
     if "\x00" in text:
         line = text.count("\n", 0, text.index("\x00")) + 1
@@ -247,5 +248,5 @@ def refuse(problems: Sequence[Problem], fix: str = "") -> None:
     errors = [problem for problem in problems if problem.level == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        command = f"emotion-circuits prompts validate {errors[0].file}"
+        command = f"emotion-circuits prompts validate {shlex.quote(errors[0].file)}"
         raise UsageError(f"{errors[0]}{more}", fix or f"correct it; `{command}` lists every problem")
