@@ -304,6 +304,8 @@ def _finite(lm: LM, plan: CapturePlan, rows: Sequence[int], name: str, layers: l
         raise ModelError(
             f"{lm.name} produced NaN or infinity in {name.split('@')[0]} of layer {plan.layers[layer]} "
             f"on prompt {culprit!r}",
-            f"load it with --dtype float32 or bfloat16 (it runs in {str(lm.dtype).removeprefix('torch.')} now)",
+            f"load it with --dtype float32 (it runs in {lm.dtype_name} now)"
+            if lm.dtype is not torch.float32
+            else "float32 does not overflow here: its weights are damaged, fetch or copy them again",
         )
     return values.numpy()

@@ -21,12 +21,12 @@ class Doctor(UncountedExperiment):
         lm = context.lm
         checks = verify_family(lm)
         rows: list[dict[str, Any]] = [{"check": c.name, "holds": c.ok, "measured": c.detail} for c in checks]
+        command = shlex.join(["emotion-circuits", "doctor", lm.address or lm.name])
         if broken := [f"{c.name} ({c.detail})" for c in checks if not c.ok]:
             raise ModelError(
                 f"{lm.name} fails {len(broken)} of {len(checks)} checks, so that results on it would not mean what "
                 f"they say: {'; '.join(broken)}",
-                f"see `{shlex.join(['emotion-circuits', 'doctor', lm.address or lm.name])}`; choose another model or add "
-                "a family file for it",
+                f"see `{command}`; choose another model or add a family file for it",
             )
         verdict = f"{lm.name}: all {len(checks)} checks hold"
         columns = {"check": "check", "holds": "holds", "measured": "measured"}

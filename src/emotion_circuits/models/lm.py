@@ -214,7 +214,8 @@ class LM:
                 raise UsageError(f"prompt {e.prompt.id!r} is empty", "remove it or give it a text")
             if len(e) > self.max_length:
                 raise UsageError(
-                    f"prompt {e.prompt.id!r} has {len(e)} tokens; {self.name} has positions for {self.max_length}",
+                    f"prompt {e.prompt.id!r} has {len(e)} tokens (it begins with {e.prompt.text[:40]!r}); {self.name} "
+                    f"has positions for {self.max_length}",
                     "shorten it or leave it out",
                 )
         return encoded

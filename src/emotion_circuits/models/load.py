@@ -117,12 +117,12 @@ def _from_source(
             tokenizer = AutoTokenizer.from_pretrained(found.folder, local_files_only=True, trust_remote_code=False)
     except ImportError as error:  # weights in a form (GPTQ, AWQ, …) that an optional package would have to unpack
         raise ModelError(
-            f"{found.source} could not be loaded: {_first_line(error)}",
+            f"{found.source} could not be loaded: {_one_line(error)}",
             "choose the model's unquantised weights, or install the package named above",
         ) from error
     except _UNLOADABLE as error:
         raise ModelError(
-            f"{found.source} could not be loaded: {_first_line(error)}",
+            f"{found.source} could not be loaded: {_one_line(error)}",
             "check that the folder holds a causal language model and its tokenizer",
         ) from error
     # Transformers fills parameters that the files lack with random numbers and only warns.
@@ -256,5 +256,5 @@ def _paused_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -47,9 +47,12 @@ def translating(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason, fix = _REASONS.get(
-            error.errno or 0, (error.strerror or str(error), "check the disk, then run the same command again")
-        )
+        unknown = (error.strerror or str(error), "check the disk, then run the same command again")
+        reason, fix = _REASONS.get(error.errno or 0, unknown)
+        if (
+            error.errno == errno.ENOENT and doing != "read"
+        ):  # a drive that is gone, or a place where nothing can be made
+            reason, fix = "its folder does not exist and cannot be made", "choose another --results"
         raise StoreError(f"cannot {doing} {path}: {reason}", fix) from error
 
 
