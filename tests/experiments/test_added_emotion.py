@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from emotion_circuits.experiments._outline import outline_run
 from emotion_circuits.experiments._runner import Workbench, run_experiment
-from emotion_circuits.models import LM
+from emotion_circuits.models import LM, load_lm
 from emotion_circuits.store import Run, Store, open_tensors
+from tiny_models import tiny_lm
 
 SMALL = {"scenarios": 20, "permutations": 99, "resamples": 200}
 TWO = {**SMALL, "emotions": ("gratitude", "anger")}
@@ -122,6 +124,60 @@ def test_texts_that_changed_are_captured_again(lm: LM, captured: list[int], tmp_
     captured.clear()
     run_experiment("extract", {"scenarios": 19}, bench(lm, tmp_path))
     assert sum(captured) == 4 * 19, "other batches: the last bits are others"
+
+
+@pytest.mark.parametrize("change", ["weights", "prefix", "half precision", "attention"])
+def test_another_model_under_the_same_name_computes_everything(
+    tiny: Callable[..., LM], tmp_path: Path, change: str
+) -> None:
+    lm = tiny("llama")
+    run_experiment("extract", {"scenarios": 20, "emotions": ("anger",)}, bench(lm, tmp_path))
+    if change == "attention":
+        other = tiny("llama", attention="eager")
+        assert other.fingerprint == lm.fingerprint, "no other model, but other rounding"
+    elif change == "prefix":
+        other = load_lm(lm.model, lm.tokenizer, prefix_token="a")
+    else:
+        other = tiny_lm("llama", lm.tokenizer, seed=int(change == "weights"))
+        other.model.to(torch.bfloat16 if change == "half precision" else torch.float32)
+    run = run_experiment("extract", {"scenarios": 20, "emotions": ("anger", "apology")}, bench(other, tmp_path))
+    assert other.name == lm.name and run.read_json("texts.json")["copied_from"] == {}
+
+
+@pytest.mark.parametrize("package", ["torch", "tokenizers"])
+@pytest.mark.parametrize("attempt", ["first", "resumed"])
+def test_values_of_another_version_of_a_package_are_not_taken(
+    lm: LM, tmp_path: Path, package: str, attempt: str
+) -> None:
+    first = run_experiment("extract", {"scenarios": 20, "emotions": ("anger",)}, bench(lm, tmp_path))
+    spec = first.read_json("spec.json")
+    if attempt == "first":
+        spec["versions"][package] = "0.1"
+    else:
+        spec["resumed"] = [{**spec, "versions": {**spec["versions"], package: "0.1"}}]
+    first.write_json("spec.json", spec)
+    run = run_experiment("extract", {"scenarios": 20, "emotions": ("anger", "apology")}, bench(lm, tmp_path))
+    assert run.read_json("texts.json")["copied_from"] == {}
+
+
+def test_a_text_that_is_read_elsewhere_is_read_again(lm: LM, tmp_path: Path) -> None:
+    """The same texts in the same order, one with its emotion word marked in another place."""
+
+    def write(name: str, span: tuple[int, int]) -> str:
+        rows = [{"id": f"{e}-{i}", "text": f"{o} {i} {end}", "emotion": e, "scenario": str(i),
+                 "spans": [] if e == "neutral" else [span]}
+                for i in range(4) for e, o, end in (("anger", "I hate the", "which I detest."), ("neutral", "A", "is."))
+                ]  # fmt: skip
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / name)
+
+    runs = [
+        run_experiment("extract", {"sets": (path,), "positions": ("emotion-word-last",)}, bench(lm, tmp_path / "r"))
+        for path in (write("a.jsonl", (2, 6)), write("b.jsonl", (21, 27)), write("c.jsonl", (2, 6)))
+    ]
+    assert [sum(run.read_json("words.json")["copied_from"].values()) for run in runs] == [0, 0, 8]
+    a, b, c = (open_tensors(run.path("words.safetensors"))["resid_post@emotion-word-last"] for run in runs)
+    assert np.array_equal(a, c) and not np.array_equal(a, b)
 
 
 def test_a_damaged_earlier_run_does_not_stop_a_capture(lm: LM, captured: list[int], tmp_path: Path) -> None:

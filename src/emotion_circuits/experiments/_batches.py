@@ -83,11 +83,15 @@ def _place(lm: LM) -> dict[str, Any]:
     from emotion_circuits.engine.batching import capture_tokens
     from emotion_circuits.models.products import product_library
 
-    return {"device": _device_name(lm), "tokens": capture_tokens(lm.device), "products": product_library()}
+    place = {"device": _device_name(lm), "tokens": capture_tokens(lm.device), "products": product_library()}
+    attention = lm.config._attn_implementation
+    return place if attention == "sdpa" else {**place, "attention": attention}
 
 
 def _device_name(lm: LM) -> str:
-    """Kind and model of the device: two kinds of GPU round differently."""
+    """Kind and model of the device, or of all that a model is spread over: two kinds of GPU round differently."""
     import torch
 
-    return torch.cuda.get_device_name(lm.device) if lm.device.type == "cuda" else lm.device.type
+    # What accelerate offloads has no device of its own: it is multiplied on the one that it is fetched to.
+    used = {lm.device, *(p.device for p in lm.model.parameters() if not p.is_meta)}
+    return " + ".join(sorted({torch.cuda.get_device_name(d) if d.type == "cuda" else d.type for d in used}))

@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 COPIED_AT_ONCE = 32
 """Texts between two writes: activations of a large model do not fit into memory all at once."""
 
-DECIDING_PACKAGES = ("torch", "transformers")
-"""Another version of these may round otherwise."""
+DECIDING_PACKAGES = ("torch", "transformers", "tokenizers")
+"""Another version of these may round otherwise, or cut a text into other tokens."""
 
 
 @dataclass(frozen=True)
