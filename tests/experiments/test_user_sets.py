@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,31 @@ def test_two_sets_whose_texts_have_the_same_ids(build: Any, run: Any) -> None:
     rows = run("--compare", "other", "--beside", "other", "--json").json["results"]
     assert all(r["compare"]["other"]["n"] == r["n_test"] for r in rows), "scenarios that were used to fit are left out"
     assert all(r["beside"]["other"]["n"] == r["n_test"] for r in rows)
+
+
+@pytest.mark.parametrize("shape", ["two texts a side", "one scenario"])
+def test_too_few_scenarios_for_an_interval_are_refused_before_anything_is_captured(
+    cli: Any, model: Path, tmp_path: Path, shape: str
+) -> None:
+    """Eight test scenarios in all, but four in each comparison; thirty, but all texts of one label in one."""
+    n = 6 if shape == "two texts a side" else 30
+    labels = {**OPENINGS, "joy": "I am happy about the"}
+    rows = [{"text": f"{opening} {THINGS[i]}.", "emotion": e, "split": ("fit", "dev", "test")[3 * i // n],
+             "scenario": "one" if shape == "one scenario" and e == "anger" and 3 * i // n == 2 else f"{e}{i}"}
+            for e, opening in labels.items() for i in range(n)]  # fmt: skip
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    answer = cli("run", "directions", "--model", model, "--profile", path, "--results", tmp_path / "r", "--quiet")
+    answer.refused(2, "'anger' and 'neutral' together", "an interval needs 5 and 2", "prompts build")
+    assert not list(tmp_path.glob("r/*/*/extract"))
+
+
+@pytest.mark.parametrize("texts", [14, 36])
+def test_a_small_unpaired_set_goes_through(build: Any, run: Any, monkeypatch: pytest.MonkeyPatch, texts: int) -> None:
+    """Halves of few texts may lack a label: then there is less stability to report, and no failure."""
+    monkeypatch.setattr(sys.modules[__name__], "THINGS", THINGS[:texts])
+    build(paired=False)
+    assert len(run("--json").json["results"]) == 2
 
 
 def test_set_in_a_file_is_a_profile_by_its_path(cli: Any, model: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from emotion_circuits.experiments._contract import (
     Needed,
     Outcome,
 )
+from emotion_circuits.experiments._enough import require_enough, require_intervals
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments.extract import (
     TEXTS,
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
     from emotion_circuits.store import Run
 
 ALPHA = 0.05
-
-MINIMUM_TEXTS, MINIMUM_TEST_SCENARIOS = 2, 6
-"""Texts per label in each split, and test scenarios, below which no interval can be computed."""
 
 
 def one_vector_a_text(positions: tuple[str, ...]) -> tuple[str, ...]:
@@ -112,10 +110,14 @@ class Directions(Experiment):
         sets = select_sets(_sets(params), _emotions(params), params.scenarios)
         at_words = any(Positions.parse(p).kind == "emotion-word" for p in params.positions)
         for name in (params.prompts, *params.beside):
-            _require_enough(name, sets[name])
-            require_disjoint(name, sets[name])
+            read = {name: sets[name]}
             if at_words:
-                _require_enough(f"{name} (texts with an emotion word)", at_emotion_words(sets[name]))
+                read[f"{name} (texts with an emotion word)"] = at_emotion_words(sets[name])
+            require_disjoint(name, sets[name])
+            for shown, texts in read.items():
+                require_enough(shown, texts)
+                if name == params.prompts:
+                    require_intervals(shown, texts)
         return ()
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
@@ -333,29 +335,6 @@ def _emotions(params: Directions.Params) -> tuple[str, ...]:
     if params.emotions:
         return params.emotions
     return emotions_of(select_sets((params.prompts,), (), params.scenarios)[params.prompts])
-
-
-def _require_enough(name: str, texts: Sequence[Prompt]) -> None:
-    """Raise unless every emotion and neutral have texts in every split, and test scenarios enough for an interval."""
-    labels = emotions_of(texts)
-    if not labels:
-        raise UsageError(f"prompt set {name} has no emotional text", "see `emotion-circuits prompts list`")
-    counts = Counter((p.emotion, p.split) for p in texts)
-    for label in (NEUTRAL, *labels):
-        for split in ("fit", "dev", "test"):
-            if (n := counts[label, split]) < MINIMUM_TEXTS:
-                raise UsageError(
-                    f"prompt set {name} has {n} texts of {label!r} in its {split} split; directions need "
-                    f"{MINIMUM_TEXTS} at least",
-                    "give more texts or scenarios (`emotion-circuits prompts build` assigns splits), or choose others "
-                    "with --emotions",
-                )
-    clusters = {p.scenario or p.id for p in texts if p.split == "test"}
-    if len(clusters) < MINIMUM_TEST_SCENARIOS:
-        raise UsageError(
-            f"prompt set {name} has {len(clusters)} test scenarios; an interval needs {MINIMUM_TEST_SCENARIOS}",
-            "give more scenarios (with --scenarios, 20 or more)",
-        )
 
 
 def load_directions(run: Run, kind: SiteKind, position: str) -> DirectionSet:
