@@ -198,7 +198,7 @@ class Activations:
         if key not in self.values:
             have = ", ".join(f"{k}@{p}" for k, p in self.values)
             raise UsageError(
-                f"{kind}@{position} was not captured; captured: {have}", f"add --site {kind} --position {position}"
+                f"{kind}@{position} was not captured; captured: {have}", f"add --sites {kind} --positions {position}"
             )
         return self.values[key]
 

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from emotion_circuits.errors import ModelError, StoreError
 from emotion_circuits.models.cache import list_entries
-from emotion_circuits.models.sources import resolve_source
+from emotion_circuits.models.sources import gguf, resolve_source
+from emotion_circuits.models.sources.gguf import check_gguf
 from tiny_gguf import tiny_llama, write_gguf
 
 
@@ -66,6 +67,20 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "page.gguf").write_text("<html>404</html>")
     with pytest.raises(ModelError, match="not a GGUF file"):
         resolve_source(tmp_path / "page.gguf", cache=tmp_path / "cache")
+
+
+def test_the_disk_that_a_conversion_asks_for_is_what_it_takes(
+    gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain float32 weights take as much as before, not eight times as much; bfloat16 half of it."""
+    weights = check_gguf(gguf_file).weights
+    assert weights == sum(p.numel() for p in tiny_llama().parameters())
+    asked: list[int] = []
+    monkeypatch.setattr(gguf, "build_entry", lambda *a, needed_bytes, **k: asked.append(needed_bytes) or {"dtype": "x"})
+    resolve_source(gguf_file, cache=tmp_path)
+    monkeypatch.setattr(gguf, "FULL_PRECISION_BYTES", 10)
+    resolve_source(gguf_file, cache=tmp_path)
+    assert [n - gguf._TOKENIZER_BYTES for n in asked] == [4 * weights, 2 * weights]
 
 
 def test_too_little_disk_is_said_before_converting(

@@ -301,7 +301,9 @@ def _bit_sums(tensor: torch.Tensor) -> bytes:
     The r-th run of 8192 integers is multiplied by 2r + 1, so that runs that change places change the sums; an odd
     factor loses no bit.
     """
-    raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    own = tensor.detach().contiguous().view(-1)
+    # Integer sums are young on Apple's GPUs, whose memory is the CPU's anyway.
+    raw = (own.cpu() if own.device.type == "mps" else own).view(torch.uint8)
     whole = raw.numel() // (8 * _COLUMNS) * (8 * _COLUMNS)
     rows = raw[:whole].view(torch.int64).view(-1, _COLUMNS)
     sums = torch.zeros(_COLUMNS, dtype=torch.int64, device=raw.device)

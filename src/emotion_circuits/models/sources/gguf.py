@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,25 @@ from emotion_circuits.store.keys import fingerprint_file
 FULL_PRECISION_BYTES = 1_500_000_000
 """GGUF files up to this size become float32; larger ones bfloat16, so that a laptop's disk and memory hold them."""
 
-_BYTES_PER_GGUF_BYTE = 8  # a Q4 weight takes half a byte and four as float32
+_TOKENIZER_BYTES = 50_000_000
+"""Room for what is saved beside the weights (the largest vocabularies take 35 MB)."""
+
+
+@dataclass(frozen=True)
+class GGUFContent:
+    """What a file's header announces: whether any tensor is quantised, and how many weights there are."""
+
+    quantised: bool
+    weights: int
 
 
 def resolve_gguf(path: Path, cache: Path | None = None) -> LocalModel:
     """Convert a ``.gguf`` file into the cache, keyed by its SHA-256, and return the folder."""
-    quantised = check_gguf(path)
+    content = check_gguf(path)
+    quantised = content.quantised
     digest = fingerprint_file(path)
     name = f"{model_slug(path.stem)}-{digest[:6]}"
-    size = path.stat().st_size
+    item = 4 if _precise(path) else 2
 
     def build(target: Path, _scratch: Path) -> dict[str, Any]:
         dtype = convert_gguf(path, target)
@@ -44,7 +55,7 @@ def resolve_gguf(path: Path, cache: Path | None = None) -> LocalModel:
     record = build_entry(
         models_folder(cache) / name,
         build,
-        needed_bytes=size * _BYTES_PER_GGUF_BYTE,
+        needed_bytes=content.weights * item + _TOKENIZER_BYTES,
         purpose=f"converting {path.name}",
     )
     return LocalModel(
@@ -56,8 +67,8 @@ def resolve_gguf(path: Path, cache: Path | None = None) -> LocalModel:
     )
 
 
-def check_gguf(path: Path) -> bool:
-    """Read the header and the place of every tensor; returns whether any of them is quantised.
+def check_gguf(path: Path) -> GGUFContent:
+    """Read the header and the place of every tensor.
 
     Raises :class:`ModelError` for a truncated or foreign file.
     """
@@ -79,7 +90,15 @@ def check_gguf(path: Path) -> bool:
     if expected == 0 or size < expected:
         raise ModelError(f"{path} is truncated: {size:,} bytes of at least {expected:,}", fix)
     plain = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}
-    return any(tensor.tensor_type not in plain for tensor in reader.tensors)
+    return GGUFContent(
+        quantised=any(tensor.tensor_type not in plain for tensor in reader.tensors),
+        weights=sum(int(tensor.n_elements) for tensor in reader.tensors),
+    )
+
+
+def _precise(path: Path) -> bool:
+    """Whether a file becomes float32 (else bfloat16)."""
+    return path.stat().st_size <= FULL_PRECISION_BYTES
 
 
 def convert_gguf(path: Path, target: Path) -> str:
@@ -93,7 +112,7 @@ def convert_gguf(path: Path, target: Path) -> str:
 
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
-    dtype = torch.float32 if path.stat().st_size <= FULL_PRECISION_BYTES else torch.bfloat16
+    dtype = torch.float32 if _precise(path) else torch.bfloat16
     folder, name = str(path.parent), path.name
     try:
         # The progress bars of one conversion would land between our own lines, and one of them has no switch.
