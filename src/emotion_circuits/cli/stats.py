@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path  # noqa: F401 -- named by the annotations of ResultOptions, which cyclopts resolves here
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
