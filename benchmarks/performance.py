@@ -27,12 +27,18 @@ BENCHMARKS = {
     "capture": ("capture.py",),
     "generation": ("generation.py",),
     "generation-bf16": ("generation.py", "--dtype", "bfloat16"),
+    "generation-large": ("generation.py", "--size", "large", "--repeats", "1"),
+    "generation-tiny": ("generation.py", "--model", "tiny"),
     "peers": ("peers.py",),
     "memory": ("memory.py",),
     "heads": ("heads.py",),
+    "screens": ("screens.py",),
     "transfer": ("transfer.py",),
     "stats": ("stats.py",),
+    "scorers": ("scorers.py",),
     "explorer": ("explorer.py",),
+    "startup": ("startup.py",),
+    "study": ("study.py",),
 }
 
 

@@ -2,102 +2,86 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path  # noqa: F401 -- named by the annotations of ResultOptions, which cyclopts resolves here
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from emotion_circuits.cli._console import print_json, print_table, print_text, say
-from emotion_circuits.cli._options import COMMON, RESULT_OPTIONS, ResultOptions
+from emotion_circuits.cli._options import COMMON, ResultOptions
 
 if TYPE_CHECKING:
     from emotion_circuits.stats.results import Question, Statistics
 
 app = App(name="stats", help="Effects, power and multiplicity from the results of a profile.")
 
-Profile = Annotated[str, Parameter(help="Profile whose results are read.")]
-Experiment = Annotated[str | None, Parameter(help="Only this experiment; its files then carry its name.")]
-TargetPower = Annotated[
-    float,
-    Parameter(help="Power that sample sizes and detectable effects are computed for.", validator=Number(gt=0.05, lt=1)),
-]
-Seed = Annotated[int, Parameter(help="Seed of permutations and resampling.", group=COMMON, validator=Number(gte=0))]
-Options = Annotated[ResultOptions, Parameter(name="*")]
+
+@dataclass(frozen=True, kw_only=True)
+class StatsOptions(ResultOptions):
+    """What is analysed, and how."""
+
+    profile: Annotated[str, Parameter(help="Profile whose results are read.")] = "quickstart"
+    experiment: Annotated[str | None, Parameter(help="Only this experiment; its files then carry its name.")] = None
+    target_power: Annotated[
+        float,
+        Parameter(
+            help="Power that sample sizes and detectable effects are computed for.", validator=Number(gt=0.05, lt=1)
+        ),
+    ] = 0.8
+    seed: Annotated[
+        int, Parameter(help="Seed of permutations and resampling.", group=COMMON, validator=Number(gte=0))
+    ] = 0
+
+
+STATS_OPTIONS = StatsOptions()
+Options = Annotated[StatsOptions, Parameter(name="*")]
 
 _MOST_ROWS = 15
 
 
 @app.command
-def effect(
-    *,
-    profile: Profile = "quickstart",
-    experiment: Experiment = None,
-    target_power: TargetPower = 0.8,
-    seed: Seed = 0,
-    options: Options = RESULT_OPTIONS,
-) -> int:
+def effect(*, options: Options = STATS_OPTIONS) -> int:
     """Effect sizes with intervals, permutation p and corrections within each declared family; figures of both."""
-    return _run(("effect",), profile, experiment, target_power, seed, options)
+    return _run(("effect",), options)
 
 
 @app.command
-def power(
-    *,
-    profile: Profile = "quickstart",
-    experiment: Experiment = None,
-    target_power: TargetPower = 0.8,
-    seed: Seed = 0,
-    options: Options = RESULT_OPTIONS,
-) -> int:
+def power(*, options: Options = STATS_OPTIONS) -> int:
     """Units needed for declared effects, and the smallest effect that each finished cell could detect."""
-    return _run(("power",), profile, experiment, target_power, seed, options)
+    return _run(("power",), options)
 
 
 @app.command
-def k(
-    *,
-    profile: Profile = "quickstart",
-    experiment: Experiment = None,
-    target_power: TargetPower = 0.8,
-    seed: Seed = 0,
-    options: Options = RESULT_OPTIONS,
-) -> int:
+def k(*, options: Options = STATS_OPTIONS) -> int:
     """Choice of the subspace dimension k by held-out scores on dev scenarios, with intervals."""
-    return _run(("k",), profile, experiment, target_power, seed, options)
+    return _run(("k",), options)
 
 
 @app.command(name="all")
-def all_(
-    *,
-    profile: Profile = "quickstart",
-    experiment: Experiment = None,
-    target_power: TargetPower = 0.8,
-    seed: Seed = 0,
-    options: Options = RESULT_OPTIONS,
-) -> int:
+def all_(*, options: Options = STATS_OPTIONS) -> int:
     """All three: effect, power and k."""
-    return _run(("effect", "power", "k"), profile, experiment, target_power, seed, options)
+    return _run(("effect", "power", "k"), options)
 
 
-def _run(
-    questions: tuple[Question, ...],
-    profile: str,
-    experiment: str | None,
-    target_power: float,
-    seed: int,
-    options: ResultOptions,
-) -> int:
+def _run(questions: tuple[Question, ...], options: StatsOptions) -> int:
     """Analyse, write and print; 3 when a run or cell could not be analysed, 1 when no run could."""
     from emotion_circuits.stats.results import profile_statistics
     from emotion_circuits.stats.tables import records
 
     found = profile_statistics(
-        options.results, profile, questions, experiment=experiment, target_power=target_power, seed=seed
+        options.results,
+        options.profile,
+        questions,
+        experiment=options.experiment,
+        target_power=options.target_power,
+        seed=options.seed,
     )
     if options.json:
         print_json(
             {
-                "profile": profile,
+                "profile": options.profile,
                 "runs": found.runs,
                 "tables": {name: records(table) for name, table in found.tables.items()},
                 "skipped": [{"run": s.run, "what": s.error.what, "fix": s.error.fix} for s in found.skipped],
