@@ -6,9 +6,11 @@ goal is missed.
 - plan: every ordered pair of 130 models under six experiments (101,010 cells) is planned, written, read, every cell
   noted as done, and gathered again; no model is loaded.
 - merge: 100,000 rows (prompt × condition) of one step with a stub for the model, in blocks, by one worker.
-- growth: vectors × prompts scored on SmolLM2, in one process without a runner, with one worker, and with two. Loading
-  is left out: all processes start together once every one has its model. CPU seconds beside wall seconds, because a
-  machine that does something else at the same time shows in the latter only.
+- growth: vectors × prompts scored on SmolLM2, in one process without a runner, with one worker, and with two; every
+  process has one thread, so that two workers have twice the processors of one. At the most cells also one worker with
+  two threads: the same two processors used the other way. Loading is left out: all processes start together once every
+  one has its model. CPU seconds beside wall seconds, because a machine that does something else at the same time shows
+  in the latter only.
 """
 
 from __future__ import annotations
@@ -104,10 +106,11 @@ def measure_growth(repeats: int, factors: Sequence[int]) -> list[Ratio]:
     """Time by cells and workers, relative to one process without a runner."""
     wall: dict[tuple[str, int], list[float]] = {}
     cpu: dict[tuple[str, int], list[float]] = {}
+    ways = (("alone", 0, 1), ("1 worker", 1, 1), ("2 workers", 2, 1), ("1 worker, 2 threads", 1, 2))
     for repeat in range(repeats):
         for factor in factors:
-            for name, workers in (("alone", 0), ("1 worker", 1), ("2 workers", 2)):
-                seconds, busy = _run(factor, workers)
+            for name, workers, threads in ways if factor == factors[-1] else ways[:3]:
+                seconds, busy = _run(factor, workers, threads)
                 wall.setdefault((name, factor), []).append(seconds)
                 cpu.setdefault((name, factor), []).append(busy)
                 progress(f"{repeat + 1}/{repeats} {factor}× {name}: {seconds:.1f} s wall, {busy:.1f} s CPU")
@@ -120,17 +123,19 @@ def measure_growth(repeats: int, factors: Sequence[int]) -> list[Ratio]:
         rows.append(summary(f"{what} time, 1 worker over none, {most}×", over, goal, "at most"))
     speed = [a / b for a, b in zip(wall["1 worker", most], wall["2 workers", most], strict=True)]
     twice = [b / a for a, b in zip(cpu["1 worker", most], cpu["2 workers", most], strict=True)]
-    rows.append(summary(f"wall time, 1 worker over 2, {most}×", speed))
+    threaded = [a / b for a, b in zip(wall["1 worker, 2 threads", most], wall["2 workers", most], strict=True)]
+    rows.append(summary(f"wall time, 1 worker over 2 (a thread each), {most}×", speed))
+    rows.append(summary(f"wall time, 1 worker of 2 threads over 2 of 1, {most}×", threaded))
     rows.append(summary(f"CPU time, 2 workers over 1, {most}×", twice, 1.1, "at most"))
     return rows
 
 
-def _run(factor: int, workers: int) -> tuple[float, float]:
+def _run(factor: int, workers: int, threads: int) -> tuple[float, float]:
     """Wall and CPU seconds of the grid; processes start together once all of them have their model."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
         processes = [
-            subprocess.Popen([sys.executable, __file__, "--worker", folder, str(factor), str(n), str(workers)])
+            subprocess.Popen([sys.executable, __file__, "--worker", folder, *map(str, (factor, n, workers, threads))])
             for n in range(max(1, workers))
         ]
         while len(list(results.glob("ready-*"))) < len(processes):
@@ -144,7 +149,7 @@ def _run(factor: int, workers: int) -> tuple[float, float]:
     return max(t["end"] for t in times) - min(t["start"] for t in times), sum(t["cpu"] for t in times)
 
 
-def _work(results: Path, factor: int, number: int, workers: int) -> None:
+def _work(results: Path, factor: int, number: int, workers: int, threads: int) -> None:
     """One process: the grid as an experiment, alone or as a shard."""
     import torch
 
@@ -156,7 +161,7 @@ def _work(results: Path, factor: int, number: int, workers: int) -> None:
     from emotion_circuits.runners.desk import Desk
     from emotion_circuits.store import Store
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
 
     @experiment("grid", "Vectors × prompts.")
     class Grid(Experiment):
