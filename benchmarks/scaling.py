@@ -151,16 +151,19 @@ def _run(factor: int, workers: int, threads: int) -> tuple[float, float]:
 
 def _work(results: Path, factor: int, number: int, workers: int, threads: int) -> None:
     """One process: the grid as an experiment, alone or as a shard."""
+    import pandas  # noqa: F401 - every process of a study has these, and here only workers would load them in time
+    import pyarrow.parquet  # noqa: F401
     import torch
 
     from emotion_circuits.experiments import Experiment, ExperimentParams, Outcome, Workbench, run_experiment
     from emotion_circuits.experiments._profiles import Profile
-    from emotion_circuits.experiments._registry import experiment
+    from emotion_circuits.experiments._registry import experiment, find_experiment
     from emotion_circuits.models import load_lm
     from emotion_circuits.runners import plan_study, run_shard
     from emotion_circuits.runners.desk import Desk
     from emotion_circuits.store import Store
 
+    find_experiment("directions")
     torch.set_num_threads(threads)
 
     @experiment("grid", "Vectors × prompts.")

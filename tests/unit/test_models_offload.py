@@ -19,7 +19,7 @@ from emotion_circuits.cli import main
 from emotion_circuits.engine import Sampling, capture, generate
 from emotion_circuits.engine.verify import verify_family
 from emotion_circuits.errors import ModelError, UsageError
-from emotion_circuits.models import LM, load_lm
+from emotion_circuits.models import LM, load_lm, memory
 from emotion_circuits.models import load as load_module
 from emotion_circuits.models.preflight import demand, weight_bytes, weight_bytes_of_source
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site
@@ -163,6 +163,27 @@ def test_a_model_that_cannot_fit_is_refused_before_it_is_loaded(sharded: Path, m
     assert "--dtype bfloat16 (weights 0.1" in error.fix and "--device-map auto" in error.fix
     assert load_lm(sharded, dtype="bfloat16", device="cpu").dtype == torch.bfloat16, "half of it fits"
     assert load_lm(sharded, device_map="auto", max_memory={"cpu": "100MB"}), "and so does what is on the disk"
+
+
+def test_bfloat16_is_proposed_only_where_it_would_fit(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_module, "free_bytes", lambda device: 100_000_000)
+    with pytest.raises(ModelError) as caught:
+        load_lm(sharded, device="cpu")
+    assert "bfloat16" not in caught.value.fix and "--device-map auto" in caught.value.fix
+
+
+def test_pages_of_files_are_free_within_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a container has read lately counts as its memory, and is given up as soon as memory is wanted."""
+    monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(memory, "_available", lambda: 1 << 40)
+    assert memory.free_bytes(torch.device("cpu")) == 1 << 40, "no group, no limit"
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("9000\n")
+    assert memory.free_bytes(torch.device("cpu")) == 1 << 40
+    (tmp_path / "memory.max").write_text("10000\n")
+    assert memory.free_bytes(torch.device("cpu")) == 1000
+    (tmp_path / "memory.stat").write_text("anon 2000\ninactive_file 6500\nactive_file 500\n")
+    assert memory.free_bytes(torch.device("cpu")) == 7500
 
 
 def test_demand_of_an_8b_model_follows_its_config() -> None:

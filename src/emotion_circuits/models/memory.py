@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error means that main memory or the accelerator's memory ran out."""
@@ -43,13 +45,27 @@ def _available() -> int:
 
 
 def _container() -> int:
-    """What a Linux control group still allows (version 2, then 1); unlimited where there is none."""
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    """What a Linux control group still allows (version 2, then 1); unlimited where there is none.
+
+    Pages of files that were read lately count as used there, although they are given up as soon as memory is wanted: a
+    model that was just downloaded or copied would seem to fill it.
+    """
+    for folder, limit, used, cached in (
+        (CONTROL_GROUP, "memory.max", "memory.current", "inactive_file"),
+        (CONTROL_GROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            return max(0, int(Path(limit).read_text("ascii")) - int(Path(used).read_text("ascii")))
+            most, taken = (int((folder / name).read_text("ascii")) for name in (limit, used))
+            return max(0, most - taken + _counted(folder / "memory.stat", cached))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return 1 << 62
+
+
+def _counted(path: Path, name: str) -> int:
+    """One number of a control group's statistics, 0 where it is not told."""
+    try:
+        lines = path.read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)

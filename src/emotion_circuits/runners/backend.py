@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
 from emotion_circuits.experiments._crew import clear_finished
 from emotion_circuits.runners.manifest import Manifest
-from emotion_circuits.runners.state import collect, forget_failure, is_done, write_failed
+from emotion_circuits.runners.state import collect, drivers_of, forget_failure, is_done, write_failed
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Study
@@ -95,7 +97,8 @@ def run_manifest(manifest: Manifest, chosen: Backend, tell: Tell) -> Study:
     manifest.write()
     for cell in manifest.cells:
         forget_failure(manifest, cell)
-    run_shards(manifest, chosen, tell)
+    with drivers_of(manifest).take(secrets.token_hex(4)) or nullcontext():
+        run_shards(manifest, chosen, tell)
     clear_finished(manifest.folder.parents[1])
     return collect(manifest)
 
