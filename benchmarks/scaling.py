@@ -36,7 +36,7 @@ ROWS = 64
 LOADING = {"dtype": "float32", "device": "cpu", "device_map": None, "cache": None, "offline": False}
 
 
-def measure_plan() -> list[Ratio]:
+def measure_plan(models: int) -> list[Ratio]:
     """Seconds and memory of planning, writing, reading and gathering the cells of a large study."""
     from emotion_circuits.experiments._profiles import Profile
     from emotion_circuits.runners import collect, plan_study, read_manifest, states
@@ -48,7 +48,7 @@ def measure_plan() -> list[Ratio]:
     profile = Profile("many", "Many", "", (), tuple((name, {}) for name in names))
     with tempfile.TemporaryDirectory() as folder, _timed() as took:
         results = Path(folder)
-        manifest = plan_study(profile, [f"model-{n}" for n in range(MODELS)], results, loading=LOADING).write()
+        manifest = plan_study(profile, [f"model-{n}" for n in range(models)], results, loading=LOADING).write()
         manifest = read_manifest(manifest.path)
         progress(f"{len(manifest.cells)} cells in {len(manifest.shards)} shards, manifest "
                  f"{manifest.path.stat().st_size / 1e6:.1f} MB, {took.seconds():.1f} s")  # fmt: skip
@@ -253,10 +253,11 @@ def main() -> int:
     options = parser(__doc__, repeats=2)
     options.add_argument("--only", choices=["plan", "merge", "growth"], nargs="+", default=["plan", "merge", "growth"])
     options.add_argument("--factors", type=int, nargs="+", default=list(FACTORS), help="cells, as multiples of 512")
+    options.add_argument("--models", type=int, default=MODELS, help="of the plan: its cells grow with their square")
     given = options.parse_args()
     rows: list[Ratio] = []
     if "plan" in given.only:
-        rows += measure_plan()
+        rows += measure_plan(given.models)
     if "merge" in given.only:
         rows += measure_merge()
     if "growth" in given.only:
