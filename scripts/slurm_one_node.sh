@@ -23,7 +23,7 @@ mkdir -p "$folder/munge" "$folder/state" "$folder/spool"
 # munged wants that everybody can reach its socket and that nobody else can write into its folder.
 chmod 711 "$folder" "$folder/munge"
 host=$(hostname -s)
-cpus=$(nproc)
+cpus=$(getconf _NPROCESSORS_ONLN)
 memory=$(awk '/^MemTotal/ {print int($2 / 1024 * 0.95)}' /proc/meminfo)
 SLURM_CONF="$folder/slurm.conf"
 export SLURM_CONF
@@ -53,6 +53,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 JobRequeue=1
 MinJobAge=3600
+DefMemPerCPU=$((memory / cpus))
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$memory State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
 END

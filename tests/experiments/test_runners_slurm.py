@@ -130,7 +130,7 @@ def test_a_job_that_left_the_queue_without_a_result_is_told(
         if looks == 6:
             assert not any("shard 1" in line for line in told), "once may be an accident"
         if looks == 8:
-            submitit.core.utils.pickle_dump(("success", 0), jobs[0].paths.result_pickle)
+            submitit.core.utils.cloudpickle_dump(("success", 0), jobs[0].paths.result_pickle)
 
     slurm._watch(manifest, jobs, told.append, pause)
     assert [line.partition(" (")[0] for line in told] == ["shard 2", "shard 1", "shard 0"]
