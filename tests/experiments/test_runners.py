@@ -62,7 +62,7 @@ def command(marker: Path | str = "") -> Any:
 
 def test_two_shards_give_the_numbers_of_one_process(cli: Any, profile: Path, finished: Path, tmp_path: Path) -> None:
     shown = cli("study", profile, "--results", tmp_path, "--shards", 2, "--dry-run")
-    assert shown.code == 0 and "1 cells in 2 shards" in shown.out and "2 of 2" in shown.out
+    assert shown.code == 0 and "1 cell in 2 shards" in shown.out and "2 of 2" in shown.out
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"
     answer = cli("study", profile, "--results", tmp_path, "--runner", "local", "--shards", 2)
     assert answer.code == 0, answer.err
@@ -70,7 +70,7 @@ def test_two_shards_give_the_numbers_of_one_process(cli: Any, profile: Path, fin
     assert runner_worker.numbers(tmp_path) == runner_worker.numbers(finished)
     assert not list(tmp_path.rglob(".*.crew")), "parts are cleared away"
     watched = cli("ls", "--watch", "--results", tmp_path)
-    assert watched.code == 0 and "1 cells, 1 done" in watched.out
+    assert watched.code == 0 and "1 cell, 1 done" in watched.out
     again = cli(
         "run", "directions", "--profile", profile, "--model", _model(profile), "--results", tmp_path, "--shards", 1
     )

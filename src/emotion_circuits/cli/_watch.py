@@ -64,7 +64,7 @@ def _lines(manifest: Manifest, cells: Sequence[CellState]) -> list[str]:
     from emotion_circuits.experiments._crew import progress_of
 
     count = {status: sum(c.status == status for c in cells) for status in ("done", "running", "waiting", "failed")}
-    lines = [f"{manifest.work.profile} ({manifest.key}): {len(cells)} cells, "
+    lines = [f"{manifest.work.profile} ({manifest.key}): {len(cells)} cell{'s' * (len(cells) != 1)}, "
              + ", ".join(f"{n} {status}" for status, n in count.items() if n)]  # fmt: skip
     running = [c for c in cells if c.status == "running"]
     for cell in running[:SHOWN]:
