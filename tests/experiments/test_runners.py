@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -17,8 +18,8 @@ import runner_worker
 from emotion_circuits.cli._watch import watch_shards
 from emotion_circuits.errors import EmotionCircuitsError, StoreError, UsageError
 from emotion_circuits.experiments import load_profile
-from emotion_circuits.runners import Cell, Manifest, collect, plan_study, read_manifest, run_shard, states
-from emotion_circuits.runners.backend import ATTEMPTS, backend, unfinished
+from emotion_circuits.runners import Cell, Manifest, collect, local, plan_study, read_manifest, run_shard, states
+from emotion_circuits.runners.backend import ATTEMPTS, backend, run_manifest, unfinished
 from emotion_circuits.runners.local import run_local
 from emotion_circuits.runners.state import drivers_of, write_failed
 from emotion_circuits.runners.worker import work
@@ -229,7 +230,7 @@ run_local(read_manifest(Path({str(manifest.path)!r})), print, workers=1,
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_the_shared_folder_is_lost(stub: None, tmp_path: Path) -> None:
+def test_the_shared_folder_is_lost(stub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "share"
     manifest = stub_plan(results).write()
 
@@ -241,6 +242,13 @@ def test_the_shared_folder_is_lost(stub: None, tmp_path: Path) -> None:
         run_shard(manifest, 0, run_cell=unmount)
     assert not results.exists(), "it is not made anew on this machine's own disk"
     assert work(str(manifest.path), 0) == 1
+    (tmp_path / "elsewhere").rename(results)
+    code = f"import os; os.rename({str(results)!r}, {str(tmp_path / 'elsewhere')!r})"
+    started = functools.partial(run_local, command=lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(local, "run_local", started)
+    with pytest.raises(StoreError, match="has gone"):
+        run_manifest(manifest, backend("local"), lambda line: None)
+    assert not results.exists()
     (tmp_path / "elsewhere").rename(results)
     assert {state.status for state in states(manifest)} <= {"waiting", "running"}, "it can go on"
 
