@@ -6,9 +6,11 @@ goal is missed.
 - plan: every ordered pair of 130 models under six experiments (101,010 cells) is planned, written, read, every cell
   noted as done, and gathered again; no model is loaded.
 - merge: 100,000 rows (prompt × condition) of one step with a stub for the model, in blocks, by one worker.
-- growth: vectors × prompts scored on SmolLM2, in one process without a runner, with one worker, and with two. Loading
-  is left out: all processes start together once every one has its model. CPU seconds beside wall seconds, because a
-  machine that does something else at the same time shows in the latter only.
+- growth: vectors × prompts scored on SmolLM2, in one process without a runner, with one worker, and with two; every
+  process has one thread, so that two workers have twice the processors of one. At the most cells also one worker with
+  two threads: the same two processors used the other way. Loading is left out: all processes start together once every
+  one has its model. CPU seconds beside wall seconds, because a machine that does something else at the same time shows
+  in the latter only.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ ROWS = 64
 LOADING = {"dtype": "float32", "device": "cpu", "device_map": None, "cache": None, "offline": False}
 
 
-def measure_plan() -> list[Ratio]:
+def measure_plan(models: int) -> list[Ratio]:
     """Seconds and memory of planning, writing, reading and gathering the cells of a large study."""
     from emotion_circuits.experiments._profiles import Profile
     from emotion_circuits.runners import collect, plan_study, read_manifest, states
@@ -46,7 +48,7 @@ def measure_plan() -> list[Ratio]:
     profile = Profile("many", "Many", "", (), tuple((name, {}) for name in names))
     with tempfile.TemporaryDirectory() as folder, _timed() as took:
         results = Path(folder)
-        manifest = plan_study(profile, [f"model-{n}" for n in range(MODELS)], results, loading=LOADING).write()
+        manifest = plan_study(profile, [f"model-{n}" for n in range(models)], results, loading=LOADING).write()
         manifest = read_manifest(manifest.path)
         progress(f"{len(manifest.cells)} cells in {len(manifest.shards)} shards, manifest "
                  f"{manifest.path.stat().st_size / 1e6:.1f} MB, {took.seconds():.1f} s")  # fmt: skip
@@ -104,10 +106,11 @@ def measure_growth(repeats: int, factors: Sequence[int]) -> list[Ratio]:
     """Time by cells and workers, relative to one process without a runner."""
     wall: dict[tuple[str, int], list[float]] = {}
     cpu: dict[tuple[str, int], list[float]] = {}
+    ways = (("alone", 0, 1), ("1 worker", 1, 1), ("2 workers", 2, 1), ("1 worker, 2 threads", 1, 2))
     for repeat in range(repeats):
         for factor in factors:
-            for name, workers in (("alone", 0), ("1 worker", 1), ("2 workers", 2)):
-                seconds, busy = _run(factor, workers)
+            for name, workers, threads in ways if factor == factors[-1] else ways[:3]:
+                seconds, busy = _run(factor, workers, threads)
                 wall.setdefault((name, factor), []).append(seconds)
                 cpu.setdefault((name, factor), []).append(busy)
                 progress(f"{repeat + 1}/{repeats} {factor}× {name}: {seconds:.1f} s wall, {busy:.1f} s CPU")
@@ -120,17 +123,19 @@ def measure_growth(repeats: int, factors: Sequence[int]) -> list[Ratio]:
         rows.append(summary(f"{what} time, 1 worker over none, {most}×", over, goal, "at most"))
     speed = [a / b for a, b in zip(wall["1 worker", most], wall["2 workers", most], strict=True)]
     twice = [b / a for a, b in zip(cpu["1 worker", most], cpu["2 workers", most], strict=True)]
-    rows.append(summary(f"wall time, 1 worker over 2, {most}×", speed))
+    threaded = [a / b for a, b in zip(wall["1 worker, 2 threads", most], wall["2 workers", most], strict=True)]
+    rows.append(summary(f"wall time, 1 worker over 2 (a thread each), {most}×", speed))
+    rows.append(summary(f"wall time, 1 worker of 2 threads over 2 of 1, {most}×", threaded))
     rows.append(summary(f"CPU time, 2 workers over 1, {most}×", twice, 1.1, "at most"))
     return rows
 
 
-def _run(factor: int, workers: int) -> tuple[float, float]:
+def _run(factor: int, workers: int, threads: int) -> tuple[float, float]:
     """Wall and CPU seconds of the grid; processes start together once all of them have their model."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
         processes = [
-            subprocess.Popen([sys.executable, __file__, "--worker", folder, str(factor), str(n), str(workers)])
+            subprocess.Popen([sys.executable, __file__, "--worker", folder, *map(str, (factor, n, workers, threads))])
             for n in range(max(1, workers))
         ]
         while len(list(results.glob("ready-*"))) < len(processes):
@@ -144,19 +149,22 @@ def _run(factor: int, workers: int) -> tuple[float, float]:
     return max(t["end"] for t in times) - min(t["start"] for t in times), sum(t["cpu"] for t in times)
 
 
-def _work(results: Path, factor: int, number: int, workers: int) -> None:
+def _work(results: Path, factor: int, number: int, workers: int, threads: int) -> None:
     """One process: the grid as an experiment, alone or as a shard."""
+    import pandas  # noqa: F401 - every process of a study has these, and here only workers would load them in time
+    import pyarrow.parquet  # noqa: F401
     import torch
 
     from emotion_circuits.experiments import Experiment, ExperimentParams, Outcome, Workbench, run_experiment
     from emotion_circuits.experiments._profiles import Profile
-    from emotion_circuits.experiments._registry import experiment
+    from emotion_circuits.experiments._registry import experiment, find_experiment
     from emotion_circuits.models import load_lm
     from emotion_circuits.runners import plan_study, run_shard
     from emotion_circuits.runners.desk import Desk
     from emotion_circuits.store import Store
 
-    torch.set_num_threads(1)
+    find_experiment("directions")
+    torch.set_num_threads(threads)
 
     @experiment("grid", "Vectors × prompts.")
     class Grid(Experiment):
@@ -245,10 +253,11 @@ def main() -> int:
     options = parser(__doc__, repeats=2)
     options.add_argument("--only", choices=["plan", "merge", "growth"], nargs="+", default=["plan", "merge", "growth"])
     options.add_argument("--factors", type=int, nargs="+", default=list(FACTORS), help="cells, as multiples of 512")
+    options.add_argument("--models", type=int, default=MODELS, help="of the plan: its cells grow with their square")
     given = options.parse_args()
     rows: list[Ratio] = []
     if "plan" in given.only:
-        rows += measure_plan()
+        rows += measure_plan(given.models)
     if "merge" in given.only:
         rows += measure_merge()
     if "growth" in given.only:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import runner_worker
-from emotion_circuits.errors import StoreError, UsageError
+from emotion_circuits.cli._watch import watch_shards
+from emotion_circuits.errors import EmotionCircuitsError, StoreError, UsageError
 from emotion_circuits.experiments import load_profile
-from emotion_circuits.runners import Manifest, collect, plan_study, read_manifest, run_shard, states
-from emotion_circuits.runners.backend import ATTEMPTS, backend, unfinished
+from emotion_circuits.runners import Cell, Manifest, collect, local, plan_study, read_manifest, run_shard, states
+from emotion_circuits.runners.backend import ATTEMPTS, backend, run_manifest, unfinished
 from emotion_circuits.runners.local import run_local
+from emotion_circuits.runners.state import drivers_of, write_failed
 from emotion_circuits.runners.worker import work
+from emotion_circuits.store import Run, Store
+from fakehub import Repository, serve
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -56,7 +63,7 @@ def command(marker: Path | str = "") -> Any:
 
 def test_two_shards_give_the_numbers_of_one_process(cli: Any, profile: Path, finished: Path, tmp_path: Path) -> None:
     shown = cli("study", profile, "--results", tmp_path, "--shards", 2, "--dry-run")
-    assert shown.code == 0 and "1 cells in 2 shards" in shown.out and "2 of 2" in shown.out
+    assert shown.code == 0 and "1 cell in 2 shards" in shown.out and "2 of 2" in shown.out
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"
     answer = cli("study", profile, "--results", tmp_path, "--runner", "local", "--shards", 2)
     assert answer.code == 0, answer.err
@@ -64,7 +71,7 @@ def test_two_shards_give_the_numbers_of_one_process(cli: Any, profile: Path, fin
     assert runner_worker.numbers(tmp_path) == runner_worker.numbers(finished)
     assert not list(tmp_path.rglob(".*.crew")), "parts are cleared away"
     watched = cli("ls", "--watch", "--results", tmp_path)
-    assert watched.code == 0 and "1 cells, 1 done" in watched.out
+    assert watched.code == 0 and "1 cell, 1 done" in watched.out
     again = cli(
         "run", "directions", "--profile", profile, "--model", _model(profile), "--results", tmp_path, "--shards", 1
     )
@@ -131,7 +138,99 @@ def test_exit_codes(cli: Any, profile: Path, finished: Path, tmp_path: Path, mon
     assert cli("ls", "--watch", "--results", tmp_path / "nothing").code == 0
 
 
-def test_the_shared_folder_is_lost(stub: None, tmp_path: Path) -> None:
+def test_what_is_watched(stub: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Waited for while the command that started it lives; lines of 80 columns; 1 and 3 for what nobody finishes."""
+    manifest = stub_plan(tmp_path).write()
+    looks: list[str] = []
+
+    def pause(seconds: float) -> None:
+        looks.append(capsys.readouterr().out)
+        if len(looks) == 2:
+            driver.__exit__(None, None, None)
+
+    driver = drivers_of(manifest).take("driver")
+    assert driver is not None
+    driver.__enter__()
+    assert watch_shards(tmp_path, None, 0.1, as_json=False, pause=pause) == 1
+    assert len(looks) == 2 and "2 waiting" in looks[0] and "nobody works on it" not in looks[0]
+    assert "nobody works on it: the same command resumes" in capsys.readouterr().out
+    assert run_shard(manifest, 0, run_cell=lambda cell: (finished_run(manifest, cell), "stub")).exit_code == 0
+    assert watch_shards(tmp_path, None, 0.1, as_json=False) == 3
+    write_failed(manifest, manifest.cells[1], EmotionCircuitsError("memory ran out " * 12, "use a smaller batch " * 9))
+    assert watch_shards(tmp_path, None, 0.1, as_json=False) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and any(line.startswith("  failed   stub on two after 0 s") for line in lines)
+    assert [line for line in lines if line.startswith("           →")], lines
+
+
+def finished_run(manifest: Manifest, cell: Cell) -> Run:
+    run = Store(manifest.results).run(manifest.work.profile, cell.models[0], cell.experiment, {"stub": True})
+    with run.open():
+        run.finish({"verdicts": []})
+    return run
+
+
+def test_workers_tell_why_a_model_cannot_be_had(
+    cli: Any, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason and its exit code reach whoever started the workers."""
+    words = ("study", profile, "--results", tmp_path / "results", "--runner", "local")
+    device = cli(*words, "--device", "cuda")
+    assert device.code == 2 and "device 'cuda' is not available" in device.err and "--device auto" in device.err
+    gated = Repository({"config.json": b"{}", "model.safetensors": b"weights"}, access="gated")
+    with serve({"meta-llama/Meta-Llama-3.1-8B": gated}) as hub:
+        for name, value in {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": tmp_path / "hub",
+            "HF_TOKEN_PATH": tmp_path / "no",
+        }.items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        answer = cli(*words, "--model", "llama3_8b")
+    assert answer.code == 1 and "is gated" in answer.err and "HF_TOKEN=" in answer.err
+
+
+def test_threads_of_a_worker(stub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for stands above the environment, which stands above the share of the processors."""
+    manifest = stub_plan(tmp_path).write()
+    code = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(os.environ['OMP_NUM_THREADS'])"
+    seen = tmp_path / "seen"
+    for environment, asked, expected in ((None, None, None), ("3", None, "3"), ("3", 2, "2")):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if environment is not None:
+            monkeypatch.setenv("OMP_NUM_THREADS", environment)
+        run_local(
+            manifest, lambda line: None, workers=1, threads=asked, command=lambda *_: [sys.executable, "-c", code, seen]
+        )
+        assert seen.read_text() == (expected or str(os.cpu_count()))
+
+
+def test_a_driver_that_is_told_to_end_takes_its_workers_along(stub: None, tmp_path: Path) -> None:
+    """SIGTERM, as a scheduler or a container sends it; nobody goes on computing unseen."""
+    manifest = stub_plan(tmp_path).write()
+    worker = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(120)"
+    driver = f"""
+import sys
+sys.path.insert(0, {str(Path(runner_worker.__file__).parent)!r})
+import runner_worker
+runner_worker.install()
+from pathlib import Path
+from emotion_circuits.runners import read_manifest
+from emotion_circuits.runners.local import run_local
+run_local(read_manifest(Path({str(manifest.path)!r})), print, workers=1,
+          command=lambda *_: [sys.executable, "-c", {worker!r}, {str(tmp_path / "pid")!r}])
+"""
+    process = subprocess.Popen([sys.executable, "-c", driver])
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_the_shared_folder_is_lost(stub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "share"
     manifest = stub_plan(results).write()
 
@@ -143,6 +242,13 @@ def test_the_shared_folder_is_lost(stub: None, tmp_path: Path) -> None:
         run_shard(manifest, 0, run_cell=unmount)
     assert not results.exists(), "it is not made anew on this machine's own disk"
     assert work(str(manifest.path), 0) == 1
+    (tmp_path / "elsewhere").rename(results)
+    code = f"import os; os.rename({str(results)!r}, {str(tmp_path / 'elsewhere')!r})"
+    started = functools.partial(run_local, command=lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(local, "run_local", started)
+    with pytest.raises(StoreError, match="has gone"):
+        run_manifest(manifest, backend("local"), lambda line: None)
+    assert not results.exists()
     (tmp_path / "elsewhere").rename(results)
     assert {state.status for state in states(manifest)} <= {"waiting", "running"}, "it can go on"
 

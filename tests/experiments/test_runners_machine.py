@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,7 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 import runner_worker
-from emotion_circuits.runners import collect, plan_study, read_manifest, states
+from emotion_circuits import engine
+from emotion_circuits import models as models_package
+from emotion_circuits.errors import StoreError
+from emotion_circuits.experiments._crew import Crew
+from emotion_circuits.runners import collect, plan_study, read_manifest, run_shard, states
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and the fork server")
 
@@ -118,6 +123,32 @@ def test_a_process_without_a_runner_finishes_what_workers_began(reference: dict[
     process.start()
     assert ended(process) == 0
     assert runner_worker.numbers(tmp_path) == reference
+
+
+@pytest.mark.parametrize("kind", ["scores", "texts"])
+def test_a_folder_that_goes_in_the_middle_of_a_step_is_not_made_anew(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is moved away while a block is computed: the worker ends with that reason, and leaves nothing where it was."""
+    results, away = tmp_path / "share", tmp_path / "away"
+    manifest = read_manifest(plan(results))
+    monkeypatch.setattr(models_package, "load_lm", lambda source, **options: runner_worker.tiny(source))
+    name = "score_rows" if kind == "scores" else "generate_rows"
+    compute = getattr(engine, name)
+
+    def unmounting(*args: Any, **options: Any) -> Any:
+        if results.exists():
+            results.rename(away)
+        return compute(*args, **options)
+
+    monkeypatch.setattr(engine, name, unmounting)
+    with pytest.raises(StoreError, match="has gone"):
+        run_shard(manifest, 0)
+    assert away.exists() and not results.exists()
+    away.rename(results)
+    monkeypatch.setattr(engine, name, compute)
+    # The claim of this process, which still lives, could not be given back.
+    assert run_shard(manifest, 0, crew=Crew(stale=0.3, look_again=0.1)).exit_code == 0, "it resumes"
 
 
 class Workers(RuleBasedStateMachine):

@@ -13,7 +13,7 @@ import runner_worker
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments import load_profile, run_study
 from emotion_circuits.models import load_lm
-from emotion_circuits.runners import Manifest, collect, plan_study, states
+from emotion_circuits.runners import Manifest, collect, plan_study, slurm, states
 from emotion_circuits.runners.slurm import JOBS, ShardJob, run_slurm
 from emotion_circuits.store import Store
 
@@ -68,35 +68,72 @@ def test_there_is_no_slurm_here(model: Path, tmp_path: Path, monkeypatch: pytest
         run_slurm(plan(model, tmp_path), lambda line: None)
 
 
-def test_what_slurm_is_asked(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One array with the options given, its job ids kept; a second call waits for them instead of submitting again."""
-    manifest = plan(model, tmp_path, 3)
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Slurm's commands: ``sbatch`` keeps what it gets, ``squeue`` lists the file ``queue`` and fails without one."""
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name in ("srun", "sbatch"):
-        (commands / name).write_text("#!/bin/sh\n[ \"$1\" = \"--version\" ] || cp \"$1\" \"$EC_TEST/submitted.sh\"\n"
-                                     "echo 'Submitted batch job 4242'\n")  # fmt: skip
+    submit = '#!/bin/sh\n[ "$1" = "--version" ] || cp "$1" "$EC_TEST/submitted.sh"\necho \'Submitted batch job 4242\'\n'
+    for name, text in (("srun", submit), ("sbatch", submit), ("squeue", '#!/bin/sh\nexec cat "$EC_TEST/queue"\n')):
+        (commands / name).write_text(text)
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("EC_TEST", str(tmp_path))
-    waited: list[str] = []
+    return tmp_path
 
-    def wait(job: Any) -> None:
-        waited.append(str(job.job_id))
 
-    monkeypatch.setattr(submitit.SlurmJob, "wait", wait)
-    monkeypatch.setattr(submitit.SlurmJob, "exception", lambda job: None)
-    monkeypatch.setattr(submitit.SlurmJob, "result", lambda job: 0)
-    monkeypatch.setattr(submitit.SlurmJob, "done", lambda job, force_check=False: False)
+def test_what_slurm_is_asked(model: Path, stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One array with the options given, its job ids kept; a second call waits for them instead of submitting again."""
+    manifest = plan(model, stand_ins, 3)
+    watched: list[list[str]] = []
+    monkeypatch.setattr(slurm, "_watch", lambda manifest, jobs, tell: watched.append([j.job_id for j in jobs.values()]))
     options: dict[str, Any] = {"partition": "gpu", "timeout_min": 90, "mem_gb": 40.0, "gpus_per_node": 1,
                                "setup": "module load cuda"}  # fmt: skip
-    run_slurm(manifest, lambda line: None, **options)
-    script = (tmp_path / "submitted.sh").read_text()
+    told: list[str] = []
+    run_slurm(manifest, told.append, **options)
+    script = (stand_ins / "submitted.sh").read_text()
     for line in ("--partition=gpu", "--time=90", "--mem=40GB", "--gpus-per-node=1", "--array=0-2%3", "--signal="):
         assert line in script, line
     assert "module load cuda" in script and f"emotion-circuits-{manifest.key}" in script
-    assert waited == ["4242_0", "4242_1", "4242_2"] and (manifest.folder / JOBS).exists()
-    (tmp_path / "submitted.sh").unlink()
-    run_slurm(manifest, lambda line: None, **options)
-    assert not (tmp_path / "submitted.sh").exists(), "the jobs of the first call are still there"
-    assert waited == ["4242_0", "4242_1", "4242_2"] * 2
+    assert any(f"scancel --name=emotion-circuits-{manifest.key}" in line for line in told)
+    jobs = ["4242_0", "4242_1", "4242_2"]
+    assert watched == [jobs] and (manifest.folder / JOBS).exists()
+    (stand_ins / "submitted.sh").unlink()
+    (stand_ins / "queue").write_text("\n".join(jobs))
+    run_slurm(manifest, told.append, **options)
+    assert not (stand_ins / "submitted.sh").exists(), "the jobs of the first call are still there"
+    (stand_ins / "queue").write_text("4242_1\n")
+    run_slurm(manifest, told.append, **options)
+    assert "--array=0-1%2" in (stand_ins / "submitted.sh").read_text(), "only those that are gone"
+    assert [set(w) for w in watched[1:]] == [set(jobs), {"4242_0", "4242_1"}]
+
+
+def test_a_job_that_left_the_queue_without_a_result_is_told(
+    model: Path, stand_ins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Slurm's accounts, which a cluster need not keep; a queue that does not answer says nothing."""
+    manifest = plan(model, stand_ins, 3)
+    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.0)
+    folder = stand_ins / "jobs"
+    jobs = {n: submitit.SlurmJob(folder=folder, job_id=f"7_{n}") for n in range(3)}
+    folder.mkdir(exist_ok=True)
+    queue, told, looks = stand_ins / "queue", list[str](), 0
+
+    def pause(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            assert not told, "squeue has failed three times"
+            queue.write_text("7_0\n7_1\n")
+        if looks == 5:
+            queue.write_text("7_0\n")
+        if looks == 6:
+            assert not any("shard 1" in line for line in told), "once may be an accident"
+        if looks == 8:
+            submitit.core.utils.cloudpickle_dump(("success", 0), jobs[0].paths.result_pickle)
+
+    slurm._watch(manifest, jobs, told.append, pause)
+    assert [line.partition(" (")[0] for line in told] == ["shard 2", "shard 1", "shard 0"]
+    assert "in the queue no more" in told[0] and told[2].endswith("done")
+    (failure,) = collect(manifest).failures
+    assert "its job 7_" in failure.error.what and "ended without a result" in failure.error.what

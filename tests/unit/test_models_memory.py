@@ -35,3 +35,8 @@ def test_files_that_were_read_do_not_count_as_used(tmp_path: Path, version: int)
 def test_no_limit_is_no_limit(tmp_path: Path) -> None:
     assert memory._container(tmp_path) > 10**18
     assert memory._container(group(tmp_path, 2, "max", GB, 0)) > 10**18
+
+
+def test_a_group_that_keeps_no_statistics_has_no_pages_to_give_up(tmp_path: Path) -> None:
+    (group(tmp_path, 2, 4 * GB, 3 * GB, GB) / "memory.stat").unlink()
+    assert memory._container(tmp_path) == GB

@@ -19,7 +19,7 @@ from emotion_circuits.cli import main
 from emotion_circuits.engine import Sampling, capture, generate
 from emotion_circuits.engine.verify import verify_family
 from emotion_circuits.errors import ModelError, UsageError
-from emotion_circuits.models import LM, load_lm
+from emotion_circuits.models import LM, load_lm, memory
 from emotion_circuits.models import load as load_module
 from emotion_circuits.models.preflight import demand, weight_bytes, weight_bytes_of_source
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site
@@ -173,6 +173,13 @@ def test_a_model_that_cannot_fit_is_refused_before_it_is_loaded(sharded: Path, m
     assert "--dtype bfloat16 (weights 0.1" in error.fix and "--device-map auto" in error.fix
     assert load_lm(sharded, dtype="bfloat16", device="cpu").dtype == torch.bfloat16, "half of it fits"
     assert load_lm(sharded, device_map="auto", max_memory={"cpu": "100MB"}), "and so does what is on the disk"
+
+
+def test_bfloat16_is_proposed_only_where_it_would_fit(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_module, "free_bytes", lambda device: 100_000_000)
+    with pytest.raises(ModelError) as caught:
+        load_lm(sharded, device="cpu")
+    assert "bfloat16" not in caught.value.fix and "--device-map auto" in caught.value.fix
 
 
 def test_demand_of_an_8b_model_follows_its_config() -> None:

@@ -97,9 +97,13 @@ def show(manifest: Manifest, *, as_json: bool) -> int:
         for r in rows[:MANY]
     ]  # fmt: skip
     headings = {k: k for k in ("shard", "models", "worker", "experiments", "after", "memory")}
-    print_table(shown, headings, f"{len(manifest.cells)} cells in {len(rows)} shards")
+    print_table(shown, headings, f"{_count(len(manifest.cells), 'cell')} in {_count(len(rows), 'shard')}")
     if len(rows) > MANY:
         print_text(f"… and {len(rows) - MANY} more: --json lists them")
     done = sum(s == "done" for s in status.values())
     print_text(f"done: {done} of {len(manifest.cells)} cells · would be written to {manifest.path}")
     return 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

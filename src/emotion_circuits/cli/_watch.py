@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.cli._console import duration_text, print_json, print_text, say
+from emotion_circuits.cli._console import WIDTH, duration_text, print_json, print_text, say
 
 if TYPE_CHECKING:
     from emotion_circuits.runners import CellState, Manifest
@@ -23,8 +25,10 @@ def watch_shards(
 ) -> int:
     """Show the newest plan of every profile until nobody works on any; with ``as_json`` look once.
 
+    Somebody works on a plan as long as a worker holds one of its cells, or the command that started them waits.
+
     Returns:
-        The exit code: 0 everything is done, 1 something failed and nothing is done, 3 partly done.
+        The exit code: 0 everything is done (or goes on), 1 nothing is done, 3 partly done.
     """
     previous: list[str] = []
     while True:
@@ -35,7 +39,7 @@ def watch_shards(
         if as_json:
             print_json({"studies": [_plain(manifest, cells) for manifest, cells in found]})
             return _exit_code(found)
-        lines = [line for manifest, cells in found for line in _lines(manifest, cells)]
+        lines = [folded for manifest, cells in found for line in _lines(manifest, cells) for folded in _folded(line)]
         if sys.stdout.isatty():
             sys.stdout.write("\x1b[2J\x1b[H")
             print_text(time.strftime("%H:%M:%S"))
@@ -43,7 +47,7 @@ def watch_shards(
             print_text("\n".join(lines))
         sys.stdout.flush()
         previous = lines
-        if not any(cell.status == "running" for _, cells in found for cell in cells):
+        if not any(_goes_on(manifest, cells) for manifest, cells in found):
             return _exit_code(found)
         pause(every)
 
@@ -60,7 +64,7 @@ def _lines(manifest: Manifest, cells: Sequence[CellState]) -> list[str]:
     from emotion_circuits.experiments._crew import progress_of
 
     count = {status: sum(c.status == status for c in cells) for status in ("done", "running", "waiting", "failed")}
-    lines = [f"{manifest.work.profile} ({manifest.key}): {len(cells)} cells, "
+    lines = [f"{manifest.work.profile} ({manifest.key}): {len(cells)} cell{'s' * (len(cells) != 1)}, "
              + ", ".join(f"{n} {status}" for status, n in count.items() if n)]  # fmt: skip
     running = [c for c in cells if c.status == "running"]
     for cell in running[:SHOWN]:
@@ -70,6 +74,8 @@ def _lines(manifest: Manifest, cells: Sequence[CellState]) -> list[str]:
             share = step.blocks_done / step.blocks if step.blocks else 1.0
             lines.append(f"           {step.experiment} on {step.model}, {step.step}: {share:.0%} of {step.rows} rows")
     failed = [c for c in cells if c.status == "failed"]
+    if count["waiting"] and not _goes_on(manifest, cells):
+        lines.append("           nobody works on it: the same command resumes")
     for cell in failed[:SHOWN]:
         lines.append(f"  failed   {cell.cell.shown} after {duration_text(cell.seconds)}: {cell.message}")
         lines.append(f"           → {cell.fix}")
@@ -77,6 +83,18 @@ def _lines(manifest: Manifest, cells: Sequence[CellState]) -> list[str]:
         if len(kind) > SHOWN:
             lines.append(f"           … and {len(kind) - SHOWN} more {kind[0].status}: --json lists them")
     return lines
+
+
+def _folded(line: str) -> list[str]:
+    """A line in as many as the terminal needs (80 columns when there is none), behind the name of its state."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    return textwrap.wrap(line, width, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)
+
+
+def _goes_on(manifest: Manifest, cells: Sequence[CellState]) -> bool:
+    from emotion_circuits.runners.state import drivers_of
+
+    return any(cell.status == "running" for cell in cells) or bool(drivers_of(manifest).held())
 
 
 def _plain(manifest: Manifest, cells: Sequence[CellState]) -> dict[str, Any]:
@@ -89,8 +107,9 @@ def _plain(manifest: Manifest, cells: Sequence[CellState]) -> dict[str, Any]:
 
 
 def _exit_code(found: Sequence[tuple[Manifest, Sequence[CellState]]]) -> int:
-    done = sum(c.status == "done" for _, cells in found for c in cells)
-    failed = sum(c.status == "failed" for _, cells in found for c in cells)
-    if not failed:
-        return 0
-    return PARTLY_DONE if done else 1
+    done = any(cell.status == "done" for _, cells in found for cell in cells)
+    for manifest, cells in found:
+        wanting = {"failed"} if _goes_on(manifest, cells) else {"failed", "waiting"}
+        if any(cell.status in wanting for cell in cells):
+            return PARTLY_DONE if done else 1
+    return 0

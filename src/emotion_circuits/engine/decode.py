@@ -72,7 +72,7 @@ def decode(
         cache, start = _shared(lm, batch, encoded, conditions)
         edits = Edits(lm, batch, encoded, conditions, clock, start)
         edits.require_steps(max_new_tokens)
-        stops = torch.tensor(sorted(stop_ids(lm)), dtype=torch.long, device=lm.device)
+        stops = stop_ids(lm)
         ids, mask, positions = batch.ids[:, start:], batch.mask, batch.positions[:, start:]
         alive = list(range(len(rows)))
         written: list[list[int]] = [[] for _ in rows]
@@ -87,21 +87,23 @@ def decode(
                 logits = out.logits[:, -1]
                 require_numbers(lm, logits, [rows[r] for r in alive], step)
                 tokens = choose(logits, [numbers[r] for r in alive], step)
-                ended = torch.isin(tokens, stops)
+                chosen = tokens.tolist()
+                ended = [token in stops for token in chosen]
                 if watch is not None:
-                    watch.step([numbers[r] for r in alive], tokens.tolist(), ended.tolist())
-                for r, token, end in zip(alive, tokens.tolist(), ended.tolist(), strict=True):
+                    watch.step([numbers[r] for r in alive], chosen, ended)
+                for r, token, end in zip(alive, chosen, ended, strict=True):
                     stopped[r] = end
                     if not end:
                         written[r].append(token)
-                going = (~ended).nonzero().flatten()
-                if len(going) == 0 or step + 1 == max_new_tokens:
+                going = [i for i, end in enumerate(ended) if not end]
+                if not going or step + 1 == max_new_tokens:
                     break
                 if len(going) < len(alive):
-                    cache.batch_select_indices(going.cpu())
-                    edits.keep(going.tolist())
-                    alive = [alive[i] for i in going.tolist()]
-                    tokens, mask, positions = tokens[going], mask[going], positions[going]
+                    kept = torch.tensor(going)  # on the CPU, where it indexes the layers of every device
+                    cache.batch_select_indices(kept)
+                    edits.keep(going)
+                    alive = [alive[i] for i in going]
+                    tokens, mask, positions = tokens[kept], mask[kept], positions[kept]
                 ids = tokens.unsqueeze(1)
                 mask = torch.cat([mask, torch.ones_like(ids)], 1)
                 positions = positions[:, -1:] + 1
@@ -134,7 +136,7 @@ def next_token_logits(lm: LM, rows: Sequence[AnyRow]) -> Float[Tensor, "row voca
 
 def require_numbers(lm: LM, logits: Float[Tensor, "row vocabulary"], rows: Sequence[AnyRow], step: int) -> None:
     """Raise :class:`ModelError` naming the first row whose logits hold NaN or +infinity."""
-    broken = (~logits.amax(-1).isfinite()).nonzero().flatten().tolist()
+    broken = [row for row, finite in enumerate(logits.amax(-1).isfinite().tolist()) if not finite]
     if broken:
         encoded, condition = rows[broken[0]][:2]
         raise ModelError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,10 +45,12 @@ class Clock:
 
 @dataclass
 class _Group:
-    """Rows that edit one tap with one operation, on the CPU.
+    """Rows that edit one tap with one operation, on the CPU, where each step decides what acts.
 
     ``index`` is the head or neuron of each row, None for whole sites. ``vectors`` is ``[n, *width]``, or with ``slots``
-    ``[n, place, *width]``, where ``slots`` says which place a prompt token takes.
+    ``[n, place, *width]``, where ``slots`` says which place a prompt token takes. What an edit computes with is copied
+    to the activation's device once (:meth:`on`) and stays there: a copy at every step would make the host wait for the
+    accelerator in the middle of each pass.
     """
 
     op: str
@@ -60,6 +62,27 @@ class _Group:
     schedules: Float[Tensor, "n step"]
     prompt: Bool[Tensor, "n token"]
     generated: Bool[Tensor, " n"]
+    _copies: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _final: Tensor | None = field(default=None, init=False, repr=False)
+
+    def on(self, device: torch.device, name: str, value: Tensor) -> Tensor:
+        """``value`` on ``device``; the copy called ``name`` is made again only for another tensor or device."""
+        if value.device == device:
+            return value
+        source, copy = self._copies.get(name, (None, None))
+        if copy is None or copy.device != device or source is not value:
+            copy = value.to(device)
+            self._copies[name] = (value, copy)
+        return copy
+
+    def strength(self, step: int) -> Float[Tensor, " n"]:
+        """The factor of every row at a step; the same tensor once the schedule no longer changes."""
+        last = self.schedules.shape[1] - 1
+        if step < last:
+            return self.strengths * self.schedules[:, step]
+        if self._final is None:
+            self._final = self.strengths * self.schedules[:, last]
+        return self._final
 
     def select(self, kept: Tensor, rows: Tensor) -> _Group:
         """The members ``kept``, at other rows of the batch."""
@@ -251,7 +274,7 @@ def _stack(vectors: list[FloatArray], by_token: bool) -> Tensor | None:
 
 def _apply(group: _Group, t: Tap, x: Tensor, edited: Tensor | None, step: int) -> Tensor | None:
     """``x`` ``[row, token, …]`` with the group's edit of this step: in ``edited`` where an earlier group made one."""
-    strength = group.strengths * group.schedules[:, min(step, group.schedules.shape[1] - 1)]
+    strength = group.strength(step)
     places = group.prompt if step == 0 else group.generated.unsqueeze(1)
     acting = (acts(group.op, strength) & places.any(1)).nonzero().flatten()
     if len(acting) == 0:
@@ -260,11 +283,12 @@ def _apply(group: _Group, t: Tap, x: Tensor, edited: Tensor | None, step: int) -
         group, strength, places = group.select(acting, group.rows[acting]), strength[acting], places[acting]
     edited = x.clone() if edited is None else edited
     view, device = t.view(edited), x.device
-    rows = group.rows.to(device)
-    at = (rows,) if group.index is None else (rows, slice(None), group.index.to(device))
+    rows = group.on(device, "rows", group.rows)
+    at = (rows,) if group.index is None else (rows, slice(None), group.on(device, "index", group.index))
     old = view[at].float()
     trailing = (1,) * (old.ndim - 2)
-    new = operate(group.op, old, _vectors(group, step, device), strength.to(device).view(-1, 1, *trailing))
+    factor = group.on(device, "strength", strength).view(-1, 1, *trailing)
+    new = operate(group.op, old, _vectors(group, step, device), factor)
     if not bool(places.all()):
         new = torch.where(places.to(device).view(*places.shape, *trailing), new, old)
     view[at] = new.to(view.dtype)
@@ -276,7 +300,7 @@ def _vectors(group: _Group, step: int, device: torch.device) -> Tensor | None:
     if group.vectors is None:
         return None
     if group.slots is None:
-        return group.vectors.to(device).unsqueeze(1)
+        return group.on(device, "vectors", group.vectors).unsqueeze(1)
     if step:
         raise ContractError("an edit with one value a position reached a generated token")
     members = torch.arange(len(group.slots)).unsqueeze(1)

@@ -138,7 +138,11 @@ def share(
     waiting = list(blocks)
     told = time.monotonic()
     while waiting:
-        left = [block for block in waiting if not _settle(claims, block, finished, compute_if_needed, advance)]
+        left = []
+        for block in waiting:
+            crew.require_folder()  # a claim would make it anew
+            if not _settle(claims, block, finished, compute_if_needed, advance):
+                left.append(block)
         if len(left) == len(waiting):
             if time.monotonic() - told > 60:
                 told = time.monotonic()

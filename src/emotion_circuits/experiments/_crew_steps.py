@@ -46,6 +46,7 @@ def share_scores(
         values = np.concatenate([v for _, v in found])
         columns: dict[str, Any] = {"row": np.concatenate([np.asarray(n, np.int64) for n, _ in found])}
         columns |= {f"m{column}": values[:, column] for column in range(len(metrics))}
+        crew.require_folder()
         write_table(parts / f"{block.name}{SUFFIX}", columns)
 
     share(crew, folder, blocks, lambda b: (parts / f"{b.name}{SUFFIX}").exists(), compute, lambda: run.done, advance)
@@ -73,6 +74,7 @@ def share_texts(
     def compute(block: Block) -> None:
         numbers = [n for batch in block.batches for n in batch]
         found = [g for batch in block.batches for g in write(batch)]
+        crew.require_folder()
         write_table(
             parts / f"{block.name}{SUFFIX}",
             {"row": numbers, "tokens": [list(g.tokens) for g in found], "text": [g.text for g in found],
@@ -119,6 +121,7 @@ def share_capture(
         fill(sinks[0], sinks[1])
         for _ in run_capture(lm, plan, sinks[0], sinks[1], max_rows=max_rows):
             pass
+        crew.require_folder()
         parts.write(block.name, {k: v for sink in sinks if sink for k, v in sink.arrays.items()})
 
     share(crew, folder, blocks, lambda b: parts.has(b.name), compute, lambda: run.done, advance)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error means that main memory or the accelerator's memory ran out."""
@@ -42,19 +44,28 @@ def _available() -> int:
         return 4 << 30  # Windows tells nothing without another package: a small machine is assumed
 
 
-def _container(root: Path = Path("/sys/fs/cgroup")) -> int:
+def _container(root: Path = CONTROL_GROUP) -> int:
     """What a Linux control group still allows (version 2, then 1); unlimited where there is none.
 
-    Pages of files that were read or written count as used there, and are given up as soon as memory is wanted.
+    Pages of files that were read lately count as used there, although they are given up as soon as memory is wanted: a
+    model that was just downloaded or copied would seem to fill it.
     """
-    for limit, used, details, name in (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    for folder, limit, used, cached in (
+        (root, "memory.max", "memory.current", "inactive_file"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            allowed, taken = (int((root / file).read_text("ascii")) for file in (limit, used))
-            counts = dict(line.split() for line in (root / details).read_text("ascii").splitlines())
-            return max(0, allowed - taken + min(taken, int(counts.get(name, 0))))
+            most, taken = (int((folder / name).read_text("ascii")) for name in (limit, used))
+            return max(0, most - taken + min(taken, _counted(folder / "memory.stat", cached)))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return 1 << 62
+
+
+def _counted(path: Path, name: str) -> int:
+    """One number of a control group's statistics, 0 where it is not told."""
+    try:
+        lines = path.read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)

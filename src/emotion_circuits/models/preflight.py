@@ -110,8 +110,8 @@ def require_room(name: str, folder: Path, dtype: str, free: int, place: str) -> 
     if needed.total <= free:
         return
     changes = []
-    if ITEM_BYTES[dtype] > 2:
-        changes.append(f"--dtype bfloat16 (weights {_gb(needed.weights // 2)})")
+    if ITEM_BYTES[dtype] > 2 and demand(config, half := weight_bytes(folder, "bfloat16"), "bfloat16").total <= free:
+        changes.append(f"--dtype bfloat16 (weights {_gb(half)})")
     changes.append("--device-map auto (spreads it over the GPUs, then main memory, then the disk)")
     changes.append("a machine with more memory, or a smaller model")
     raise ModelError(f"{name} does not fit on {place}: it needs {needed}; {_gb(free)} are free", "; ".join(changes))

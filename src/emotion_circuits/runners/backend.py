@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
-from emotion_circuits.experiments._crew import clear_finished
+from emotion_circuits.experiments._crew import Crew, clear_finished
 from emotion_circuits.runners.manifest import Manifest
-from emotion_circuits.runners.state import collect, forget_failure, is_done, write_failed
+from emotion_circuits.runners.state import collect, drivers_of, forget_failure, is_done, write_failed
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Study
@@ -90,12 +92,15 @@ def run_shards(manifest: Manifest, chosen: Backend, tell: Tell) -> None:
 def run_manifest(manifest: Manifest, chosen: Backend, tell: Tell) -> Study:
     """Write the manifest, run its shards, and gather what is there: the study, with failures in it.
 
-    Calling it again, with any backend, takes up what is left. Raises as :func:`run_shards`.
+    Calling it again, with any backend, takes up what is left. Raises as :func:`run_shards`, and :class:`StoreError`
+    when the results folder has gone meanwhile.
     """
     manifest.write()
     for cell in manifest.cells:
         forget_failure(manifest, cell)
-    run_shards(manifest, chosen, tell)
+    with drivers_of(manifest).take(f"command-{secrets.token_hex(4)}") or nullcontext():
+        run_shards(manifest, chosen, tell)
+    Crew(marker=manifest.path).require_folder()  # otherwise that is why nothing is finished
     clear_finished(manifest.folder.parents[1])
     return collect(manifest)
 

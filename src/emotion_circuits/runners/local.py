@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import IO
 
 from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, unfinished
@@ -33,11 +35,13 @@ def worker_command(manifest: Manifest, number: int) -> Sequence[str]:
 class _Pool:
     """Processes that run now, by shard, in ``memory`` bytes that were free before the first of them.
 
-    ``limit`` falls when the system ends one of them for want of memory.
+    ``limit`` falls when the system ends one of them for want of memory. ``asked``: the number of threads was, and
+    stands above what the environment says.
     """
 
     limit: int
     threads: int
+    asked: bool
     gpus: int
     memory: int
     running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -57,13 +61,15 @@ def run_local(
 
     Args:
         workers: processes at a time (default: as many as processors, or GPUs, and free memory for their models allow).
-        threads: of each process (default: the processors shared out). command: starts a shard (for tests).
+        threads: of each process (default: OMP_NUM_THREADS, else the processors shared out). command: starts a shard
+            (for tests).
     """
     waiting = unfinished(manifest)
     if not waiting:
         return
     pool = _pool(manifest, waiting, workers, threads)
-    tell(f"{len(waiting)} shards, {pool.limit} at a time; logs in {manifest.folder / 'logs'}")
+    shards = "1 shard" if len(waiting) == 1 else f"{len(waiting)} shards, {pool.limit} at a time"
+    tell(f"{shards}; logs in {manifest.folder / 'logs'}")
     ended: set[int] = set(range(len(manifest.shards))) - set(waiting)
     with _stopping(pool):
         while waiting or pool.running:
@@ -95,7 +101,7 @@ def _pool(manifest: Manifest, waiting: Sequence[int], workers: int | None, threa
     memory = 1 << 62 if gpus or workers else free_memory()
     smallest = min(memory_of(manifest, n) for n in waiting)
     limit = max(1, min(limit, memory // smallest))
-    return _Pool(limit, threads or max(1, cores // limit), gpus, memory)
+    return _Pool(limit, threads or max(1, cores // limit), threads is not None, gpus, memory)
 
 
 def _gpus(manifest: Manifest) -> int:
@@ -133,7 +139,8 @@ def free_memory() -> int:
 def _start(manifest: Manifest, number: int, pool: _Pool, command: Command) -> subprocess.Popen[bytes]:
     environment = {**os.environ}
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        environment.setdefault(name, str(pool.threads))
+        if pool.asked or name not in environment:
+            environment[name] = str(pool.threads)
     if pool.gpus > 1:
         gpu = min(range(pool.gpus), key=lambda g: list(pool.on_gpu.values()).count(g))
         pool.on_gpu[number] = gpu
@@ -182,7 +189,9 @@ def _again(manifest: Manifest, number: int, code: int, pool: _Pool, tell: Tell) 
 
 @contextmanager
 def _stopping(pool: _Pool) -> Iterator[None]:
-    """Take the processes along when this one is stopped; what they finished stays."""
+    """Take the processes along when this one is stopped, by Ctrl-C or SIGTERM; what they finished stays."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminated) if main else None
     try:
         yield
     finally:
@@ -195,3 +204,9 @@ def _stopping(pool: _Pool) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,10 @@ from emotion_circuits.store import read_json, write_json
 log = logging.getLogger(__name__)
 
 JOBS = "slurm-jobs.json"
+LOOK_SECONDS, QUEUE_SECONDS = 1.0, 20.0
+"""Between two looks for results, and between two looks at the queue; a shared folder may be that late."""
+
+Pause = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def run_slurm(
         "slurm_array_parallelism": array_parallelism, "slurm_setup": None if setup is None else [setup],
     }  # fmt: skip
     general = {"timeout_min": timeout_min, "mem_gb": mem_gb, "cpus_per_task": cpus_per_task,
-               "gpus_per_node": gpus_per_node or None, "name": f"emotion-circuits-{manifest.key}"}  # fmt: skip
+               "gpus_per_node": gpus_per_node or None, "name": _job_name(manifest)}  # fmt: skip
     known = _running(submitit, manifest) if cluster == "slurm" else {}
     # Slurm keeps an array within its limit itself; the stand-ins start everything at once.
     at_once = None if cluster == "slurm" else min(array_parallelism, os.cpu_count() or 1)
@@ -97,7 +103,15 @@ def run_slurm(
             write_json(manifest.folder / JOBS, {**noted, **{str(n): j.job_id for n, j in submitted.items()}})
         if submitted:
             tell(f"{len(submitted)} jobs submitted to {cluster}; logs in {folder}")
-        _wait(manifest, {**submitted, **{n: known[n] for n in stage if n in known}}, tell)
+            if cluster == "slurm":
+                tell(f"they go on where this command is stopped; `scancel --name={_job_name(manifest)}` ends them")
+        awaited = {**submitted, **{n: known[n] for n in stage if n in known}}
+        if cluster == "slurm":
+            _watch(manifest, awaited, tell)
+        else:
+            for number, job in awaited.items():
+                job.wait()
+                _ended(manifest, number, job, tell)
 
 
 def _submit(executor: Any, manifest: Manifest, numbers: Sequence[int]) -> list[Any]:
@@ -119,28 +133,68 @@ def _stages(manifest: Manifest, at_once: int | None) -> Iterator[Sequence[int]]:
 
 
 def _running(submitit: Any, manifest: Manifest) -> dict[int, Any]:
-    """Jobs of an earlier call that have not ended."""
+    """Jobs of an earlier call that are still in the queue."""
     path = manifest.folder / JOBS
-    if not path.exists():
+    queue = _queue(manifest) if path.exists() else None
+    if not queue:
         return {}
+    return {int(n): submitit.SlurmJob(folder=manifest.folder / "slurm", job_id=i)
+            for n, i in read_json(path).items() if i in queue}  # fmt: skip
+
+
+def _queue(manifest: Manifest) -> set[str] | None:
+    """Ids of this manifest's jobs that wait or run; None when Slurm does not answer.
+
+    The queue and not the accounts (`sacct`), which is where submitit looks: a cluster may keep none, and a job that was
+    killed would then be waited for without end.
+    """
+    command = ["squeue", "--noheader", "--array", "--format=%i", f"--name={_job_name(manifest)}"]
     try:
-        noted = read_json(path).items()
-        jobs = {int(n): submitit.SlurmJob(folder=manifest.folder / "slurm", job_id=i) for n, i in noted}
-        return {n: job for n, job in jobs.items() if not job.done(force_check=True)}
-    except (OSError, RuntimeError):
-        return {}
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.info("squeue does not answer: %s", error)
+        return None
+    return set(found.stdout.split())
 
 
-def _wait(manifest: Manifest, jobs: dict[int, Any], tell: Tell) -> None:
-    for number, job in jobs.items():
-        names = " → ".join(manifest.shards[number].models)
-        job.wait()
-        failure = job.exception()
-        if failure is None:
-            code = job.result()
-            tell(f"shard {number} ({names}): {'done' if code == 0 else f'ended with code {code}'}")
-        else:
-            reason = " ".join(str(failure).split())[:300]
-            tell(f"shard {number} ({names}) was lost: {reason}")
-            give_up(manifest, number, f"its job {job.job_id} ended without a result; its log is {job.paths.stderr}",
-                    "look at the log and `sacct`, then run the same command again: it resumes")  # fmt: skip
+def _job_name(manifest: Manifest) -> str:
+    return f"emotion-circuits-{manifest.key}"
+
+
+def _watch(manifest: Manifest, jobs: Mapping[int, Any], tell: Tell, pause: Pause = time.sleep) -> None:
+    """Return when every job has left a result, or has twice not been in the queue without leaving one."""
+    left, missing = dict(jobs), set[int]()
+    looked = time.monotonic()
+    while left:
+        for number, job in list(left.items()):
+            if job.paths.result_pickle.exists():
+                del left[number]
+                _ended(manifest, number, job, tell)
+        if time.monotonic() - looked >= QUEUE_SECONDS and (queue := _queue(manifest)) is not None:
+            looked = time.monotonic()
+            absent = {number for number, job in left.items() if job.job_id not in queue}
+            for number in sorted(absent & missing):
+                _lost(manifest, number, left.pop(number), "it is in the queue no more and left no result", tell)
+            missing = absent
+        if left:
+            pause(LOOK_SECONDS)
+
+
+def _ended(manifest: Manifest, number: int, job: Any, tell: Tell) -> None:
+    """Tell how a job ended that left a result, or that submitit started here."""
+    failure = job.exception()
+    if failure is not None:
+        _lost(manifest, number, job, " ".join(str(failure).split())[:300], tell)
+        return
+    code = job.result()
+    tell(f"shard {number} ({_models(manifest, number)}): {'done' if code == 0 else f'ended with code {code}'}")
+
+
+def _lost(manifest: Manifest, number: int, job: Any, reason: str, tell: Tell) -> None:
+    tell(f"shard {number} ({_models(manifest, number)}) was lost: {reason}")
+    give_up(manifest, number, f"its job {job.job_id} ended without a result; its log is {job.paths.stderr}",
+            "look at the log and `sacct`, then run the same command again: it resumes")  # fmt: skip
+
+
+def _models(manifest: Manifest, number: int) -> str:
+    return " → ".join(manifest.shards[number].models)

@@ -41,6 +41,11 @@ def claims_of(manifest: Manifest, heartbeat: float, stale: float) -> Claims:
     return Claims(manifest.folder / "claims", heartbeat, stale)
 
 
+def drivers_of(manifest: Manifest) -> Claims:
+    """Claims of the commands that wait for the manifest's shards: no work is theirs, they only show that it goes on."""
+    return Claims(manifest.folder / "drivers")
+
+
 def write_done(manifest: Manifest, cell: Cell, run: Path, source: str, seconds: float) -> None:
     """Note that a cell is finished."""
     content = {"run": run.relative_to(manifest.results).as_posix(), "source": source}

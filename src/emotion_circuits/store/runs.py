@@ -264,7 +264,8 @@ class Run:
     def _record_failure(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception):  # an interruption is no failure
+        # An interruption is no failure, and a folder that was unmounted or removed is not made anew to say so.
+        if isinstance(error, Exception) and self.folder.exists():
             with suppress(StoreError):  # on a full disk the first error is the one to show
                 self.fail(error)
 

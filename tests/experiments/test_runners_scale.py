@@ -1,0 +1,23 @@
+"""A plan of very many cells, and a merge of very many rows: seconds and memory, by the benchmark that measures them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scaling.py"
+
+
+@pytest.mark.parametrize("models", [12, pytest.param(130, marks=pytest.mark.slow)])
+def test_plan_and_merge_keep_their_goals(models: int, tmp_path: Path) -> None:
+    """Planned, written, read, noted as done and gathered: 130 models are 101,010 cells; and 100,000 rows merged."""
+    words = [sys.executable, SCRIPT, "--only", "plan", "merge", "--models", str(models), "--json", tmp_path / "found"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "found").read_text())
+    assert f"{6 * models * models - 3 * models} cells" in rows[0]["work"]
+    assert [row["goal"] for row in rows] == [60.0, 500.0] * 2 and all(row["value"] <= row["goal"] for row in rows)
