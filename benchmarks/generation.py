@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from matmuls import seconds_per_forward
 from ratios import Ratio, finish, interleaved, parser, progress, ratio
 
 BATCH_GOAL, SINGLE_GOAL, BARE_GOAL, LIMIT_GOAL = 5.0, 24.0, 1.3, 0.6
@@ -51,6 +50,7 @@ def measure_generation(repeats: int, dtype: str) -> list[Ratio]:
     from emotion_circuits.engine import BASELINE, Sampling, add, generate
     from emotion_circuits.engine.batching import pad
     from emotion_circuits.models import load_lm
+    from emotion_circuits.models.product_limit import seconds_per_forward
     from emotion_circuits.types import Condition, Prompt, Site
 
     lm = load_lm(MODEL, device="cpu", dtype=dtype)
