@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from emotion_circuits.cli._console import print_json, print_text, say, size_text
 from emotion_circuits.cli._options import COMMON, RESULT_OPTIONS, ResultOptions
-from emotion_circuits.errors import UsageError
+from emotion_circuits.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Profile
@@ -56,7 +56,12 @@ def export(
             shlex.join(["emotion-circuits", "study", profile, "--results", str(options.results)]),
         )
     folder = output or store.root / slug(chosen.name) / "plan"
-    done = export_plan(results, folder, force=force)
+    try:
+        done = export_plan(results, folder, force=force)
+    except StoreError as error:
+        if output is None:
+            raise
+        raise StoreError(error.what, error.fix.replace("--results", "--output")) from error
     commands = _commands(done, store, chosen, profile)
     if options.json:
         print_json(_as_json(done, chosen.name, layout, commands))
