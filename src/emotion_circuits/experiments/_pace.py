@@ -69,7 +69,7 @@ def tokens_per_second(lm: LM) -> float:
         with inference(lm.model):
             lm.decoder(input_ids=ids, attention_mask=mask, use_cache=False)
 
-    return ids.numel() / _timed(run, lm)
+    return ids.numel() / seconds_of(run, lm)
 
 
 def stand_in(lm: LM, name: str, layer: int, at: Positions) -> Condition:
@@ -97,7 +97,7 @@ def seconds_per_scored_row(lm: LM, step: ScoreStep, count: int) -> float:
     longest = with_tokens_behind(max(lm.encode(step.prompts), key=len), step.behind)
     rows = [Row(longest, stand_in(lm, str(n), step.layer, step.at)) for n in range(count)]
     metrics = [kl_from_baseline()]
-    return _timed(lambda: list(score_rows(lm, rows, metrics, max_rows=count)), lm) / count
+    return seconds_of(lambda: list(score_rows(lm, rows, metrics, max_rows=count)), lm) / count
 
 
 def seconds_per_written_token(lm: LM, step: TextStep, count: int, new: int) -> float:
@@ -113,7 +113,7 @@ def seconds_per_written_token(lm: LM, step: TextStep, count: int, new: int) -> f
         done = [g for part in generate_rows(lm, rows, Sampling(new), max_rows=count) for _, g in part]
         written = sum(len(g.tokens) for g in done)
 
-    return _timed(run, lm) / max(written, count)
+    return seconds_of(run, lm) / max(written, count)
 
 
 def _judge(lm: LM, step: TextStep, count: int) -> float:
@@ -122,10 +122,10 @@ def _judge(lm: LM, step: TextStep, count: int) -> float:
     longest = max(step.prompts, key=lambda p: len(p.text))
     tokens = [lm.encode([longest])[0].ids[-1]] * step.max_new_tokens
     texts = [(longest, tokens)] * count
-    return _timed(lambda: fluency(lm, texts), lm) / count
+    return seconds_of(lambda: fluency(lm, texts), lm) / count
 
 
-def _timed(run: Callable[[], object], lm: LM) -> float:
+def seconds_of(run: Callable[[], object], lm: LM) -> float:
     """Seconds of one call, the mean of a few after one that warms up."""
     from emotion_circuits.models.product_limit import timed
 

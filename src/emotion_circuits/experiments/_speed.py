@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 PROMPT = Prompt("bench", "After the meeting we walked to the station and")
 ROWS, NEW_TOKENS = 32, 12
 """Rows that are timed together (more are no faster each on a CPU), and tokens that each writes."""
-CAPTURED_TOKENS = 512
-"""Tokens of the passes that :func:`~emotion_circuits.experiments._pace.tokens_per_second` times."""
 FEW_ROWS = 16
 """A budget below this leaves the matrix products half empty."""
 
@@ -96,25 +94,37 @@ def measure(lm: LM, max_rows: int | None = None) -> Bench:
 
 def speed_of(lm: LM, rows: int) -> Speed:
     """The rates of a model with ``rows`` rows in a batch."""
-    from emotion_circuits.experiments._pace import (
-        seconds_per_scored_row,
-        seconds_per_written_token,
-        tokens_per_second,
-    )
+    from emotion_circuits.engine.batching import capture_tokens
+    from emotion_circuits.engine.capture import MAX_ROWS
+    from emotion_circuits.experiments._pace import seconds_per_scored_row, seconds_per_written_token
     from emotion_circuits.models.product_limit import seconds_per_forward
 
-    middle = lm.n_layers // 2
+    middle, length = lm.n_layers // 2, len(lm.encode([PROMPT])[0])
+    texts = min(MAX_ROWS, capture_tokens(lm.device) // length)
+    tokens = texts * length
     score = ScoreStep("bench", (PROMPT,), rows, middle)
     text = TextStep("bench", (PROMPT,), rows, NEW_TOKENS, layer=middle, judged=False)
     return Speed(
         rows=rows,
-        captured=tokens_per_second(lm),
-        captured_limit=CAPTURED_TOKENS / seconds_per_forward(lm, CAPTURED_TOKENS, head=False, repeats=1),
+        captured=tokens / _captured(lm, texts),
+        captured_limit=tokens / seconds_per_forward(lm, tokens, head=False, repeats=1),
         scored=1 / seconds_per_scored_row(lm, score, rows),
         written=1 / seconds_per_written_token(lm, text, rows, NEW_TOKENS),
         written_limit=rows / seconds_per_forward(lm, rows),
         written_alone=1 / seconds_per_written_token(lm, text, 1, NEW_TOKENS),
     )
+
+
+def _captured(lm: LM, texts: int) -> float:
+    """Seconds of one capture batch: the last token's residual stream at every layer is kept."""
+    from dataclasses import replace
+
+    from emotion_circuits.engine import capture
+    from emotion_circuits.experiments._pace import seconds_of
+    from emotion_circuits.types import Positions
+
+    prompts = [replace(PROMPT, id=str(i)) for i in range(texts)]
+    return seconds_of(lambda: capture(lm, prompts, ["resid_post"], [Positions("last")]), lm)
 
 
 def machine_of(lm: LM) -> Machine:
