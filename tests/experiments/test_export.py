@@ -13,7 +13,7 @@ import torch
 from emotion_circuits.representations.alignment_map import AlignmentMap
 from pages import refusal
 
-SMALL = ("--scenarios", 20, "--map-size", 70, "--depths", 0.5, "--quiet", "--json")
+SMALL = ("--scenarios", 25, "--map-size", 70, "--depths", 0.5, "--quiet", "--json")
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def _of_emotion(run: Run, emotion: str) -> Mapping[str, Any]:
 
 
 def _selected(captured: Activations, kind: str, position: str, rows: list[int]) -> object:
-    values, starts = captured.values[kind, position], captured.token_starts  # type: ignore[index]
+    values, starts = captured.values[kind, position], captured.token_starts
     if position != "all":
         return np.moveaxis(np.asarray(values[rows]), 0, 1)
     return [[np.asarray(values[starts[i] : starts[i + 1], layer]) for i in rows] for layer in range(values.shape[1])]
