@@ -447,6 +447,15 @@ def test_unfinished_runs_are_named_and_the_exit_code_says_so(store: Store, expor
     assert "interrupted" in err and "resumes" in err
 
 
+def test_a_damaged_summary_is_named_and_the_rest_is_written(store: Store, export: Any) -> None:
+    finished(store, "steer", {"results": []})
+    run = finished(store, "heads.screen", {"layers": 1, "heads_per_layer": 1, "scores": []})
+    run.path("summary.json").write_text("{", encoding="utf-8")
+    code, out, err = export()
+    assert code == 3 and f"patching/{A}_patching.json" in out
+    assert "summary.json is not valid JSON" in err and "\n  → remove the folder" in err
+
+
 def test_a_failed_run_beside_a_finished_one_is_no_matter(store: Store, export: Any) -> None:
     finished(store, "steer", {"results": []})
     begun(store, "steer", params={"n": 2}).fail(UsageError("no", ""))

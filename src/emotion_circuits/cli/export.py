@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from emotion_circuits.cli._console import print_json, print_text, say, size_text
 from emotion_circuits.cli._options import COMMON, RESULT_OPTIONS, ResultOptions
-from emotion_circuits.errors import StoreError, UsageError
+from emotion_circuits.errors import EmotionCircuitsError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Profile
@@ -74,10 +74,15 @@ def export(
 
 def _commands(done: Exported, store: Store, profile: Profile, typed: str) -> dict[str, str]:
     """Path of the plan → the whole command that makes what is missing there, for the models of the profile."""
+    from emotion_circuits.experiments import Study
     from emotion_circuits.report.collect import study_on_disk
     from emotion_circuits.report.commands import DEFAULT_RESULTS, Asked, filled_in
 
-    study, asked = study_on_disk(store, profile), Asked(typed, store.root)
+    asked = Asked(typed, store.root)
+    try:
+        study = study_on_disk(store, profile)
+    except EmotionCircuitsError:  # told where the file was wanted; commands then name an embedded model
+        study = Study(profile)
     found = {}
     for one in done.missing:
         if " run " in one.command:
