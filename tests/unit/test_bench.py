@@ -15,7 +15,7 @@ import torch
 from emotion_circuits.cli import bench as command
 from emotion_circuits.cli import main
 from emotion_circuits.engine.memory import CPU_ROWS, RowBudget, automatic_rows, row_budget
-from emotion_circuits.experiments import _speed
+from emotion_circuits.experiments import _pace, _speed
 from emotion_circuits.experiments._speed import Bench, Machine, Memory, Speed, advised
 from emotion_circuits.models import LM
 from emotion_circuits.models.product_limit import linear_layers, seconds_per_forward, timed
@@ -124,7 +124,16 @@ def test_the_table_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> No
     for part in ("2,870 tokens/s", "93% of its products' limit", "421 rows/s", "65%", "14.2 times as fast", "128",
                  "538.0 MB", "1.4 GB", "oneDNN", "2 cores"):  # fmt: skip
         assert part in out, part
-    assert len([line for line in out.splitlines() if line.startswith(("write", "capture", "rows"))]) == 4, "no folding"
+    assert len(out.splitlines()) == 3 + 9 + 2, "a title, headings, nine rows that do not fold, the advice on two lines"
+
+
+def test_a_slow_model_is_timed_once_after_its_warm_up(tiny: Callable[..., LM], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    assert _pace.seconds_of(lambda: calls.append(0), tiny("llama")) >= 0 and len(calls) == 1 + _pace.MEASURED
+    monkeypatch.setattr(_pace, "SLOW", 0.0)
+    calls.clear()
+    _pace.seconds_of(lambda: calls.append(0), tiny("llama"))
+    assert len(calls) == 2
 
 
 def test_bench_measures_a_model_and_gives_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def bench(
 ) -> int:
     """Time reading, scoring and writing on one model, beside what its matrix products alone would allow.
 
-    Takes about half a minute on SmolLM2. `study … --dry-run` estimates a whole study; `make bench` compares with
+    Takes under half a minute on SmolLM2 where nothing else runs. `study … --dry-run` estimates a whole study; `make bench` compares with
     other ways to do the same work.
     """
     from emotion_circuits.experiments._speed import measure
@@ -62,11 +62,11 @@ def _shares(found: Bench) -> dict[str, float]:
 def _show(found: Bench) -> None:
     speed, machine, budget, shares = found.speed, found.machine, found.budget, _shares(found)
     rows: list[tuple[str, str, str]] = [
-        ("capture", f"{speed.captured:,.0f} tokens/s", f"{shares['captured_share']:.0%} of its products' limit"),
-        ("score, packed", f"{speed.scored:,.0f} rows/s", f"{speed.rows} rows of one prompt, an edit each"),
-        ("write, packed", f"{speed.written:,.0f} tokens/s",
+        ("capture", f"{_rate(speed.captured)} tokens/s", f"{shares['captured_share']:.0%} of its products' limit"),
+        ("score, packed", f"{_rate(speed.scored)} rows/s", f"{speed.rows} rows of one prompt, an edit each"),
+        ("write, packed", f"{_rate(speed.written)} tokens/s",
          f"{speed.rows} rows; {shares['written_share']:.0%} of its products' limit"),
-        ("write, one row", f"{speed.written_alone:,.1f} tokens/s", f"packed is {speed.gain:.1f} times as fast"),
+        ("write, one row", f"{_rate(speed.written_alone)} tokens/s", f"packed is {speed.gain:.1f} times as fast"),
         ("rows in a batch", f"{budget.rows}", _why(found)),
         ("weights", size_text(found.memory.weights), f"{machine.dtype} on {machine.device}"),
         ("peak memory", "–" if found.memory.peak is None else size_text(found.memory.peak), "of the whole process"
@@ -85,7 +85,9 @@ def _show(found: Bench) -> None:
 
 def _why(found: Bench) -> str:
     budget = found.budget
-    each = f"{size_text(budget.row)} of {size_text(int(budget.share * budget.free))}"
-    if budget.rows == budget.cap:
-        return f"the most that gain speed; a row takes {each}"
-    return f"what memory holds: a row takes {each}"
+    limit = "all that gain speed" if budget.rows == budget.cap else "what memory holds"
+    return f"{limit}; {size_text(budget.row)} each of {size_text(int(budget.share * budget.free))}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

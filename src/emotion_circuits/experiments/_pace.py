@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM, Encoded
     from emotion_circuits.types import Condition, Positions
 
-WARM_UP, MEASURED = 1, 3
-"""Batches that are run to estimate tokens per second."""
+MEASURED, SLOW = 3, 5.0
+"""Batches that are timed after one that warms up; one alone where that one took this many seconds."""
 MOST_ROWS, MOST_TOKENS = 32, 4
 """Rows and new tokens of a timed batch: more rows are no faster each on a CPU."""
 
@@ -129,6 +129,5 @@ def seconds_of(run: Callable[[], object], lm: LM) -> float:
     """Seconds of one call, the mean of a few after one that warms up."""
     from emotion_circuits.models.product_limit import timed
 
-    for _ in range(WARM_UP):
-        run()
-    return timed(lambda: [run() for _ in range(MEASURED)], lm.device) / MEASURED
+    repeats = MEASURED if timed(run, lm.device) < SLOW else 1
+    return timed(lambda: [run() for _ in range(repeats)], lm.device) / repeats
