@@ -27,8 +27,8 @@ def bench(
 ) -> int:
     """Time reading, scoring and writing on one model, beside what its matrix products alone would allow.
 
-    Takes under half a minute on SmolLM2 where nothing else runs. `study … --dry-run` estimates a whole study; `make bench` compares with
-    other ways to do the same work.
+    A few batches of each are run: seconds on an idle machine, minutes on one that other programs use. For a whole
+    study there is `study … --dry-run`; `make bench` compares with other ways to do the same work.
     """
     from emotion_circuits.experiments._speed import measure
 
