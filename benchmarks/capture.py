@@ -22,7 +22,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from matmuls import seconds_per_forward
 from ratios import Ratio, finish, interleaved, parser, progress, ratio, summary
 
 TIME_GOAL_BARE, TIME_GOAL_SINGLE, MEMORY_GOAL = 1.05, 0.25, 0.10
@@ -55,6 +54,7 @@ def measure_time(prompts: int, repeats: int) -> list[Ratio]:
     from emotion_circuits.engine.batching import CAPTURE_TOKENS, length_buckets, pad
     from emotion_circuits.engine.capture import MAX_ROWS
     from emotion_circuits.models import load_lm
+    from emotion_circuits.models.product_limit import seconds_per_forward
     from emotion_circuits.types import Positions, Prompt
 
     lm = load_lm(MODEL, device="cpu")

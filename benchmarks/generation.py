@@ -28,7 +28,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from matmuls import seconds_per_forward
 from ratios import Ratio, finish, interleaved, parser, progress, ratio
 
 if TYPE_CHECKING:
@@ -113,6 +112,7 @@ def measure_generation(repeats: int, work: Work, named: str, judged: bool) -> li
 
     from emotion_circuits.engine import BASELINE, Sampling, add, generate
     from emotion_circuits.engine.batching import pad
+    from emotion_circuits.models.product_limit import seconds_per_forward
     from emotion_circuits.types import Condition, Site
 
     lm, encoded = work.lm, work.lm.encode(work.prompts)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.real_model
 
@@ -36,6 +37,16 @@ def test_study_smoke(cli: Any, results: Path) -> None:
     assert lines[4].endswith(f"– not asked: add --model gemma-3-270m: {again}")
     page = (results / "smoke" / "report" / "report.html").read_text(encoding="utf-8")
     assert all(emotion in page for emotion in EMOTIONS) and "smollm2-135m" in page
+
+
+def test_the_smoke_study_comes_out_in_the_plans_layout(cli: Any, results: Path) -> None:
+    found = cli("export", "--layout", "plan", "--profile", "smoke", "--results", results, "--json").json
+    out = Path(found["folder"])
+    vectors = torch.load(out / "emotion_vectors/smollm2-135m_vectors_mean-content.pt", weights_only=True)
+    assert {e: v.shape for e, v in vectors["emotion_vectors"].items()} == dict.fromkeys(EMOTIONS, (30, 576))
+    assert {f["path"].split("/")[0] for f in found["files"]} == {"activations", "emotion_vectors"}
+    missing = {m["path"]: m["command"] for m in found["missing"]}
+    assert "--source smollm2-135m --target gemma-3-270m --profile smoke" in missing["alignment/k_sweep.json"]
 
 
 def test_directions_of_the_baseline_separate_comments(cli: Any, results: Path, tmp_path: Path) -> None:

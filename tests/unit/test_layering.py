@@ -29,6 +29,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "representations circuits scorers",
         "studies experiments",
         "report tracking runners explorer",
+        "exports",
         "cli",
         "__main__",
     )
@@ -131,6 +132,16 @@ def test_nothing_is_unpickled(path: Path) -> None:
     assert not {name.split(".")[0] for name in imports_of(path)} & picklers
     calls = {ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)}
     assert not calls & {"torch.load", "pd.read_pickle", "pandas.read_pickle"}
+
+
+WRITES_TORCH_FILES = "exports/tensors.py"
+"""The research plan's maps and vectors are ``.pt`` files of plain tensors: written in one place, read in none."""
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if name_of(p) != WRITES_TORCH_FILES], ids=name_of)
+def test_torch_files_are_written_for_the_research_plan_only(path: Path) -> None:
+    used = {ast.unparse(node) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
+    assert "torch.save" not in used
 
 
 RECORDS_ANY_FAILURE = "experiments/_study.py"

@@ -19,7 +19,7 @@ from emotion_circuits.cli import main
 from emotion_circuits.engine import Sampling, capture, generate
 from emotion_circuits.engine.verify import verify_family
 from emotion_circuits.errors import ModelError, UsageError
-from emotion_circuits.models import LM, load_lm, memory
+from emotion_circuits.models import LM, load_lm
 from emotion_circuits.models import load as load_module
 from emotion_circuits.models.preflight import demand, weight_bytes, weight_bytes_of_source
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site

@@ -6,6 +6,7 @@ import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -27,19 +28,38 @@ _LOGIT_COPIES = 4
 T = TypeVar("T")
 
 
-def automatic_rows(lm: LM, width_tokens: int, new_tokens: int) -> int:
-    """Rows that one packed batch may hold, from memory that is free now.
+@dataclass(frozen=True)
+class RowBudget:
+    """Why a batch holds as many rows as it does: ``share`` of the ``free`` bytes, ``row`` bytes each, at most ``cap``.
+
+    On a CPU ``cap`` is 128 rows, elsewhere 512.
+    """
+
+    cap: int
+    share: float
+    free: int
+    row: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of one batch, 1 at least."""
+        return max(1, min(self.cap, int(self.share * self.free // self.row)))
+
+
+def row_budget(lm: LM, width_tokens: int, new_tokens: int) -> RowBudget:
+    """What one packed batch may hold, from memory that is free now.
 
     Args:
         width_tokens: tokens of the longest prompt, prefix included. new_tokens: tokens generated after it.
-
-    Returns:
-        Between 1 and 128 on a CPU, 512 elsewhere.
     """
     kind = lm.device.type
     cap = CPU_ROWS if kind == "cpu" else ACCELERATOR_ROWS
-    budget = _SHARE.get(kind, 0.5) * free_bytes(lm.device)
-    return max(1, min(cap, int(budget // row_bytes(lm, width_tokens, new_tokens))))
+    return RowBudget(cap, _SHARE.get(kind, 0.5), free_bytes(lm.device), row_bytes(lm, width_tokens, new_tokens))
+
+
+def automatic_rows(lm: LM, width_tokens: int, new_tokens: int) -> int:
+    """Rows that one packed batch may hold: those of :func:`row_budget`."""
+    return row_budget(lm, width_tokens, new_tokens).rows
 
 
 def row_bytes(lm: LM, width_tokens: int, new_tokens: int) -> int:

@@ -6,7 +6,6 @@ vector of zeros-and-ones in the place of one that is not fitted yet.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM, Encoded
     from emotion_circuits.types import Condition, Positions
 
-WARM_UP, MEASURED = 1, 3
-"""Batches that are run to estimate tokens per second."""
+MEASURED, SLOW = 3, 5.0
+"""Batches that are timed after one that warms up; one alone where that one took this many seconds."""
 MOST_ROWS, MOST_TOKENS = 32, 4
 """Rows and new tokens of a timed batch: more rows are no faster each on a CPU."""
 
@@ -37,12 +36,15 @@ class Pace:
     def score(self, step: ScoreStep) -> float:
         """Seconds per scored row."""
         rows = min(step.conditions, step.rows or MOST_ROWS, MOST_ROWS)
-        return self._once(("score", step.layer, step.at, step.behind, rows), lambda: _score(self.lm, step, rows))
+        key = ("score", step.layer, step.at, step.behind, rows)
+        return self._once(key, lambda: seconds_per_scored_row(self.lm, step, rows))
 
     def text(self, step: TextStep) -> float:
         """Seconds per written text; with those of reading it once more, where it is judged."""
         rows = min(step.conditions * step.samples * len(step.prompts), MOST_ROWS)
-        written = self._once(("write", step.layer, step.at, rows), lambda: _write(self.lm, step, rows))
+        few = min(step.max_new_tokens, MOST_TOKENS)
+        key = ("write", step.layer, step.at, rows)
+        written = self._once(key, lambda: seconds_per_written_token(self.lm, step, rows, few))
         if not step.judged:
             return written * step.max_new_tokens
         new = step.max_new_tokens
@@ -67,7 +69,7 @@ def tokens_per_second(lm: LM) -> float:
         with inference(lm.model):
             lm.decoder(input_ids=ids, attention_mask=mask, use_cache=False)
 
-    return ids.numel() / _timed(run)
+    return ids.numel() / seconds_of(run, lm)
 
 
 def stand_in(lm: LM, name: str, layer: int, at: Positions) -> Condition:
@@ -88,20 +90,21 @@ def with_tokens_behind(encoded: Encoded, count: int) -> Encoded:
     return replace(encoded, ids=(*encoded.ids, *ids), offsets=(*encoded.offsets, *offsets))
 
 
-def _score(lm: LM, step: ScoreStep, count: int) -> float:
+def seconds_per_scored_row(lm: LM, step: ScoreStep, count: int) -> float:
+    """Seconds of one of ``count`` packed rows of a step's longest prompt, each with an edit of its own."""
     from emotion_circuits.engine import Row, kl_from_baseline, score_rows
 
     longest = with_tokens_behind(max(lm.encode(step.prompts), key=len), step.behind)
     rows = [Row(longest, stand_in(lm, str(n), step.layer, step.at)) for n in range(count)]
     metrics = [kl_from_baseline()]
-    return _timed(lambda: list(score_rows(lm, rows, metrics, max_rows=count))) / count
+    return seconds_of(lambda: list(score_rows(lm, rows, metrics, max_rows=count)), lm) / count
 
 
-def _write(lm: LM, step: TextStep, count: int) -> float:
-    """Seconds per new token of a row."""
+def seconds_per_written_token(lm: LM, step: TextStep, count: int, new: int) -> float:
+    """Seconds of one of ``new`` tokens of one of ``count`` packed rows, reading the prompt included."""
     from emotion_circuits.engine import Row, Sampling, generate_rows
 
-    longest, new = max(lm.encode(step.prompts), key=len), min(step.max_new_tokens, MOST_TOKENS)
+    longest = max(lm.encode(step.prompts), key=len)
     rows = [Row(longest, stand_in(lm, str(n), step.layer, step.at)) for n in range(count)]
     written = 0
 
@@ -110,7 +113,7 @@ def _write(lm: LM, step: TextStep, count: int) -> float:
         done = [g for part in generate_rows(lm, rows, Sampling(new), max_rows=count) for _, g in part]
         written = sum(len(g.tokens) for g in done)
 
-    return _timed(run) / max(written, count)
+    return seconds_of(run, lm) / max(written, count)
 
 
 def _judge(lm: LM, step: TextStep, count: int) -> float:
@@ -119,14 +122,12 @@ def _judge(lm: LM, step: TextStep, count: int) -> float:
     longest = max(step.prompts, key=lambda p: len(p.text))
     tokens = [lm.encode([longest])[0].ids[-1]] * step.max_new_tokens
     texts = [(longest, tokens)] * count
-    return _timed(lambda: fluency(lm, texts)) / count
+    return seconds_of(lambda: fluency(lm, texts), lm) / count
 
 
-def _timed(run: Callable[[], object]) -> float:
+def seconds_of(run: Callable[[], object], lm: LM) -> float:
     """Seconds of one call, the mean of a few after one that warms up."""
-    for _ in range(WARM_UP):
-        run()
-    start = time.perf_counter()
-    for _ in range(MEASURED):
-        run()
-    return (time.perf_counter() - start) / MEASURED
+    from emotion_circuits.models.product_limit import timed
+
+    repeats = MEASURED if timed(run, lm.device) < SLOW else 1
+    return timed(lambda: [run() for _ in range(repeats)], lm.device) / repeats

@@ -2,8 +2,8 @@
 
 PyTorch multiplies float32 matrices through MKL, which leaves AVX-512 unused on processors that are not Intel's. oneDNN,
 which the same PyTorch carries (and uses for bfloat16), does use it: on an AMD EPYC with AVX-512 it multiplied the
-weights of SmolLM2-135M 2.2 times as fast for 120 rows (``benchmarks/matmuls.py``). Both are float32 throughout; they
-add in another order, so results differ by rounding (some 1e-6 of a logit's size).
+weights of SmolLM2-135M 2.2 times as fast for 120 rows (timed as in :mod:`~emotion_circuits.models.product_limit`). Both
+are float32 throughout; they add in another order, so results differ by rounding (some 1e-6 of a logit's size).
 
 The model's own forward stays as it is outside the context: its logits are Hugging Face's bit for bit.
 """
@@ -65,11 +65,20 @@ def product_library() -> str:
     Depends on the processor alone, so that a run which is taken up again multiplies as it began.
     """
     asked = os.environ.get(SETTING, "")
-    if asked in ("torch", "onednn"):
-        return asked if asked == "torch" or _operator() is not None else "torch"
+    wanted = asked if asked in ("torch", "onednn") else faster_library()
+    return wanted if wanted == "torch" or has_onednn() else "torch"
+
+
+def faster_library() -> str:
+    """``onednn`` or ``torch``: what multiplies faster on this processor, whether this PyTorch has it or not."""
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     slow = torch.backends.mkl.is_available() and _maker() not in ("", "GenuineIntel")
-    return "onednn" if wide and slow and _operator() is not None else "torch"
+    return "onednn" if wide and slow else "torch"
+
+
+def has_onednn() -> bool:
+    """Whether this build of PyTorch has oneDNN's linear layer, and it gives the product."""
+    return _operator() is not None
 
 
 def _forward_of(module: nn.Linear) -> str | None:
