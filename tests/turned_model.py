@@ -1,11 +1,17 @@
-"""A copy of a Llama-like model that computes the same in other coordinates: a true positive for question 2."""
+"""A copy of a Llama-like model that computes the same in other coordinates: a true positive for question 2.
+
+``python tests/turned_model.py smollm2-135m smollm2-turned`` writes one of an embedded model.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from emotion_circuits.models.sources import resolve_source
 
 
 def save_turned(source: Path, target: Path, seed: int = 0) -> torch.Tensor:
@@ -41,3 +47,7 @@ def _read(norm: torch.nn.Module, readers: list[torch.nn.Module], turn: torch.Ten
     for reader in readers:
         reader.weight.copy_(reader.weight * norm.weight @ turn)
     norm.weight.fill_(1)
+
+
+if __name__ == "__main__":
+    save_turned(resolve_source(sys.argv[1]).folder, Path(sys.argv[2]))

@@ -357,6 +357,21 @@ def test_trained_target_exceeds_its_untrained_twin(cli: Any, embedded: Callable[
     assert np.isfinite(found["tau"])
 
 
+@pytest.mark.slow
+def test_a_real_model_is_found_in_a_copy_with_other_coordinates(
+    cli: Any, embedded: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The planted true positive on real weights: SmolLM2 against itself, its residual stream turned."""
+    save_turned(embedded("smollm2-135m").folder, tmp_path / "turned")
+    found = cli(
+        "run", "transfer", "--source", "smollm2-135m", "--target", tmp_path / "turned", "--results", tmp_path / "r",
+        "--depths", 0.75, "--permutations", 99, "--resamples", 300, "--quiet", "--json",
+    ).json  # fmt: skip
+    assert found["verdict"] in ("shared", "partly shared") and found["p"]["max"] <= 0.05, found["reason"]
+    assert found["tau"] > 0.45 and found["map"]["r2"] > 0.95
+    assert all(gap["low"] > 0 for gap in found["differences"].values())
+
+
 def test_dry_run_of_a_pair_counts_the_captures_of_each_model(
     cli: Any, model: Path, other: Path, tmp_path: Path
 ) -> None:
