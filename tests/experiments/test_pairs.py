@@ -337,7 +337,7 @@ def test_the_page_of_earlier_claims_reads_what_transfer_captured(
     assert earlier_claims.main(["--results", str(tmp_path), "--simulations", "1"]) == 0
     written = capsys.readouterr().out
     assert all(command in written for command in earlier_claims.COMMANDS)
-    assert "not defined (32 and 48 dimensions)" in written and "| inconclusive |" in written
+    assert "not defined (32 and 48 dimensions)" in written and f"| {pair.summary['verdict']} |" in written
     assert earlier_claims.main(["--results", str(tmp_path / "none")]) == 2
     assert "emotion-circuits run transfer" in capsys.readouterr().err
 
