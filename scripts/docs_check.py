@@ -129,13 +129,16 @@ def compare(quoted: Quoted, entry: Entry, source: Any) -> None:
 
 
 def value_at(source: Any, path: str) -> Any:
-    """``results[emotion=anger].auroc``: keys, and the member of a list whose key has a value.
+    """``results[emotion=anger].auroc``, ``ci.0``: keys, the member of a list whose key has a value, or by its number.
 
     Raises :class:`FigureError` for a path that leads nowhere.
     """
     found = source
     for key, name, value in re.findall(r"([\w-]+)(?:\[(\w+)=([\w.-]+)\])?", path):
-        found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, list) and key.isdigit():
+            found = found[int(key)] if int(key) < len(found) else None
+        else:
+            found = found.get(key) if isinstance(found, dict) else None
         if name:
             found = next((row for row in found or () if str(row.get(name)) == value), None)
         if found is None:

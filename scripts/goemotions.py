@@ -1,7 +1,7 @@
-"""Write the single-label comments of a GoEmotions file as labelled texts: ``goemotions.py dev.tsv OUT.jsonl``.
+"""Write single-label comments of a GoEmotions file as labelled texts: ``goemotions.py dev.tsv OUT.jsonl [LABEL …]``.
 
 GoEmotions (Demszky et al. 2020, CC BY 4.0): tab-separated text, comma-separated label numbers, comment id. Kept are
-gratitude, anger, remorse (our apology) and neutral.
+gratitude, anger, remorse (our apology) and neutral, or the labels that are named.
 """
 
 from __future__ import annotations
@@ -11,14 +11,20 @@ import json
 import sys
 from pathlib import Path
 
-LABELS = {"2": "anger", "15": "gratitude", "24": "apology", "27": "neutral"}
-"""GoEmotions' label numbers, and what the emotion is called here."""
+NUMBERS = {
+    "anger": 2, "disgust": 11, "fear": 14, "gratitude": 15, "joy": 17, "love": 18, "remorse": 24, "sadness": 25,
+    "neutral": 27,
+}  # fmt: skip
+"""GoEmotions' number of each label."""
+
+KEPT = ("gratitude", "anger", "remorse", "neutral")
 
 
-def main(source: str, target: str) -> None:
+def main(source: str, target: str, *labels: str) -> None:
+    names = {str(NUMBERS[label]): "apology" if label == "remorse" else label for label in labels or KEPT}
     with Path(source).open(encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    kept = [{"text": text, "emotion": LABELS[label]} for text, label, *_ in rows if label in LABELS]
+    kept = [{"text": text, "emotion": names[label]} for text, label, *_ in rows if label in names]
     Path(target).write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from emotion_circuits import Positions, Prompt, capture, load_lm
 from emotion_circuits.experiments.shared_texts import SharedTextsParams, layer_grid
 from emotion_circuits.models import LM
 from emotion_circuits.models.untrained import UntrainedTwin
 from emotion_circuits.representations.alignment_map import AlignmentMap
 from tiny_models import metaspace_tokenizer
+from turned_model import save_turned
 
 SMALL = ("--scenarios", 20, "--permutations", 99, "--resamples", 100, "--depths", 0, 1, "--map-size", 70, "--quiet")
 
@@ -301,9 +303,43 @@ def test_untrained_twin_is_deterministic_and_another_model(tiny: Callable[..., L
     assert one.n_layers == lm.n_layers and one.prefix_ids == lm.prefix_ids
 
 
+def test_a_turned_copy_writes_the_same_in_other_coordinates(model: Path, tmp_path: Path) -> None:
+    turn = save_turned(model, tmp_path / "turned").numpy()
+    texts = [Prompt("a", "Thank you so much for the lift.", "gratitude"), Prompt("b", "It rained again.", "neutral")]
+    found = [
+        capture(load_lm(str(folder)), texts, ["resid_pre", "resid_post"], [Positions.parse("all")])
+        for folder in (model, tmp_path / "turned")
+    ]
+    for kind in ("resid_pre", "resid_post"):
+        own, turned = (f.get(kind, "all") for f in found)
+        np.testing.assert_allclose(own @ turn, turned, atol=1e-4 * float(np.abs(own).max()))
+        assert np.abs(own - turned).max() > 0.1 * np.abs(own).max()
+
+
 def test_layer_grid_leaves_the_last_two_layers_out() -> None:
     assert layer_grid(18, SharedTextsParams())[-1] <= 15
     assert layer_grid(2, SharedTextsParams()) == (0, 1)
+
+
+def test_the_page_of_earlier_claims_reads_what_transfer_captured(
+    cli: Any, model: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from emotion_circuits.experiments._pairs import earlier_claims
+
+    words = ("--source", model, "--target", other, "--results", tmp_path, *SMALL)
+    assert cli("run", "transfer", *words).code == 0
+    (run,) = tmp_path.glob("atlas/*--*/transfer/latest")
+    monkeypatch.setattr(earlier_claims, "PAIRS", [tuple(run.parents[1].name.split("--"))])
+    pair = earlier_claims.real_pair(earlier_claims.Store(tmp_path), earlier_claims.PAIRS[0])
+    assert pair.widths == (32, 48) and pair.texts == 10 * 7 * 2, "fit scenarios, emotions, strata"
+    assert list(pair.after) == ["as it is", "its texts in random order", "with random weights"]
+    assert earlier_claims.main(["--results", str(tmp_path), "--simulations", "1"]) == 0
+    written = capsys.readouterr().out
+    assert all(command in written for command in earlier_claims.COMMANDS)
+    assert "not defined (32 and 48 dimensions)" in written and f"| {pair.summary['verdict']} |" in written
+    assert earlier_claims.main(["--results", str(tmp_path / "none")]) == 2
+    assert "emotion-circuits run transfer" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -319,6 +355,21 @@ def test_trained_target_exceeds_its_untrained_twin(cli: Any, embedded: Callable[
     assert gap["estimate"] >= 0.12 and gap["low"] > 0
     assert found["similarity"]["cka"]["p"] <= 0.05 and found["similarity"]["cka_untrained"]["p"] <= 0.05
     assert np.isfinite(found["tau"])
+
+
+@pytest.mark.slow
+def test_a_real_model_is_found_in_a_copy_with_other_coordinates(
+    cli: Any, embedded: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The planted true positive on real weights: SmolLM2 against itself, its residual stream turned."""
+    save_turned(embedded("smollm2-135m").folder, tmp_path / "turned")
+    found = cli(
+        "run", "transfer", "--source", "smollm2-135m", "--target", tmp_path / "turned", "--results", tmp_path / "r",
+        "--depths", 0.75, "--permutations", 99, "--resamples", 300, "--quiet", "--json",
+    ).json  # fmt: skip
+    assert found["verdict"] in ("shared", "partly shared") and found["p"]["max"] <= 0.05, found["reason"]
+    assert found["tau"] > 0.45 and found["map"]["r2"] > 0.95
+    assert all(gap["low"] > 0 for gap in found["differences"].values())
 
 
 def test_dry_run_of_a_pair_counts_the_captures_of_each_model(

@@ -196,3 +196,23 @@ def test_a_family_without_its_module_is_a_contract_error(tiny):
     wrong = dataclasses.replace(lm, family=dataclasses.replace(lm.family, mlp="feed_forward"))
     with pytest.raises(ContractError, match="feed_forward"):
         capture(wrong, PROMPTS, ["mlp_out"], [LAST])
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neo", "gpt_neox", "llama", "gemma3_text", "qwen3"])
+def test_layers_behind_the_last_one_read_do_not_run_and_change_nothing(tiny, architecture):
+    lm = tiny(architecture)
+    kinds = ["resid_pre", "resid_post", "z", "result", "pattern"]
+    whole, first = (capture(lm, PROMPTS, kinds, [LAST, MEAN], layers=layers) for layers in (None, [0, 1]))
+    for kind in kinds:
+        for position in (LAST, MEAN):
+            np.testing.assert_array_equal(first.get(kind, position), whole.get(kind, position)[:, :2])
+    ran = []
+    handles = [
+        lm.module(layer, "block").register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+        for layer in range(lm.n_layers)
+    ]
+    embedded = capture(lm, PROMPTS, ["resid_pre"], [MEAN], layers=[0])
+    for handle in handles:
+        handle.remove()
+    assert ran == [0] and count_hooks(lm.model) == 0
+    np.testing.assert_array_equal(embedded.get("resid_pre", MEAN)[:, 0], whole.get("resid_pre", MEAN)[:, 0])

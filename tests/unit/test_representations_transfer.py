@@ -12,6 +12,11 @@ from sklearn.linear_model import Ridge
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.representations.alignment import fit_alignment, reduce_pairs
+from emotion_circuits.representations.calibration.earlier_claims import (
+    independent_models,
+    raw_overlap,
+    training_set_overlap,
+)
 from emotion_circuits.representations.calibration.transfer import old_formula, problem_of
 from emotion_circuits.representations.calibration.worlds import PlantedPair, layer_stack, layered_world, linear_world
 from emotion_circuits.representations.layer_pairs import choose_layer_pair, compare_layer_pairs, transfer_grid
@@ -170,6 +175,17 @@ def test_the_earlier_formula_says_shared_of_unrelated_models_and_this_test_does_
     assert old_formula(3, 0) >= 0.5
     for seed in range(3):
         assert answer(linear_world("nothing", n=60, scenarios=20, seed=seed)).verdict == "not identified"
+
+
+def test_a_map_that_is_judged_on_its_own_texts_finds_any_two_models_alike_and_on_others_none() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 100)), rng.normal(size=(60, 90))
+    assert training_set_overlap(x, y, (2, 10)) == pytest.approx([1, 1])
+    assert raw_overlap(y, rng.normal(size=(60, 90)), 10) < 0.25
+    weights = np.linalg.lstsq(x[:40] - x[:40].mean(axis=0), y[:40] - y[:40].mean(axis=0), rcond=None)[0]
+    assert raw_overlap(x[40:] @ weights, y[40:], 2) < 0.25
+    before, (ten, two) = independent_models(2, (10, 2), d=100, n=60)
+    assert before < 0.25 and ten == pytest.approx(1) and two == pytest.approx(1)
 
 
 def test_floors_that_carry_the_emotion_as_well_take_the_claim_away() -> None:

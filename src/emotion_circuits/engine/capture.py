@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -158,9 +158,10 @@ def run_capture(
 ) -> Iterator[int]:
     """Capture what the sinks still miss, yielding the number of prompts finished after each batch.
 
-    The LM head is skipped. Batches are bucketed by length, so rows arrive out of order. A sink that was interrupted
-    gets its missing rows in the batches of an uninterrupted capture, so that resuming gives the same bytes on the same
-    device with the same ``max_rows`` (rounding depends on both; the caller keeps them the same).
+    The LM head is skipped, and so are the layers behind the last one that is read. Batches are bucketed by length, so
+    rows arrive out of order. A sink that was interrupted gets its missing rows in the batches of an uninterrupted
+    capture, so that resuming gives the same bytes on the same device with the same ``max_rows`` (rounding depends on
+    both; the caller keeps them the same).
     """
     missing = unfinished_prompts(plan, by_prompt, by_token)
     for rows in capture_batches(lm, plan, max_rows):
@@ -235,14 +236,26 @@ def _forward(lm: LM, plan: CapturePlan, rows: Sequence[int]) -> dict[str, NDArra
             else:
                 t = tap(lm, kind, layer)
                 hooks.visit(t.module, t.side, f"L{layer}.{kind}", _viewing(t.view, keep, kind))
+    behind = plan.layers[-1] + 1
+    if behind < lm.n_layers:
+        hooks.visit(lm.module(behind, "block"), "input", f"L{behind}, behind the last one read", _stop)
     # No context is left open between two batches: the consumer of `run_capture` runs there.
     with inference(lm.model), ExitStack() as stack:
         stack.enter_context(hooks)
         if pattern_visitors:
             stack.enter_context(lm.eager_attention())
             stack.enter_context(PatternHooks(lm, pattern_visitors))
-        lm.decoder(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False)
+        with suppress(_AllReadError):
+            lm.decoder(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False)
     return {name: _finite(lm, plan, rows, name, layers) for name, layers in kept.items()}
+
+
+class _AllReadError(Exception):
+    """Ends a pass behind the last layer that is read: nothing that comes after it can change what was read."""
+
+
+def _stop(_: Tensor) -> None:
+    raise _AllReadError
 
 
 def _viewing(

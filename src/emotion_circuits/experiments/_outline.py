@@ -159,9 +159,10 @@ def _captured(prepared: Prepared, bench: Workbench, pace: Pace) -> Work:
         widest = max((len(batch) * len(plan.encoded[batch[0]]) for batch in batches), default=0)
         kept = plan.bytes * max(map(len, batches), default=0) // len(plan.encoded)
         tokens = sum(len(plan.encoded[text]) for batch in batches for text in batch)
+        read = (plan.layers[-1] + 1) / lm.n_layers
         found += Work(
             texts=len(plan.encoded) - len(known), tokens=tokens, forwards=len(batches), captured_bytes=plan.bytes,
-            memory_bytes=_weight_bytes(lm) + widest * _token_bytes(lm) + kept, seconds=tokens * pace.capture(),
+            memory_bytes=_weight_bytes(lm) + widest * _token_bytes(lm) + kept, seconds=tokens * pace.capture() * read,
         )  # fmt: skip
     return found
 
