@@ -7,6 +7,7 @@ server's own name as ``Host``, and, where the browser says where it comes from, 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -19,7 +20,10 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 2_000_000
-"""Of a request's body; larger ones are refused while they come in."""
+"""Of a request's body; larger ones are refused, at once where they say how long they are."""
+
+LONGEST_WAIT = 20.0
+"""Seconds for the next part of a request's body."""
 
 HEADERS = {
     "content-security-policy": (
@@ -83,22 +87,37 @@ class Guard:
             return 403, "the secret part of the address is missing or wrong", (
                 "open the whole address that `emotion-circuits explore` printed"
             )  # fmt: skip
+        if any(int(length) > MOST_BYTES for length in headers.get("content-length", [])):
+            return 413, *TOO_LONG
         return None
+
+
+TOO_LONG = ("the request is too long", "shorten the text")
 
 
 class TooLongError(Exception):
     """A request's body is longer than :data:`MOST_BYTES`."""
 
 
+class TooSlowError(Exception):
+    """The next part of a request's body did not come within :data:`LONGEST_WAIT`."""
+
+
 def _limited(receive: Receive) -> Receive:
-    seen = 0
+    seen, complete = 0, False
 
     async def limited() -> Message:
-        nonlocal seen
-        message = await receive()
+        nonlocal seen, complete
+        if complete:  # what comes now is that the page has gone, whenever that is
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), LONGEST_WAIT)
+        except TimeoutError as error:
+            raise TooSlowError from error
         seen += len(message.get("body", b"")) if message["type"] == "http.request" else 0
         if seen > MOST_BYTES:
             raise TooLongError
+        complete = not message.get("more_body", False)
         return message
 
     return limited
@@ -106,6 +125,7 @@ def _limited(receive: Receive) -> Receive:
 
 async def _answer(send: Send, status: int, what: str, fix: str) -> None:
     body = json.dumps({"error": what, "fix": fix}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
+               (b"connection", b"close")]  # fmt: skip
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

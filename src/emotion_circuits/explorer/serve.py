@@ -31,7 +31,7 @@ def serve(live: Live, port: int, ready: Callable[[str], None]) -> None:
         actual = int(listening.getsockname()[1])
         secret = secrets.token_urlsafe(24)
         config = uvicorn.Config(
-            create_app(live, queue, secret, actual), log_level="warning", access_log=False, server_header=False,
+            create_app(live, queue, secret, actual), log_level="error", access_log=False, server_header=False,
             timeout_graceful_shutdown=1, lifespan="off", ws="none", proxy_headers=False,
         )  # fmt: skip
         ready(f"http://{HOST}:{actual}/{secret}/")
