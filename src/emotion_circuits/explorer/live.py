@@ -183,9 +183,9 @@ def _calibrating(job: Job, model: str) -> Callable[[str, int], AbstractContextMa
 
         def advance(more: int, note: str = "") -> None:
             nonlocal read
-            job.check()
             read += more
             job.say("calibrating", model=model, read=read, texts=texts)
+            job.check()
 
         job.say("calibrating", model=model, read=0, texts=texts)
         yield advance

@@ -126,8 +126,10 @@ function damage({ ok, said, measures }) {
   const verdict = byId("damage-verdict");
   verdict.className = ok ? "good" : "bad";
   verdict.textContent = said;
-  const rows = measures.map((m) => ({ ...m, kept: m.ok === null ? "–" : make("span", { className: m.ok ? "good" : "bad", text: m.ok ? "kept" : "outside" }) }));
-  fillTable(byId("damage"), [["measure", "measure"], ["baseline", "without"], ["steered", "steered"], ["change", "change"], ["limit", "limit"], ["kept", ""]], rows);
+  const limit = (m) => m.ok === null ? m.limit
+    : make("span", { className: m.ok ? "good" : "bad", text: `${m.ok ? "kept" : "outside"}: ${m.limit}` });
+  const rows = measures.map((m) => ({ ...m, limit: limit(m) }));
+  fillTable(byId("damage"), [["measure", "measure"], ["baseline", "without"], ["steered", "steered"], ["change", "change"], ["limit", "limit"]], rows);
 }
 
 async function copy() {
