@@ -22,6 +22,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_BYTES = 2_000_000
 """Of a request's body; larger ones are refused, at once where they say how long they are."""
 
+MOST_DISCARDED = 50_000_000
+"""A longer body is not even read to its end: whoever sends it may find the line closed before the answer."""
+
 LONGEST_WAIT = 20.0
 """Seconds for the next part of a request's body."""
 
@@ -66,6 +69,12 @@ class Guard:
         if refusal is not None:
             await _answer(with_headers, *refusal)
             return
+        length = _length(scope)
+        if length > MOST_BYTES:
+            # A browser that is still sending would see a broken line instead of the answer.
+            await _discarded(receive, length)
+            await _answer(with_headers, 413, *TOO_LONG)
+            return
         path = "/" + str(scope["path"]).lstrip("/").partition("/")[2]
         inner_scope = {**scope, "path": path, "raw_path": path.encode()}
         await self._inner(inner_scope, _limited(receive), with_headers)
@@ -87,8 +96,6 @@ class Guard:
             return 403, "the secret part of the address is missing or wrong", (
                 "open the whole address that `emotion-circuits explore` printed"
             )  # fmt: skip
-        if any(int(length) > MOST_BYTES for length in headers.get("content-length", [])):
-            return 413, *TOO_LONG
         return None
 
 
@@ -101,6 +108,24 @@ class TooLongError(Exception):
 
 class TooSlowError(Exception):
     """The next part of a request's body did not come within :data:`LONGEST_WAIT`."""
+
+
+def _length(scope: Scope) -> int:
+    """How long a request says that its body is; the server has checked that it is a number."""
+    return max((int(value) for name, value in scope["headers"] if name.lower() == b"content-length"), default=0)
+
+
+async def _discarded(receive: Receive, length: int) -> None:
+    """Read a body that nobody wants, unless it is longer than is worth it or stops coming."""
+    left = length
+    while 0 < left <= MOST_DISCARDED:
+        try:
+            message = await asyncio.wait_for(receive(), LONGEST_WAIT)
+        except TimeoutError:
+            return
+        left -= len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return
 
 
 def _limited(receive: Receive) -> Receive:

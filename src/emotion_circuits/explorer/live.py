@@ -187,7 +187,8 @@ def _calibrating(job: Job, model: str) -> Callable[[str, int], AbstractContextMa
             job.say("calibrating", model=model, read=read, texts=texts)
             job.check()
 
-        job.say("calibrating", model=model, read=0, texts=texts)
+        if texts:  # the run's captures have a display of their own, and there are none
+            job.say("calibrating", model=model, read=0, texts=texts)
         yield advance
 
     return opened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 from collections.abc import Callable
@@ -50,6 +51,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._queue.stop()
+        # Requests that never came to their end are cancelled now: no defect that a traceback should tell of.
+        logging.getLogger("uvicorn.error").disabled = True
         await super().shutdown(sockets)
 
 

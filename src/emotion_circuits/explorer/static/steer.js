@@ -12,9 +12,10 @@ export async function refresh() {
   const state = await get("state");
   byId("place").textContent = state.found ? `results: ${state.results}` : `the folder ${state.results} is not there`;
   const entries = state.choices.map((c) => [JSON.stringify([c.model, c.profile]), `${c.name} · ${c.profile}`]);
-  options(byId("model"), entries, byId("model").value);
-  byId("load").disabled = !entries.length;
-  if (!entries.length && !state.loaded) say("No fitted directions here yet. Run: emotion-circuits study quickstart");
+  // A folder that is away for a moment does not empty the list.
+  if (state.found || !byId("model").options.length) options(byId("model"), entries, byId("model").value);
+  byId("load").disabled = !byId("model").options.length;
+  if (!byId("model").options.length && !state.loaded) say("No fitted directions here yet. Run: emotion-circuits study quickstart");
   else if (!state.loaded && !running) say("Choose a model and press Load: once, neutral texts are read to calibrate the colours.");
   if (state.loaded && !loaded) useModel(state.loaded);
 }
