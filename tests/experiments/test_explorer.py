@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emotion_circuits import readout, steering_condition
 from emotion_circuits.cli import main
 from emotion_circuits.engine import Row, Sampling
 from emotion_circuits.engine.stream import stream
@@ -24,7 +25,7 @@ from emotion_circuits.explorer.steering import LoadRequest, SteerRequest
 from emotion_circuits.models import LM, load_lm
 from emotion_circuits.representations.directions import DirectionSet
 from emotion_circuits.representations.exchange import read_vectors
-from emotion_circuits.representations.expression import steering_condition, steering_vectors
+from emotion_circuits.representations.expression import steering_vectors
 from emotion_circuits.store import Store
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site
 from explorer_requests import REQUEST, Page
@@ -265,6 +266,19 @@ def test_directions_of_another_seed_are_found_and_the_command_names_it(
     rows = cli(*shlex.split(command)[1:], "--json", "--quiet").json["results"]
     assert [r["text"] for r in rows] == [e["text"] for e in job.said if e["event"] == "text"]
     assert len(Store(tmp_path).find(experiment="directions")) == before, "nothing is fitted again"
+
+
+def test_reading_a_text_gives_the_same_numbers_in_python_and_on_the_command_line(
+    cli: Callable[..., Any], explored: Path, profile: Path, model: Path
+) -> None:
+    text, common = "the cat sat on the mat", ["--model", model, "--profile", profile, "--results", explored]
+    (printed,) = cli("readout", text, *common, "--json").json["texts"]
+    directions = load_directions(Store(explored).find(experiment="directions")[-1], "resid_post", "mean-content")
+    found = readout(load_lm(str(model), device="cpu"), text, directions)
+    np.testing.assert_allclose(found.values, printed["values"], rtol=1e-4, atol=1e-4)
+    assert [list(span) for span in found.spans] == printed["spans"] and list(found.pieces) == printed["tokens"]
+    table = cli("readout", text, *common).out.splitlines()
+    assert max(map(len, table[:-1])) <= 80 and f"{found.values[0, 1, 0]:+.1f}" in table[4]
 
 
 def test_an_expression_and_a_text_may_begin_with_a_minus(
