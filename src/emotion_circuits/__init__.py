@@ -26,6 +26,8 @@ _HOME = {
     "generate": "engine",
     "verify_family": "engine",
     "extract_directions": "representations",
+    "readout": "representations.readout",
+    "steering_condition": "representations.expression",
     "run_experiment": "experiments",
 }
 __all__ = sorted(_HOME)
@@ -40,6 +42,8 @@ if TYPE_CHECKING:  # the same names for type checkers; `as` marks a re-export
     from emotion_circuits.models import load_lm as load_lm
     from emotion_circuits.prompts import load_prompts as load_prompts
     from emotion_circuits.representations import extract_directions as extract_directions
+    from emotion_circuits.representations.expression import steering_condition as steering_condition
+    from emotion_circuits.representations.readout import readout as readout
     from emotion_circuits.types import Activations as Activations
     from emotion_circuits.types import Condition as Condition
     from emotion_circuits.types import Direction as Direction

@@ -29,9 +29,11 @@ WATCH = """then => {
   const text = document.getElementById("tokens-steered");
   window.lengths = [];
   window.coloured = [];
+  window.verdicts = [];
   new MutationObserver(() => {
     const tokens = [...text.querySelectorAll(":scope > .token")];
     window.lengths.push(tokens.length);
+    window.verdicts.push(document.getElementById("damage-verdict").textContent);
     window.coloured.push(tokens.filter((one) => one.style.backgroundColor).length);
     if (then && tokens.length >= 3) {
       document.getElementById(then).click();
@@ -128,11 +130,11 @@ class Tab:
 def tab(browser: Any, address: str) -> Iterator[Callable[..., Tab]]:
     contexts = []
 
-    def opened(width: int = 1280, **options: Any) -> Tab:
+    def opened(width: int = 1280, *, other: str | None = None, **options: Any) -> Tab:
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         contexts.append(context)
-        return Tab(context.new_page(), address)
+        return Tab(context.new_page(), other or address)
 
     yield opened
     for context in contexts:
@@ -151,6 +153,7 @@ def test_both_views_are_accessible_and_fit(
     seen.status("done")
     seen.press("promoted-show")
     seen.until("document.querySelectorAll('#promoted tbody tr').length === 3")
+    assert "at layer 2," in seen.page.inner_text("#promoted caption"), "the last layer, where the head reads best"
     assert violations(seen.page) == [] and seen.overflow() <= 0
     seen.press("to-results")
     seen.page.wait_for_selector("#runs tbody tr")
@@ -228,7 +231,14 @@ def test_tokens_arrive_one_after_the_other_with_their_readouts(tab: Callable[...
     seen.page.fill("#tokens", str(TOKENS))
     seen.page.evaluate(WATCH, None)
     seen.press("go")
+    # The damage meter runs while the text is written, and names what is outside its limit in the end.
     seen.status("done")
+    verdicts = seen.page.evaluate("window.verdicts")
+    assert len({v for v in verdicts if v.startswith("So far, repeated 4-grams: ")}) >= 1
+    outside = seen.page.locator("#damage td .bad").count()
+    assert seen.page.locator("#damage td .good").count() + outside == 4
+    verdict = seen.page.inner_text("#damage-verdict")
+    assert verdict.startswith("Broken text: " if outside else "Sound")
     lengths, coloured = seen.page.evaluate("[window.lengths, window.coloured]")
     assert lengths == sorted(lengths) and lengths[-1] == TOKENS
     assert len(set(lengths) - {0, TOKENS}) >= 5, "the text does not come all at once"
@@ -271,11 +281,24 @@ def test_a_change_that_is_refused_leaves_the_model_usable(tab: Callable[..., Tab
     seen.clean()
 
 
+def test_before_a_model_is_loaded_the_page_says_what_to_press(
+    tab: Callable[..., Tab], study: tuple[Path, Path]
+) -> None:
+    with exploring(*study) as (_, fresh):
+        seen = tab(other=fresh)
+        seen.status("Choose a model and press Load")
+        seen.clean()
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_model_can_be_changed(tab: Callable[..., Tab], width: int) -> None:
     seen = tab(width)
-    first, other = seen.load(0), seen.load(1)
+    first = seen.load(0)
+    seen.page.fill("#expression", "0.3 anger @ L2 - 0.1 apology @ L0")
+    seen.until("document.querySelectorAll('#terms li').length === 2")
+    other = seen.load(1)
     assert first != other and "is ready" in other
+    assert seen.page.input_value("#expression") == "0.3 anger @ L2 - 0.1 apology @ L0", "terms are kept"
     seen.press("go")
     seen.status("done")
     seen.load(0)
@@ -289,6 +312,8 @@ def test_hostile_results_are_text_and_arms_can_be_filtered(
     seen = tab(width)
     seen.press("to-results")
     seen.page.wait_for_selector("#runs tbody tr")
+    within = "[...document.querySelectorAll('#runs td')].every(c => c.getBoundingClientRect().right <= innerWidth)"
+    assert seen.page.evaluate(within), "no column of the list of runs is cut off"
     seen.page.fill("#run-filter", "hostile")
     assert seen.page.locator("#runs tbody tr").count() == 1
     seen.page.locator("#runs button").click()
@@ -315,4 +340,9 @@ def test_arms_of_observations_can_be_filtered(tab: Callable[..., Tab]) -> None:
     everything = seen.page.locator("#arms tbody tr").count()
     seen.page.fill("#arms-filter", "gratitude baseline")
     assert 0 < seen.page.locator("#arms tbody tr").count() < everything
+    seen.page.fill("#arms-filter", "gratitude emotion")
+    changes = seen.page.locator("#arms tbody tr").evaluate_all(
+        "all => all.map(r => r.children[r.children.length - 2].textContent)"
+    )
+    assert changes and all(float(change) for change in changes), "how far the arm is from the baseline"
     seen.clean()

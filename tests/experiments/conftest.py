@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from emotion_circuits.cli import main
-from small_study import run_directions, save_model, save_profile, save_worded
+from explorer_requests import Page
+from small_study import exploring, run_directions, save_model, save_profile, save_worded
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,30 @@ def profile(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory, model: Path, profile: Path) -> Path:
     """Results of ``run directions`` on the tiny model; tests must not change this folder."""
     return run_directions(tmp_path_factory.mktemp("finished"), model, profile)
+
+
+@pytest.fixture(scope="module")
+def explored(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Path:
+    """A copy of the finished results that tests may change."""
+    return Path(shutil.copytree(finished, tmp_path_factory.mktemp("explored") / "results"))
+
+
+@pytest.fixture(scope="module")
+def page(explored: Path, profile: Path) -> Iterator[Page]:
+    """The explorer on that copy."""
+    with exploring(explored, profile) as (_, address):
+        yield Page(address)
+
+
+@pytest.fixture(scope="module")
+def loaded(page: Page) -> Page:
+    """The page after its model was loaded."""
+    _, state = page.get("api/state")
+    (choice,) = state["choices"]
+    said = list(page.events("api/load", {"model": choice["model"], "profile": choice["profile"]}))
+    assert said[-1]["event"] == "loaded", said
+    assert said[-1]["emotions"] == ["gratitude", "anger", "apology"] and said[-1]["layers"] == [0, 1, 2]
+    return page
 
 
 def run_folders(results: Path, experiment: str) -> list[Path]:

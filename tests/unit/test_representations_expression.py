@@ -60,6 +60,9 @@ def test_any_text_is_read_or_refused_with_an_example(text: str) -> None:
         ("2sd joy + 1.5 raw pride @ l7", (Term(2, "joy", unit="sd"), Term(1.5, "pride", 7, "raw"))),
         ("0.3 raw", (Term(0.3, "raw"),)),
         ("1e-2 fear \N{MINUS SIGN} 3 joy", (Term(0.01, "fear"), Term(-3, "joy"))),
+        ("\N{EN DASH}0.2 fear \N{EN DASH} 3 joy", (Term(-0.2, "fear"), Term(-3, "joy"))),
+        ("2SD joy @ L 14 + 1 Raw pride", (Term(2, "joy", 14, "sd"), Term(1, "pride", unit="raw"))),
+        ("0.2 joy @ L1 + 0.3 joy", (Term(0.2, "joy", 1), Term(0.3, "joy"))),
     ],
 )
 def test_forms_of_writing(text: str, expected: tuple[Term, ...]) -> None:
@@ -76,7 +79,14 @@ def test_forms_of_writing(text: str, expected: tuple[Term, ...]) -> None:
         ("0.4 gratitude @", "a layer is missing"),
         ("0.4 gratitude @ L1.5", "a layer is missing"),
         ("0.4 gratitude @ last", "a layer is missing"),
-        ("0.4 gratitude - - anger", "a strength is missing"),
+        ("0.4 gratitude - anger", "a strength is missing"),
+        ("0.4 gratitude - - 0.2 anger", "two signs follow each other"),
+        ("0.4 gratitude + -0.2 anger", "two signs follow each other"),
+        ("0,4 gratitude", "write a point, 0.4"),
+        ("0.4 gratitude, 0.2 anger", "+ or - is missing"),
+        ("40% joy", "an emotion is missing after 40"),
+        ("0.4 gratitude @ L-1", "a layer is missing"),
+        ("0.4 gratitude @ L14 @ L15", "+ or - is missing"),
         ("1e999 joy", "no number"),
     ],
 )
@@ -109,6 +119,12 @@ def test_units(directions: DirectionSet) -> None:
     np.testing.assert_allclose(steering_vectors("1raw anger @ L1", directions)[1], vector)
     # Every dimension has SD 2 on neutral text, so one SD along any direction is 2 long.
     assert np.linalg.norm(steering_vectors("3sd anger @ L1", directions)[1]) == pytest.approx(6)
+
+
+def test_an_emotion_that_is_named_twice_is_added_twice(directions: DirectionSet) -> None:
+    once, twice = (steering_vectors(text, directions)[1] for text in ("0.5 anger @ L1", "0.2 anger @ L1 + 0.3 anger"))
+    np.testing.assert_allclose(once, twice)
+    assert not steering_vectors("0.2 anger @ L1 - 0.2 anger", directions)[1].any()
 
 
 def test_without_a_layer_the_middle_one_is_steered(directions: DirectionSet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,13 +68,40 @@ def test_promoted_tokens_are_those_that_the_models_own_head_reads(lm: LM) -> Non
     directions = directions_of(lm)
     table = promoted_tokens(lm, directions, "joy", 2, 5)
     mean, vector = directions.neutral_mean[1], directions.vectors["neutral"]["joy"][1]
+    assert lm.final_norm.weight is not None
     with torch.inference_mode():
-        x = torch.as_tensor(np.stack([mean, mean + vector]), dtype=torch.float32)
-        logits = lm.model.get_output_embeddings()(lm.final_norm(x))
-    change = (logits[1] - logits[0]).numpy()
+        x, v = torch.as_tensor(mean, dtype=torch.float32), torch.as_tensor(vector, dtype=torch.float32)
+        x, v = (x - x.mean(), v - v.mean()) if lm.family.norm == "layer" else (x, v)
+        # The norm's scale is that of the mean, so the change is linear in the vector.
+        change = lm.model.get_output_embeddings()(lm.final_norm.weight * v / x.square().mean().sqrt())
+    change = (change - change.mean()).numpy()
     assert [row["id"] for row in table["up"]] == list(np.argsort(-change)[:5])
     assert [row["id"] for row in table["down"]] == list(np.argsort(change)[:5])
+    np.testing.assert_allclose([row["logit"] for row in table["up"]], np.sort(change)[:-6:-1], rtol=1e-3)
     assert table["up"][0]["logit"] > 0 > table["down"][0]["logit"]
+
+
+def test_a_longer_vector_promotes_the_same_tokens_by_as_much_more(lm: LM) -> None:
+    directions = directions_of(lm)
+    longer = {m: {e: 3 * v for e, v in found.items()} for m, found in directions.vectors.items()}
+    once, thrice = (
+        promoted_tokens(lm, replace(directions, vectors=vectors), "joy", 2, 5)
+        for vectors in (directions.vectors, longer)
+    )
+    assert [t["id"] for t in once["up"]] == [t["id"] for t in thrice["up"]]
+    np.testing.assert_allclose([3 * t["logit"] for t in once["up"]], [t["logit"] for t in thrice["up"]], rtol=1e-4)
+
+
+def test_calibration_says_how_many_texts_it_has_read_and_can_be_ended(lm: LM) -> None:
+    directions, read = directions_of(lm), []
+    token_scale(lm, directions, TEXTS * 20, advance=lambda texts, note: read.append(texts))
+    assert len(read) > 1 and sum(read) == 60
+
+    def stop(texts: int, note: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        token_scale(lm, directions, TEXTS, advance=stop)
 
 
 def test_refusals(lm: LM) -> None:

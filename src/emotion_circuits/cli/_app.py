@@ -83,7 +83,7 @@ def run_command_line(tokens: Sequence[str] | None = None) -> int:
     Failures that a user can understand become one paragraph on stderr. Anything else is a defect of this program: it
     is raised, and the hook installed here writes the traceback to a file and names that file.
     """
-    arguments = sys.argv[1:] if tokens is None else list(tokens)
+    arguments = _sentences_joined(sys.argv[1:] if tokens is None else tokens)
     sys.excepthook = _failures.report_defect
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal without UTF-8 shows an escape instead of ending the run on the first typographic dash.
@@ -116,3 +116,15 @@ def run_command_line(tokens: Sequence[str] | None = None) -> int:
             raise
         return _failures.show(_failures.refused_by_system(error))
     return code if isinstance(code, int) else 0
+
+
+def _sentences_joined(tokens: Sequence[str]) -> list[str]:
+    """``--expression "-0.2 anger"`` as ``--expression=-0.2 anger``: words with spaces are a value, no option."""
+    joined: list[str] = []
+    for token in tokens:
+        sentence = token.startswith("-") and not token.startswith("--") and any(c.isspace() for c in token)
+        if sentence and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={token}"
+        else:
+            joined.append(token)
+    return joined

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from emotion_circuits.cli._bench import loader
-from emotion_circuits.cli._console import print_text, say
+from emotion_circuits.cli._console import print_json, print_text, say
 from emotion_circuits.cli._options import MODEL_OPTIONS, ModelOptions
 from emotion_circuits.errors import EmotionCircuitsError
 
@@ -43,7 +43,10 @@ def explore(
     from emotion_circuits.explorer.serve import serve
 
     def ready(address: str) -> None:
-        print_text(address)
+        if options.json:
+            print_json({"address": address, "results": results})
+        else:
+            print_text(address)
         sys.stdout.flush()
         say(f"browse {results} and steer; Ctrl-C ends it", quiet=options.quiet)
         if open_browser:
@@ -63,6 +66,10 @@ def _shell_options(options: ModelOptions) -> tuple[str, ...]:
         words += ["--dtype", options.dtype]
     if options.device != MODEL_OPTIONS.device:
         words += ["--device", options.device]
+    if options.device_map is not None:
+        words += ["--device-map", options.device_map]
+    if options.offline:
+        words += ["--offline"]
     if options.cache is not None:
         words += ["--cache", str(options.cache)]
     return tuple(words)

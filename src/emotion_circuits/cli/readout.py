@@ -50,7 +50,11 @@ def readout(
         return 0
     columns = {"token": "token", **{e: e for e in summary["emotions"]}}
     for number, shown in enumerate(text):
-        rows = [{**row, "token": _visible(row["token"])} for row in summary["results"] if row["text"] == number]
+        rows = [
+            {"token": _visible(row["token"]), **{e: f"{row[e]:+6.1f}" for e in summary["emotions"]}}
+            for row in summary["results"]
+            if row["text"] == number
+        ]
         print_table(rows, columns, f"{_short(shown)}\nlayer {summary['layer']}, SD of neutral tokens")
     print_text(f"results: {finished.folder}")
     return 0

@@ -103,7 +103,9 @@ def promoted(
     profile: ProfileName = "baseline",
     run: RunKey = None,
     position: Position = "mean-content",
-    layer: Layer = None,
+    layer: Annotated[
+        int | None, Parameter(help="Layer (default: the last one; far from it, the head reads fragments).")
+    ] = None,
     count: Annotated[int, Parameter(help="Tokens to list on each side.", validator=Number(gte=1))] = 8,
     options: Annotated[ComputeOptions, Parameter(name="*")] = COMPUTE_OPTIONS,
 ) -> int:
@@ -115,7 +117,7 @@ def promoted(
     directions = load_directions(found, "resid_post", position)
     lm = loader(options)(model)
     _require_same_weights(found, lm.fingerprint, lm.name)
-    at = directions.layers[round((len(directions.layers) - 1) / 2)] if layer is None else layer
+    at = directions.layers[-1] if layer is None else layer
     tables = {e: promoted_tokens(lm, directions, e, at, count) for e in emotions or directions.emotions}
     if options.json:
         print_json({"model": lm.name, "layer": at, "run": found.key, "emotions": tables})

@@ -55,6 +55,8 @@ class ReadoutScale(Experiment):
         from emotion_circuits.representations.readout import neutral_texts, token_scale
 
         directions = load_directions(context.runs["directions"], SITE, params.position)
-        scale = token_scale(context.lm, directions, neutral_texts(), method=params.method)
+        texts = neutral_texts()
+        with context.measure.progress(f"readout.scale {context.lm.name}", len(texts)) as advance:
+            scale = token_scale(context.lm, directions, texts, method=params.method, advance=advance)
         said = f"calibrated on {scale.tokens} neutral tokens at {len(directions.layers)} layers"
         return Outcome({"tokens": scale.tokens}, [said], tensors={SCALE: {"mean": scale.mean, "sd": scale.sd}})

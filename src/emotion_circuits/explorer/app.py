@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -12,13 +12,13 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from emotion_circuits.errors import EmotionCircuitsError, StoreError, UsageError
 from emotion_circuits.explorer import browse
-from emotion_circuits.explorer.guard import Guard, TooLongError
+from emotion_circuits.explorer.guard import TOO_LONG, Guard, TooLongError, TooSlowError
 from emotion_circuits.explorer.live import Live
 from emotion_circuits.explorer.queue import BusyError, Job, WorkQueue
 from emotion_circuits.explorer.steering import LoadRequest, PromotedRequest, SteerRequest, checked
@@ -124,7 +124,11 @@ class Explorer:
 
 def create_app(live: Live, queue: WorkQueue, secret: str, port: int) -> Guard:
     """The guarded application; whoever made the queue closes it."""
-    handlers = {EmotionCircuitsError: _refused, TooLongError: _too_long, HTTPException: _http_error}
+    handlers = {
+        EmotionCircuitsError: _refused, HTTPException: _http_error, TooLongError: _ended(413, *TOO_LONG),
+        TooSlowError: _ended(408, "the request stopped half-way", "send it again"),
+        ClientDisconnect: _ended(400, "the page has gone", "open it again"),
+    }  # fmt: skip
     return Guard(Starlette(routes=Explorer(live, queue).routes(), exception_handlers=handlers), secret, port)
 
 
@@ -153,8 +157,13 @@ async def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": error.what, "fix": error.fix}, status)
 
 
-async def _too_long(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "the request is too long", "fix": "shorten the text"}, 413, {"connection": "close"})
+def _ended(status: int, what: str, fix: str) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Answers a request that was not read to its end, and closes the connection."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": what, "fix": fix}, status, {"connection": "close"})
+
+    return answer
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

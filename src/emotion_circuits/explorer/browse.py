@@ -13,10 +13,12 @@ from typing import Any
 
 from emotion_circuits.errors import StoreError, UsageError
 from emotion_circuits.store import Run, Store
+from emotion_circuits.types import BASELINE_ARM
 
 PAGE = 50
 """Texts a page of the list of texts."""
-MOST_GROUPS = 2000
+MOST_GROUPS = 20_000
+"""Rows of arms and cells that are sent to the page, which draws those that its filter leaves."""
 _NAMES = ("profile", "model", "experiment", "key")
 
 
@@ -73,14 +75,26 @@ def list_texts(run: Run, *, step: str = "", arms: tuple[str, ...] = (), search: 
 
 
 def compare_arms(run: Run) -> dict[str, Any]:
-    """Mean value of every arm in every cell of the run's observations."""
+    """Mean of every arm in every cell of the run's observations, and how far it is from the baseline arm's.
+
+    The baseline is that of the same cell, or the one without layer and strength where an experiment measures it once
+    for all cells. ``cut``: there were more than :data:`MOST_GROUPS`.
+    """
     if not run.path("observations.parquet").is_file():
         return {"rows": [], "cut": False}
-    frame = run.read_observations(["emotion", "layer", "strength", "scorer", "arm", "split", "value"]).to_pandas()
-    cells = ["emotion", "layer", "strength", "split", "scorer", "arm"]
-    groups = frame.groupby(cells, dropna=False, sort=True)["value"].agg(["mean", "count"]).reset_index()
-    shown = groups.head(MOST_GROUPS)
-    rows = [{str(k): _plain(v) for k, v in row.items()} for row in shown.to_dict("records")]
+    import pandas as pd
+
+    cells, what = ["emotion", "layer", "strength", "position", "split", "scorer"], ["emotion", "split", "scorer"]
+    frame = run.read_observations([*cells, "arm", "value"]).to_pandas()
+    groups = frame.groupby([*cells, "arm"], dropna=False, sort=True)["value"].agg(["mean", "count"]).reset_index()
+    base = groups[groups["arm"] == BASELINE_ARM]
+    everywhere = base[base["layer"].isna() & base["strength"].isna()]
+    own, common = (
+        pd.merge(groups[keys], b[[*keys, "mean"]].drop_duplicates(keys), on=keys, how="left")["mean"]
+        for keys, b in ((cells, base), (what, everywhere))
+    )
+    groups["change"] = (groups["mean"] - own.fillna(common)).where(groups["arm"] != BASELINE_ARM)
+    rows = [{str(k): _plain(v) for k, v in row.items()} for row in groups.head(MOST_GROUPS).to_dict("records")]
     return {"rows": rows, "cut": len(groups) > MOST_GROUPS}
 
 

@@ -7,6 +7,7 @@ server's own name as ``Host``, and, where the browser says where it comes from, 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -19,7 +20,13 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 2_000_000
-"""Of a request's body; larger ones are refused while they come in."""
+"""Of a request's body; larger ones are refused, at once where they say how long they are."""
+
+MOST_DISCARDED = 50_000_000
+"""A longer body is not even read to its end: whoever sends it may find the line closed before the answer."""
+
+LONGEST_WAIT = 20.0
+"""Seconds for the next part of a request's body."""
 
 HEADERS = {
     "content-security-policy": (
@@ -62,6 +69,12 @@ class Guard:
         if refusal is not None:
             await _answer(with_headers, *refusal)
             return
+        length = _length(scope)
+        if length > MOST_BYTES:
+            # A browser that is still sending would see a broken line instead of the answer.
+            await _discarded(receive, length)
+            await _answer(with_headers, 413, *TOO_LONG)
+            return
         path = "/" + str(scope["path"]).lstrip("/").partition("/")[2]
         inner_scope = {**scope, "path": path, "raw_path": path.encode()}
         await self._inner(inner_scope, _limited(receive), with_headers)
@@ -86,19 +99,50 @@ class Guard:
         return None
 
 
+TOO_LONG = ("the request is too long", "shorten the text")
+
+
 class TooLongError(Exception):
     """A request's body is longer than :data:`MOST_BYTES`."""
 
 
+class TooSlowError(Exception):
+    """The next part of a request's body did not come within :data:`LONGEST_WAIT`."""
+
+
+def _length(scope: Scope) -> int:
+    """How long a request says that its body is; the server has checked that it is a number."""
+    return max((int(value) for name, value in scope["headers"] if name.lower() == b"content-length"), default=0)
+
+
+async def _discarded(receive: Receive, length: int) -> None:
+    """Read a body that nobody wants, unless it is longer than is worth it or stops coming."""
+    left = length
+    while 0 < left <= MOST_DISCARDED:
+        try:
+            message = await asyncio.wait_for(receive(), LONGEST_WAIT)
+        except TimeoutError:
+            return
+        left -= len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return
+
+
 def _limited(receive: Receive) -> Receive:
-    seen = 0
+    seen, complete = 0, False
 
     async def limited() -> Message:
-        nonlocal seen
-        message = await receive()
+        nonlocal seen, complete
+        if complete:  # what comes now is that the page has gone, whenever that is
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), LONGEST_WAIT)
+        except TimeoutError as error:
+            raise TooSlowError from error
         seen += len(message.get("body", b"")) if message["type"] == "http.request" else 0
         if seen > MOST_BYTES:
             raise TooLongError
+        complete = not message.get("more_body", False)
         return message
 
     return limited
@@ -106,6 +150,7 @@ def _limited(receive: Receive) -> Receive:
 
 async def _answer(send: Send, status: int, what: str, fix: str) -> None:
     body = json.dumps({"error": what, "fix": fix}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
+               (b"connection", b"close")]  # fmt: skip
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -6,7 +6,8 @@ import gc
 import re
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,12 @@ from emotion_circuits.store import Store, plain
 if TYPE_CHECKING:
     import numpy as np
 
-    from emotion_circuits.engine.generation import Generation
     from emotion_circuits.engine.stream import Step
     from emotion_circuits.experiments import Profile
     from emotion_circuits.explorer.queue import Job
     from emotion_circuits.models.lm import LM
     from emotion_circuits.representations.readout import Reader
+    from emotion_circuits.store import Run
     from emotion_circuits.types import Prompt
 
 ARMS = ("baseline", "steered")
@@ -45,6 +46,8 @@ class Loaded:
     study: Profile
     reader: Reader
     place: Place
+    seed: int = 0
+    """That the directions were fitted with."""
 
     def facts(self) -> dict[str, Any]:
         """What the page has to know."""
@@ -53,6 +56,7 @@ class Loaded:
             "model": self.lm.name, "profile": self.study.name, "source": self.lm.source,
             "layers": list(directions.layers), "emotions": list(directions.emotions), "notices": self.lm.notices,
             "half": directions.layers[round((len(directions.layers) - 1) / 2)], "longest": self.lm.max_length,
+            "seed": self.seed,
         }  # fmt: skip
 
 
@@ -73,11 +77,15 @@ class Live:
     def choices(self) -> list[dict[str, str]]:
         """Models that have finished directions, newest first."""
         found: dict[tuple[str, str], dict[str, str]] = {}
-        for run in reversed(Store(self.results).find(experiment="directions") if self.results.is_dir() else []):
-            if run.done:
-                name = _loadable(run.model, str(run.recorded.get("source", "")))
-                found.setdefault((run.profile, run.model), {"model": name, "name": run.model, "profile": run.profile})
+        for run in self._fitted():
+            choice = {"model": _typed(run), "name": run.model, "profile": run.profile}
+            found.setdefault((run.profile, run.model), choice)
         return list(found.values())
+
+    def _fitted(self) -> list[Run]:
+        """Finished ``directions`` runs, newest first."""
+        found = Store(self.results).find(experiment="directions") if self.results.is_dir() else []
+        return [run for run in reversed(found) if run.done]
 
     def change_model(self, request: LoadRequest, job: Job) -> None:
         """Put another model in the place of the one in memory, which stays where the folder has no directions of it.
@@ -91,22 +99,27 @@ class Live:
 
         profile = self.profiles.get(request.profile, request.profile)
         study = load_profile(profile)
-        if not any((c["model"], c["profile"]) == (request.model, study.name) for c in self.choices()):
+        seeds = [
+            r.inputs.get("seed", 0) for r in self._fitted() if (_typed(r), r.profile) == (request.model, study.name)
+        ]
+        if not seeds:
             raise self._without_directions(request.model, request.model, profile)
         self.loaded = None
         gc.collect()  # one model in memory: the old one goes before the new one comes
         job.say("loading", model=request.model)
         lm = self.load(request.model)
-        bench = Workbench(Store(self.results), study.name, lambda: lm)
         params: Any = study.params("readout.scale")
-        directions = prepare("readout.scale", params, bench).required["directions"].run
-        if not directions.done:  # other weights, or a profile that was changed: known only now
+        for seed in dict.fromkeys(seeds):
+            bench = Workbench(Store(self.results), study.name, lambda: lm, seed, progress=_calibrating(job, lm.name))
+            directions = prepare("readout.scale", params, bench).required["directions"].run
+            if directions.done:
+                break
+        else:  # other weights, or a profile that was changed: known only now
             raise self._without_directions(lm.name, request.model, profile)
         job.check()
-        job.say("calibrating", model=lm.name)
         scale = run_experiment("readout.scale", params, bench)
         place = Place(request.model, profile, str(self.results.resolve()), self.options)
-        self.loaded = Loaded(lm, study, load_reader(directions, scale, params), place)
+        self.loaded = Loaded(lm, study, load_reader(directions, scale, params), place, seed)
         job.say("loaded", **plain(self.loaded.facts()))
 
     def steer(self, request: SteerRequest, job: Job) -> None:
@@ -115,6 +128,7 @@ class Live:
         from emotion_circuits.engine.stream import stream
         from emotion_circuits.experiments._expressed import expression_conditions, sampling_of
         from emotion_circuits.experiments.steer import steer_prompts
+        from emotion_circuits.explorer.damage import damage
 
         started = time.perf_counter()
         loaded = self._require()
@@ -130,7 +144,7 @@ class Live:
         written = stream(lm, rows, sampling_of(params, request.seed), reader.directions.layers, teller.step)
         for arm, generation in zip(ARMS, written, strict=True):
             job.say("text", arm=arm, text=generation.text, tokens=len(generation.tokens), stopped=generation.stopped)
-        job.say("damage", **plain(_damage(lm, prompt, written)))
+        job.say("damage", **plain(damage(lm, prompt, *written)))
         job.check()
         job.say("prompt", **_prompt_readout(lm, prompt, reader))
         job.say("done", seconds=round(time.perf_counter() - started, 3))
@@ -158,6 +172,26 @@ class Live:
         if self.loaded is None:
             raise UsageError("no model is in memory", "choose one and press Load")
         return self.loaded
+
+
+def _calibrating(job: Job, model: str) -> Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]:
+    """A progress display that tells the page how many neutral texts were read, and ends the work when it has gone."""
+
+    @contextmanager
+    def opened(description: str, texts: int) -> Iterator[Callable[[int, str], None]]:
+        read = 0
+
+        def advance(more: int, note: str = "") -> None:
+            nonlocal read
+            read += more
+            job.say("calibrating", model=model, read=read, texts=texts)
+            job.check()
+
+        if texts:  # the run's captures have a display of their own, and there are none
+            job.say("calibrating", model=model, read=0, texts=texts)
+        yield advance
+
+    return opened
 
 
 class _Teller:
@@ -190,17 +224,6 @@ class _Teller:
         return None if value != value else round(value, 3)
 
 
-def _damage(lm: LM, prompt: Prompt, written: list[Generation]) -> dict[str, Any]:
-    """The damage gate of the steered text against the baseline's, and both texts' own figures."""
-    from emotion_circuits.scorers.fluency import damage_gate, fluency
-
-    kept = [(prompt, g.tokens) for g in written]
-    columns = fluency(lm, kept, [g.text for g in written])
-    baseline, steered = ({name: values[i : i + 1] for name, values in columns.items()} for i in (0, 1))
-    own = {arm: {name: _finite(values[i]) for name, values in columns.items()} for i, arm in enumerate(ARMS)}
-    return {"gate": damage_gate(baseline, steered).to_dict(), "arms": own}
-
-
 def _prompt_readout(lm: LM, prompt: Prompt, reader: Reader) -> dict[str, Any]:
     from emotion_circuits.representations.readout import readout
 
@@ -213,15 +236,11 @@ def _rounded(values: np.ndarray[Any, Any]) -> list[list[float]]:
     return [[round(float(x), 2) for x in row] for row in values]
 
 
-def _finite(value: Any) -> float | None:
-    number = float(value)
-    return number if number == number and abs(number) != float("inf") else None
-
-
-def _loadable(model: str, source: str) -> str:
-    """What to type for a model whose results folder and recorded source are known."""
+def _typed(run: Run) -> str:
+    """What to type for the model of a run."""
     from emotion_circuits.models.registry import find_entry
 
+    model, source = run.model, str(run.recorded.get("source", ""))
     if find_entry(model) is not None:
         return model
     if found := re.match(r"folder (.+?)(?: \(.*\))?$", source):

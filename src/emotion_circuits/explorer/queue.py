@@ -23,8 +23,8 @@ class BusyError(EmotionCircuitsError):
     """Too many requests wait already."""
 
 
-class CancelledError(Exception):
-    """The page that asked has gone, or pressed cancel."""
+class CancelledError(BaseException):
+    """The page that asked has gone, or pressed cancel. No Exception: a run that it ends is partial, not failed."""
 
 
 class Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 from collections.abc import Callable
@@ -31,7 +32,7 @@ def serve(live: Live, port: int, ready: Callable[[str], None]) -> None:
         actual = int(listening.getsockname()[1])
         secret = secrets.token_urlsafe(24)
         config = uvicorn.Config(
-            create_app(live, queue, secret, actual), log_level="warning", access_log=False, server_header=False,
+            create_app(live, queue, secret, actual), log_level="error", access_log=False, server_header=False,
             timeout_graceful_shutdown=1, lifespan="off", ws="none", proxy_headers=False,
         )  # fmt: skip
         ready(f"http://{HOST}:{actual}/{secret}/")
@@ -50,6 +51,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._queue.stop()
+        # Requests that never came to their end are cancelled now: no defect that a traceback should tell of.
+        logging.getLogger("uvicorn.error").disabled = True
         await super().shutdown(sockets)
 
 

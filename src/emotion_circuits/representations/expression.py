@@ -35,9 +35,9 @@ _SHOW = f'write it like "{EXAMPLE}"'
 
 _NUMBER = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
 # A unit is one only in front of a name, so that an emotion may be called raw.
-_UNIT = re.compile(r"(sd|raw)\b(?=\s*\*?\s*[A-Za-z])")
+_UNIT = re.compile(r"(sd|raw)\b(?=\s*\*?\s*[A-Za-z])", re.IGNORECASE)
 _EMOTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_LAYER = re.compile(r"[Ll]?(\d{1,6})(?![\w.])")
+_LAYER = re.compile(r"[Ll]?\s*(\d{1,6})(?![\w.])")
 _SPACE = re.compile(r"\s*")
 
 
@@ -96,8 +96,8 @@ def parse_expression(text: str) -> Expression:
     Raises:
         UsageError: anything that is none, saying at which character and what to write there.
     """
-    # The minus sign of typography is what a copied text often holds.
-    reader = _Reader(text.replace("\N{MINUS SIGN}", "-"))
+    # The signs of typography are what a copied text often holds.
+    reader = _Reader(text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-"))
     sign = reader.sign()
     terms = [reader.term(sign or 1)]
     while not reader.at_end():
@@ -124,6 +124,8 @@ class _Reader:
 
     def term(self, sign: int) -> Term:
         strength = self._take(_NUMBER)
+        if strength is None and self.text[self.place : self.place + 1] in ("+", "-"):
+            raise self.error("two signs follow each other", "one of them")
         if strength is None:
             name = _EMOTION.match(self.text, self.place)
             wanted = (
@@ -133,6 +135,8 @@ class _Reader:
         unit = self._take(_UNIT)
         self._take(re.compile(r"\*"))
         emotion = self._take(_EMOTION)
+        if emotion is None and re.match(r",\d", self.text[self.place :]):
+            raise self.error("a comma stands in a number", f"a point, {strength}.{self.text[self.place + 1]}")
         if emotion is None:
             raise self.error(f"an emotion is missing after {strength}", f"one, such as {strength} gratitude")
         layer = None
@@ -239,7 +243,8 @@ def _vector(term: Term, directions: DirectionSet, kind: SiteKind) -> tuple[NDArr
 
 
 def _unit(written: str | None) -> Unit:
-    return "sd" if written == "sd" else "raw" if written == "raw" else "fraction"
+    lower = (written or "").lower()
+    return "sd" if lower == "sd" else "raw" if lower == "raw" else "fraction"
 
 
 def _number(value: float) -> str:

@@ -7,7 +7,7 @@ their standard deviation. ``centred`` directions (the default) tell *which* emot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -116,14 +116,24 @@ def readout_of(lm: LM, captured: Activations, text: int, reader: Reader) -> Read
     )
 
 
-def token_scale(lm: LM, directions: DirectionSet, texts: Sequence[Prompt], *, method: Method = "centred") -> TokenScale:
+def token_scale(
+    lm: LM,
+    directions: DirectionSet,
+    texts: Sequence[Prompt],
+    *,
+    method: Method = "centred",
+    advance: Callable[[int, str], None] | None = None,
+) -> TokenScale:
     """Mean and spread of the scores over the content tokens of ``texts`` (neutral ones), layer by layer.
+
+    Args:
+        advance: told how many texts more were read, and may end the work by raising.
 
     Raises:
         UsageError: fewer than 2 tokens, directions of another width.
     """
     probes = _probes(directions, method)
-    parts = [raw_scores(probes, directions, x) for x in _tokens(lm, directions, texts)]
+    parts = [raw_scores(probes, directions, x) for x in _tokens(lm, directions, texts, advance)]
     scores = np.concatenate(parts) if parts else np.zeros((0, len(directions.layers), len(directions.emotions)))
     if len(scores) < 2:
         raise UsageError(f"{len(scores)} neutral tokens have no spread", "give at least a few neutral texts")
@@ -150,21 +160,27 @@ def promoted_tokens(
 ) -> dict[str, list[dict[str, Any]]]:
     """Which next tokens a direction makes likelier and unlikelier, read through the model's own final norm and head.
 
-    The logit lens (nostalgebraist 2020) at the mean of the emotion's texts minus that at the mean of the neutral ones:
-    ``head(norm(mean + v)) − head(norm(mean))``, its mean over the vocabulary removed (a softmax does not see it).
+    The logit lens (nostalgebraist 2020) of the mean difference to neutral text, ``head(norm(mean + v)) −
+    head(norm(mean))`` with the norm's scale frozen at the neutral mean, as in direct logit attribution (Elhage et al.
+    2021): otherwise the vector's length rescales the mean too, and what the mean speaks against is listed as promoted.
+    The change's mean over the vocabulary, which a softmax does not see, is removed. Layers far from the last one are
+    read poorly: later blocks would have changed the direction.
 
     Returns:
         ``{"up": [{"token", "id", "logit"}], "down": […]}``, the strongest first.
     """
     row = directions.row(layer)
-    mean = directions.neutral_mean[row]
     if emotion not in directions.emotions:
         raise unknown_name("emotion", emotion, list(directions.emotions))
-    vector = directions.vectors["neutral"][emotion][row]
-    both = torch.as_tensor(np.stack([mean, mean + vector]), dtype=lm.dtype, device=lm.device)
+    mean, vector = directions.neutral_mean[row], directions.vectors["neutral"][emotion][row]
+    # As long as the mean, so that the norm divides by what it divides the mean by; and scaled back behind it.
+    share = _spread(lm, vector) / max(_spread(lm, mean), 1e-30)
+    both = torch.as_tensor(np.stack([0 * vector, vector / max(share, 1e-30)]), dtype=lm.dtype, device=lm.device)
     with torch.inference_mode():
-        logits = lm.model.get_output_embeddings()(lm.final_norm(both)).float()
-    change = logits[1] - logits[0]
+        nothing, normed = lm.final_norm(both).float()
+        head = lm.model.get_output_embeddings()
+        zero, change = head(torch.stack([0 * normed, share * (normed - nothing)]).to(lm.dtype)).float()
+    change = change - zero
     change = change - change.mean()
     return {
         side: [
@@ -175,11 +191,21 @@ def promoted_tokens(
     }
 
 
-def _tokens(lm: LM, directions: DirectionSet, texts: Sequence[Prompt]) -> Iterator[NDArray[Any]]:
+def _spread(lm: LM, x: NDArray[np.float64]) -> float:
+    """What the final norm divides a vector by: its root mean square, around its mean where the norm centres."""
+    return float(np.sqrt(np.mean(np.square(x - x.mean() if lm.family.norm == "layer" else x))))
+
+
+def _tokens(
+    lm: LM, directions: DirectionSet, texts: Sequence[Prompt], advance: Callable[[int, str], None] | None
+) -> Iterator[NDArray[Any]]:
     """``[token, layer, d]`` of a few texts at a time: all tokens of a pool would not fit into memory."""
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        found = capture(lm, texts[start : start + _TEXTS_AT_ONCE], [SITE], [_ALL], layers=directions.layers)
+        part = texts[start : start + _TEXTS_AT_ONCE]
+        found = capture(lm, part, [SITE], [_ALL], layers=directions.layers)
         yield _checked(lm, directions, np.asarray(found.get(SITE, _ALL)))
+        if advance is not None:
+            advance(len(part), "")
 
 
 def _probes(directions: DirectionSet, method: Method) -> Float[np.ndarray[Any, Any], "layer d emotion"]:

@@ -27,8 +27,9 @@ export function fillTable(table, columns, rows, caption) {
   const head = make("tr", {}, ...columns.map(([key, text]) => make("th", { scope: "col", text, className: numeric.has(key) && "number" })));
   const body = rows.map((row) => make("tr", {}, ...columns.map(([key]) => {
     const value = row[key];
-    const cell = make("td", { className: numeric.has(key) && "number" });
-    cell.append(value instanceof Node ? value : shown(value));
+    const content = value instanceof Node ? value : shown(value);
+    const cell = make("td", { className: numeric.has(key) ? "number" : content.length > 60 && "long" });
+    cell.append(content);
     return cell;
   })));
   table.replaceChildren(make("thead", {}, head), make("tbody", {}, ...body));

@@ -6,7 +6,7 @@ import { stream } from "./api.js";
 let asking = false;
 
 export function useModel(facts) {
-  options(byId("promoted-layer"), facts.layers.map((l) => [l, `layer ${l}`]), byId("promoted-layer").value || facts.half);
+  options(byId("promoted-layer"), facts.layers.map((l) => [l, `layer ${l}`]), facts.layers.at(-1));
   byId("promoted-section").hidden = false;
   byId("promoted-scroll").hidden = true;
 }

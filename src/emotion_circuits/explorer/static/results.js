@@ -3,7 +3,8 @@
 import { byId, complain, fillTable, make, options, say, shown } from "./dom.js";
 import { get } from "./api.js";
 
-let runs = [], run = null, arms = [], page = 0, pages = 0;
+const MOST_DRAWN = 500;
+let runs = [], run = null, arms = [], armsCut = false, page = 0, pages = 0;
 const names = (one) => ({ profile: one.profile, model: one.model, experiment: one.experiment, key: one.key });
 
 const guarded = (work) => (...given) => Promise.resolve(work(...given)).catch((error) => complain(error));
@@ -34,7 +35,11 @@ async function open(chosen) {
   byId("run-tables").replaceChildren(...run.tables.map(table));
   byId("arms-section").hidden = !run.observations;
   byId("texts-section").hidden = !run.arms.length;
-  if (run.observations) { arms = (await get("arms", names(run))).rows; drawArms(); }
+  if (run.observations) {
+    const found = await get("arms", names(run));
+    [arms, armsCut] = [found.rows, found.cut];
+    drawArms();
+  }
   if (run.arms.length) {
     const steps = [...new Set(run.arms.map((a) => a.step))];
     options(byId("texts-step"), steps.map((s) => [s, s]));
@@ -54,9 +59,13 @@ function table(one) {
 
 function drawArms() {
   const wanted = byId("arms-filter").value.toLowerCase().split(/\s+/);
-  const keys = ["emotion", "layer", "strength", "split", "scorer", "arm"];
-  const rows = arms.filter((r) => wanted.every((w) => keys.map((k) => shown(r[k])).join(" ").toLowerCase().includes(w)));
-  fillTable(byId("arms"), [...keys.map((k) => [k, k]), ["mean", "mean"], ["count", "n"]], rows, `${rows.length} of ${arms.length} cells`);
+  const keys = ["emotion", "layer", "strength", "position", "split", "scorer", "arm"];
+  const fitting = arms.filter((r) => wanted.every((w) => keys.map((k) => shown(r[k])).join(" ").toLowerCase().includes(w)));
+  const rows = fitting.slice(0, MOST_DRAWN);
+  const used = keys.filter((k) => arms.some((r) => r[k] !== null));
+  const said = `${fitting.length} of ${arms.length} means${armsCut ? ` (and more: ${arms.length} are read)` : ""}`;
+  fillTable(byId("arms"), [...used.map((k) => [k, k]), ["mean", "mean"], ["change", "change from baseline"], ["count", "n"]], rows,
+    rows.length < fitting.length ? `${said}; the first ${rows.length} are shown: type to see others` : said);
 }
 
 function chooseArms() {

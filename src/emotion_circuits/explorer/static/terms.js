@@ -8,9 +8,13 @@ let terms = [];
 let typing;
 
 export function useModel(found) {
+  const before = facts.layers;
   facts = found;
-  const known = terms.filter((t) => facts.emotions.includes(t.emotion) && facts.layers.includes(t.layer));
-  terms = known.length ? known : facts.emotions.slice(0, 1).map((emotion) => ({ strength: 0.4, emotion, layer: facts.half, unit: "fraction" }));
+  // Another model has other layers: a term stays as deep as it was.
+  const deep = (layer) => facts.layers[Math.round((before.indexOf(layer) / Math.max(1, before.length - 1)) * (facts.layers.length - 1))];
+  const same = String(before) === String(facts.layers);
+  const kept = terms.filter((t) => facts.emotions.includes(t.emotion)).map((t) => ({ ...t, layer: same ? t.layer : deep(t.layer) }));
+  terms = kept.length ? kept : facts.emotions.slice(0, 1).map((emotion) => ({ strength: 0.4, emotion, layer: facts.half, unit: "fraction" }));
   draw();
   write();
 }
