@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from emotion_circuits.store.files import read_jsonl
 from emotion_circuits.store.runs import LATEST
 from emotion_circuits.store.tensors import open_tensors
 
@@ -44,12 +45,19 @@ resamples = 200
 
 SMALL = ("--max-new-tokens", 5, "--scenarios", 3, "--emotions", "gratitude", "anger")
 SWEEP = (*SMALL, "--layers", 0, 1, "--strengths", -0.4, 0, 0.4, "--samples", 2, "--random", 19)
+
+
+def within_sweep(words: tuple[object, ...]) -> tuple[object, ...]:
+    """Options of ``sweep`` as ``controls`` takes them."""
+    return tuple(f"--sweep.{str(w)[2:]}" if str(w).startswith("--") else w for w in words)
+
+
 WORDS: dict[str, tuple[object, ...]] = {
     "sweep": SWEEP,
     "steer": ("--text", "The parcel came on Monday and", "--max-new-tokens", 5, "--strengths", -0.4, 0, 0.4),
     "compare": (*SMALL, "--layers", 0, 1, "--strengths", -0.2, 0, 0.2, "--effect", 0.05, "--resamples", 200,
                 "--positions", "last", "mean-content"),
-    "controls": (*(f"--sweep.{str(w)[2:]}" if str(w).startswith("--") else w for w in SWEEP), "--generated", 2,
+    "controls": (*within_sweep(SWEEP), "--generated", 2,
                  "--resamples", 200, "--permutations", 99),
     "real-world": ("--max-new-tokens", 5, "--scenarios", 8, "--layer", 1, "--resamples", 200, "--permutations", 99),
     "swap": ("--max-new-tokens", 5, "--scenarios", 4, "--layers", 0, 1, "--resamples", 200, "--permutations", 99),
@@ -129,6 +137,19 @@ def test_the_sweep_prints_the_row_that_other_programs_read(command: Any, shared_
     plan = json.loads((folder_of(shared_results, "sweep") / "sweep.json").read_text())
     assert set(plan) == {"baseline_summary", "aggregated_metrics", "delta_metrics", "sweep_results"}
     assert len(plan["sweep_results"]) == 2 * 2 * 2
+    greedy = {
+        (r["emotion"], r["layer"], r["alpha"], p): t for r in plan["sweep_results"] for p, t in r["texts"].items()
+    }
+    cells = {row["emotion"]: row for row in found["test"]}
+    written = read_jsonl(folder_of(shared_results, "sweep") / "generations.jsonl")
+    prompts = list(dict.fromkeys(g["prompt"] for g in written if g["step"] == "read-anger"))
+    shown = [t for t in found["texts"] if t["emotion"] == "anger"]
+    assert len(shown) == len(prompts) > 0
+    for text, prompt in zip(shown, prompts, strict=True):  # greedy: the very texts of the grid
+        layer, alpha = cells["anger"]["layer"], cells["anger"]["alpha"]
+        assert text["+v"] == greedy["anger", layer, alpha, prompt]
+        assert text["-v"] == greedy["anger", layer, -alpha, prompt]
+        assert text["baseline"] and text["prompting"]
     assert (folder_of(shared_results, "sweep") / "emotion-tokens.json").exists()
 
 
@@ -140,6 +161,35 @@ def test_random_control_texts_and_paired_rows_are_csv_files(command: Any, shared
     effects, each = (pd.read_csv(folder / f"{n}.csv") for n in ("effects", "distributions"))
     assert {"emotion", "scorer", "arm", "against", "mean_diff", "g_z", "p_permutation", "ci_low"} <= set(effects)
     assert {"baseline", "+v", "-v", "prompting", "random: isotropic"} <= set(each["arm"])
+
+
+@pytest.mark.parametrize(("grid", "strength"), [("fraction", 0.4), ("plan", 2.0)])
+def test_the_plans_random_arm_ranks_every_cell(command: Any, shared_results: Path, grid: str, strength: float) -> None:
+    sweep = (*SMALL, "--grid", grid, "--layers", 0, 1, "--strengths", -strength, 0, strength, "--samples", 2,
+             "--random", 19)  # fmt: skip
+    words = (
+        *within_sweep(sweep),
+        "--generated",
+        2,
+        "--full-controls",
+        "--full-vectors",
+        9,
+        "--resamples",
+        200,
+        "--json",
+    )
+    answer = command("controls", *words)
+    assert answer.code == 0, answer.err
+    rows = answer.json["full_controls"]
+    assert {(r["emotion"], r["layer"], r["alpha"]) for r in rows} == {
+        (e, layer, strength) for e in ("gratitude", "anger") for layer in (0, 1)
+    }
+    told = json.loads((folder_of(shared_results, "sweep") / "sweep.json").read_text())["aggregated_metrics"]
+    for r in rows:
+        assert r["low"] <= r["random"] <= r["high"] and r["vectors"] == 9
+        assert r["p"] * 10 == pytest.approx(round(r["p"] * 10)) and r["p"] >= 0.1
+        name = f"{r['scorer']}:{r['emotion']}" if r["scorer"] in ("embedded", "lexicon") else r["scorer"]
+        assert r["steered"] == told[r["emotion"]][str(r["layer"])][f"{r['alpha']:g}"][name]
 
 
 def test_activations_of_every_step_are_logged_on_request(command: Any, shared_results: Path) -> None:
@@ -359,7 +409,9 @@ def test_rows_change_rounding_only(command: Any, shared_results: Path, tmp_path:
 
 
 # ---- what a tested cell says, on planted numbers --------------------------------------------------------------------
-def planted(odd: float, even: float = 0.0, *, loops: bool = False, random_odd: float = 0.0) -> dict[str, Any]:
+def planted(
+    odd: float, even: float = 0.0, *, loops: bool = False, random_odd: float = 0.0, words: float = 1.0
+) -> dict[str, Any]:
     """The tested row of a cell whose endpoint moves by ``±odd + even`` on 25 prompts, among 199 random vectors."""
     from emotion_circuits.experiments._cell import Cell, CellScores, RandomArm
     from emotion_circuits.experiments._grid import Choice, Tested
@@ -384,7 +436,7 @@ def planted(odd: float, even: float = 0.0, *, loops: bool = False, random_odd: f
         moved = rng.normal(0, 0.05, shape) + np.array([0, odd, -odd])[None, :, None]
         repeated = np.broadcast_to(np.array([0.0, steered, 0.0])[None, :, None], shape)
         # A loop has an unremarkable perplexity; that it repeats itself is what gives it away.
-        values = {"embedded:anger": moved, "lexicon:anger": moved, "log_perplexity": np.full(shape, 2.0),
+        values = {"embedded:anger": moved, "lexicon:anger": words * moved, "log_perplexity": np.full(shape, 2.0),
                   "rep4": repeated, "distinct2": 1 - repeated, "empty": np.zeros(shape)}  # fmt: skip
         return ScoredTexts(prompts, conditions, (), values)
 
@@ -392,7 +444,7 @@ def planted(odd: float, even: float = 0.0, *, loops: bool = False, random_odd: f
     damage = damage_of(written, "baseline", "+v")
     choice = Choice(cell, odd, odd, damage, float(damage.ok), damage.ok, 1.0)
     scored = CellScores(cell, prompts, scores, {"+v": 0.1}, tuple(arms))
-    return tested_row(Tested(choice, scored, written, written, damage))
+    return tested_row(Tested(choice, scored, written, written, {}, damage))
 
 
 def test_a_planted_direction_is_established() -> None:
@@ -417,6 +469,15 @@ def test_a_pure_even_effect_is_disruption_and_not_established() -> None:
 def test_an_effect_against_the_emotion_is_not_established() -> None:
     row = planted(-2.0)
     assert row["wrong_way"] == 1 and not row["established"]
+
+
+def test_evaluators_that_disagree_establish_nothing() -> None:
+    assert planted(2.0)["evaluators_agree"] is True
+    against = planted(2.0, words=-1.0)
+    assert against["effect_lexicon"] < 0 < against["effect_embedded"]
+    assert against["evaluators_agree"] is False and not against["established"]
+    silent = planted(2.0, words=0.0)  # no listed word in any text: nothing to agree with
+    assert silent["evaluators_agree"] is None and silent["established"]
 
 
 def test_loops_are_refused_however_large_the_effect() -> None:
