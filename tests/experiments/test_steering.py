@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from emotion_circuits.store.files import read_jsonl
+from emotion_circuits.prompts import load_prompts
 from emotion_circuits.store.runs import LATEST
 from emotion_circuits.store.tensors import open_tensors
 
@@ -141,14 +141,13 @@ def test_the_sweep_prints_the_row_that_other_programs_read(command: Any, shared_
         (r["emotion"], r["layer"], r["alpha"], p): t for r in plan["sweep_results"] for p, t in r["texts"].items()
     }
     cells = {row["emotion"]: row for row in found["test"]}
-    written = read_jsonl(folder_of(shared_results, "sweep") / "generations.jsonl")
-    prompts = list(dict.fromkeys(g["prompt"] for g in written if g["step"] == "read-anger"))
-    shown = [t for t in found["texts"] if t["emotion"] == "anger"]
-    assert len(shown) == len(prompts) > 0
-    for text, prompt in zip(shown, prompts, strict=True):  # greedy: the very texts of the grid
-        layer, alpha = cells["anger"]["layer"], cells["anger"]["alpha"]
-        assert text["+v"] == greedy["anger", layer, alpha, prompt]
-        assert text["-v"] == greedy["anger", layer, -alpha, prompt]
+    ids = {p.text: p.id for p in load_prompts("continuations") if p.split == "test"}
+    assert [t["emotion"] for t in found["texts"]] == ["gratitude"] * 3 + ["anger"] * 3
+    for text in found["texts"]:  # greedy: the very texts of the grid
+        emotion, prompt = text["emotion"], ids[text["prompt"]]
+        layer, alpha = cells[emotion]["layer"], cells[emotion]["alpha"]
+        assert text["+v"] == greedy[emotion, layer, alpha, prompt]
+        assert text["-v"] == greedy[emotion, layer, -alpha, prompt]
         assert text["baseline"] and text["prompting"]
     assert (folder_of(shared_results, "sweep") / "emotion-tokens.json").exists()
 
