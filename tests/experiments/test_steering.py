@@ -183,6 +183,7 @@ def test_the_plans_random_arm_ranks_every_cell(command: Any, shared_results: Pat
     assert {(r["emotion"], r["layer"], r["alpha"]) for r in rows} == {
         (e, layer, strength) for e in ("gratitude", "anger") for layer in (0, 1)
     }
+    assert command("sweep", *sweep).code == 0  # the very run that was ranked: it returns at once
     told = json.loads((folder_of(shared_results, "sweep") / "sweep.json").read_text())["aggregated_metrics"]
     for r in rows:
         assert r["low"] <= r["random"] <= r["high"] and r["vectors"] == 9
@@ -596,6 +597,15 @@ def test_what_was_run_beside_a_profile_is_in_its_report(command: Any, cli: Any, 
 
 def test_real_world_tells_the_emotions_own_way(command: Any) -> None:
     assert "α 1 " in command("real-world", *WORDS["real-world"]).out
+
+
+@pytest.mark.parametrize(("p", "answer"), [(0.19, "not clearly more"), (0.01, "read more like")])
+def test_a_narrow_bootstrap_of_few_texts_claims_nothing(p: float, answer: str) -> None:
+    from emotion_circuits.experiments.real_world import _sentence
+
+    row = {"emotion": "anger", "alpha": 0.3, "scorer": "embedded", "domain": "all", "n": 6, "mean_diff": 0.003,
+           "ci": [0.0001, 0.009], "t": 1.54, "p": p}  # fmt: skip
+    assert answer in _sentence([row], "anger", 0.3)
 
 
 def test_steer_prints_every_text_under_what_it_continues(command: Any) -> None:
