@@ -204,7 +204,7 @@ def test_patching_keeps_the_changes_where_there_is_nothing_to_be_a_share_of(comm
     assert answer.code == 0, answer.err
     found = command("patch", *WORDS["patch"], "--json").json
     assert set(found["no_recovery"]) == {r["emotion"] for r in found["results"] if r["recovery"] is None}
-    assert found["no_recovery"] and all("do not clearly differ" in why for why in found["no_recovery"].values())
+    assert found["no_recovery"] and all("differ on the endpoint" in why for why in found["no_recovery"].values())
     assert "changes in nats only" in answer.out
     for row in found["results"]:
         assert row["change_ci"][0] <= row["change"] <= row["change_ci"][1]
