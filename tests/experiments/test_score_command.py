@@ -70,9 +70,21 @@ def test_tables_fit_80_columns(command: Command, texts: Path) -> None:
 def test_list_and_card(command: Command) -> None:
     listed = {row["name"] for row in json.loads(command("--list", "--json")[1])["scorers"]}
     assert {"lexicon", "embedded", "hub:sentiment", "hub:politeness", "hub:go-emotions", "hub:sst2"} <= listed
+    assert {"logits:MODEL", "fluency:MODEL"} <= listed
     code, out, _ = command("--scorer", "lexicon", "--card")
     assert code == 0 and "licence" in out and "vaderSentiment" in out
     assert max(map(len, command("--list")[1].splitlines())) <= 80
+
+
+def test_a_language_model_reads_the_texts(command: Command, texts: Path, worded: Path) -> None:
+    fluent = json.loads(command("--scorer", f"fluency:{worded}", "--on", texts, "--json")[1])
+    assert set(fluent["rows"][0]["scores"]) == {"log_perplexity", "rep4", "distinct1", "distinct2", "tokens", "words"}
+    assert fluent["rows"][0]["scores"]["log_perplexity"] > 0 and fluent["rows"][5]["scores"]["log_perplexity"] is None
+    endpoint = json.loads(command("--scorer", f"logits:{worded}", "--on", texts, "--json")[1])
+    assert {"gratitude", "anger", "apology"} <= set(endpoint["rows"][0]["scores"])
+    assert set(endpoint["auroc"]["labels"]) >= {"gratitude", "anger", "apology"}
+    refused(command("--scorer", "fluency:no-such-model", "--on", texts, "--offline"), 1, "no-such-model")
+    refused(command("--scorer", "logits:", "--on", texts), 2, "names no model")
 
 
 def refused(answer: tuple[int, str, str], code: int, part: str) -> None:

@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from emotion_circuits.prompts import load_prompts
 from emotion_circuits.store.runs import LATEST
 from emotion_circuits.store.tensors import open_tensors
 
@@ -44,12 +45,19 @@ resamples = 200
 
 SMALL = ("--max-new-tokens", 5, "--scenarios", 3, "--emotions", "gratitude", "anger")
 SWEEP = (*SMALL, "--layers", 0, 1, "--strengths", -0.4, 0, 0.4, "--samples", 2, "--random", 19)
+
+
+def within_sweep(words: tuple[object, ...]) -> tuple[object, ...]:
+    """Options of ``sweep`` as ``controls`` takes them."""
+    return tuple(f"--sweep.{str(w)[2:]}" if str(w).startswith("--") else w for w in words)
+
+
 WORDS: dict[str, tuple[object, ...]] = {
     "sweep": SWEEP,
     "steer": ("--text", "The parcel came on Monday and", "--max-new-tokens", 5, "--strengths", -0.4, 0, 0.4),
     "compare": (*SMALL, "--layers", 0, 1, "--strengths", -0.2, 0, 0.2, "--effect", 0.05, "--resamples", 200,
                 "--positions", "last", "mean-content"),
-    "controls": (*(f"--sweep.{str(w)[2:]}" if str(w).startswith("--") else w for w in SWEEP), "--generated", 2,
+    "controls": (*within_sweep(SWEEP), "--generated", 2,
                  "--resamples", 200, "--permutations", 99),
     "real-world": ("--max-new-tokens", 5, "--scenarios", 8, "--layer", 1, "--resamples", 200, "--permutations", 99),
     "swap": ("--max-new-tokens", 5, "--scenarios", 4, "--layers", 0, 1, "--resamples", 200, "--permutations", 99),
@@ -129,6 +137,18 @@ def test_the_sweep_prints_the_row_that_other_programs_read(command: Any, shared_
     plan = json.loads((folder_of(shared_results, "sweep") / "sweep.json").read_text())
     assert set(plan) == {"baseline_summary", "aggregated_metrics", "delta_metrics", "sweep_results"}
     assert len(plan["sweep_results"]) == 2 * 2 * 2
+    greedy = {
+        (r["emotion"], r["layer"], r["alpha"], p): t for r in plan["sweep_results"] for p, t in r["texts"].items()
+    }
+    cells = {row["emotion"]: row for row in found["test"]}
+    ids = {p.text: p.id for p in load_prompts("continuations") if p.split == "test"}
+    assert [t["emotion"] for t in found["texts"]] == ["gratitude"] * 3 + ["anger"] * 3
+    for text in found["texts"]:  # greedy: the very texts of the grid
+        emotion, prompt = text["emotion"], ids[text["prompt"]]
+        layer, alpha = cells[emotion]["layer"], cells[emotion]["alpha"]
+        assert text["+v"] == greedy[emotion, layer, alpha, prompt]
+        assert text["-v"] == greedy[emotion, layer, -alpha, prompt]
+        assert text["baseline"] and text["prompting"]
     assert (folder_of(shared_results, "sweep") / "emotion-tokens.json").exists()
 
 
@@ -140,6 +160,36 @@ def test_random_control_texts_and_paired_rows_are_csv_files(command: Any, shared
     effects, each = (pd.read_csv(folder / f"{n}.csv") for n in ("effects", "distributions"))
     assert {"emotion", "scorer", "arm", "against", "mean_diff", "g_z", "p_permutation", "ci_low"} <= set(effects)
     assert {"baseline", "+v", "-v", "prompting", "random: isotropic"} <= set(each["arm"])
+
+
+@pytest.mark.parametrize(("grid", "strength"), [("fraction", 0.4), ("plan", 2.0)])
+def test_the_plans_random_arm_ranks_every_cell(command: Any, shared_results: Path, grid: str, strength: float) -> None:
+    sweep = (*SMALL, "--grid", grid, "--layers", 0, 1, "--strengths", -strength, 0, strength, "--samples", 2,
+             "--random", 19)  # fmt: skip
+    words = (
+        *within_sweep(sweep),
+        "--generated",
+        2,
+        "--full-controls",
+        "--full-vectors",
+        9,
+        "--resamples",
+        200,
+        "--json",
+    )
+    answer = command("controls", *words)
+    assert answer.code == 0, answer.err
+    rows = answer.json["full_controls"]
+    assert {(r["emotion"], r["layer"], r["alpha"]) for r in rows} == {
+        (e, layer, strength) for e in ("gratitude", "anger") for layer in (0, 1)
+    }
+    assert command("sweep", *sweep).code == 0  # the very run that was ranked: it returns at once
+    told = json.loads((folder_of(shared_results, "sweep") / "sweep.json").read_text())["aggregated_metrics"]
+    for r in rows:
+        assert r["low"] <= r["random"] <= r["high"] and r["vectors"] == 9
+        assert r["p"] * 10 == pytest.approx(round(r["p"] * 10)) and r["p"] >= 0.1
+        name = f"{r['scorer']}:{r['emotion']}" if r["scorer"] in ("embedded", "lexicon") else r["scorer"]
+        assert r["steered"] == told[r["emotion"]][str(r["layer"])][f"{r['alpha']:g}"][name]
 
 
 def test_activations_of_every_step_are_logged_on_request(command: Any, shared_results: Path) -> None:
@@ -154,7 +204,7 @@ def test_patching_keeps_the_changes_where_there_is_nothing_to_be_a_share_of(comm
     assert answer.code == 0, answer.err
     found = command("patch", *WORDS["patch"], "--json").json
     assert set(found["no_recovery"]) == {r["emotion"] for r in found["results"] if r["recovery"] is None}
-    assert found["no_recovery"] and all("do not clearly differ" in why for why in found["no_recovery"].values())
+    assert found["no_recovery"] and all("differ on the endpoint" in why for why in found["no_recovery"].values())
     assert "changes in nats only" in answer.out
     for row in found["results"]:
         assert row["change_ci"][0] <= row["change"] <= row["change_ci"][1]
@@ -359,7 +409,9 @@ def test_rows_change_rounding_only(command: Any, shared_results: Path, tmp_path:
 
 
 # ---- what a tested cell says, on planted numbers --------------------------------------------------------------------
-def planted(odd: float, even: float = 0.0, *, loops: bool = False, random_odd: float = 0.0) -> dict[str, Any]:
+def planted(
+    odd: float, even: float = 0.0, *, loops: bool = False, random_odd: float = 0.0, words: float = 1.0
+) -> dict[str, Any]:
     """The tested row of a cell whose endpoint moves by ``±odd + even`` on 25 prompts, among 199 random vectors."""
     from emotion_circuits.experiments._cell import Cell, CellScores, RandomArm
     from emotion_circuits.experiments._grid import Choice, Tested
@@ -384,7 +436,7 @@ def planted(odd: float, even: float = 0.0, *, loops: bool = False, random_odd: f
         moved = rng.normal(0, 0.05, shape) + np.array([0, odd, -odd])[None, :, None]
         repeated = np.broadcast_to(np.array([0.0, steered, 0.0])[None, :, None], shape)
         # A loop has an unremarkable perplexity; that it repeats itself is what gives it away.
-        values = {"embedded:anger": moved, "lexicon:anger": moved, "log_perplexity": np.full(shape, 2.0),
+        values = {"embedded:anger": moved, "lexicon:anger": words * moved, "log_perplexity": np.full(shape, 2.0),
                   "rep4": repeated, "distinct2": 1 - repeated, "empty": np.zeros(shape)}  # fmt: skip
         return ScoredTexts(prompts, conditions, (), values)
 
@@ -392,7 +444,7 @@ def planted(odd: float, even: float = 0.0, *, loops: bool = False, random_odd: f
     damage = damage_of(written, "baseline", "+v")
     choice = Choice(cell, odd, odd, damage, float(damage.ok), damage.ok, 1.0)
     scored = CellScores(cell, prompts, scores, {"+v": 0.1}, tuple(arms))
-    return tested_row(Tested(choice, scored, written, written, damage))
+    return tested_row(Tested(choice, scored, written, written, {}, damage))
 
 
 def test_a_planted_direction_is_established() -> None:
@@ -417,6 +469,15 @@ def test_a_pure_even_effect_is_disruption_and_not_established() -> None:
 def test_an_effect_against_the_emotion_is_not_established() -> None:
     row = planted(-2.0)
     assert row["wrong_way"] == 1 and not row["established"]
+
+
+def test_evaluators_that_disagree_establish_nothing() -> None:
+    assert planted(2.0)["evaluators_agree"] is True
+    against = planted(2.0, words=-1.0)
+    assert against["effect_lexicon"] < 0 < against["effect_embedded"]
+    assert against["evaluators_agree"] is False and not against["established"]
+    silent = planted(2.0, words=0.0)  # no listed word in any text: nothing to agree with
+    assert silent["evaluators_agree"] is None and silent["established"]
 
 
 def test_loops_are_refused_however_large_the_effect() -> None:
@@ -536,6 +597,15 @@ def test_what_was_run_beside_a_profile_is_in_its_report(command: Any, cli: Any, 
 
 def test_real_world_tells_the_emotions_own_way(command: Any) -> None:
     assert "α 1 " in command("real-world", *WORDS["real-world"]).out
+
+
+@pytest.mark.parametrize(("p", "answer"), [(0.19, "not clearly more"), (0.01, "read more like")])
+def test_a_narrow_bootstrap_of_few_texts_claims_nothing(p: float, answer: str) -> None:
+    from emotion_circuits.experiments.real_world import _sentence
+
+    row = {"emotion": "anger", "alpha": 0.3, "scorer": "embedded", "domain": "all", "n": 6, "mean_diff": 0.003,
+           "ci": [0.0001, 0.009], "t": 1.54, "p": p}  # fmt: skip
+    assert answer in _sentence([row], "anger", 0.3)
 
 
 def test_steer_prints_every_text_under_what_it_continues(command: Any) -> None:

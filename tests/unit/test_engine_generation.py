@@ -107,21 +107,31 @@ def test_every_edit_fires_at_every_step_that_it_covers(tiny):
     assert fired["hooks"].fired == {"L0.resid_post": 5, "L2.resid_post": 5}
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt_neo"])
-def test_an_exception_inside_generation_leaves_nothing_behind(tiny, architecture):
+@pytest.mark.parametrize("where", ["block", "choice"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_exception_inside_generation_leaves_nothing_behind(tiny, architecture, where, monkeypatch):
     lm = tiny(architecture, tokenizer_of(architecture))
     before = count_hooks(lm.model)
     plain = generate(lm, PROMPTS, [BASELINE], Sampling(3))
+    block, calls = lm.blocks[-1].mlp, []
+    forward = block.forward
+
+    def broken(*args, **kwargs):
+        calls.append(count_hooks(lm.model))
+        if where == "block" and len(calls) == 3:  # the shared prefix, the prompts' ends, the first written token
+            raise RuntimeError("on purpose")
+        return forward(*args, **kwargs)
 
     def fail(logits, numbers, step):
-        if step:
+        if where == "choice" and step:
             raise RuntimeError("on purpose")
         return greedy(logits, numbers, step)
 
     rows = [Row(e, c) for e in lm.encode(PROMPTS) for c in (BASELINE, steer(lm))]
-    with pytest.raises(RuntimeError, match="on purpose"):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="on purpose"):
+        patch.setattr(block, "forward", broken)
         list(decode(lm, rows, range(len(rows)), 3, fail))
-    assert count_hooks(lm.model) == before
+    assert calls[-1] > before == count_hooks(lm.model)
     assert generate(lm, PROMPTS, [BASELINE], Sampling(3)) == plain
 
 

@@ -14,8 +14,10 @@ from emotion_circuits.errors import UsageError
 from emotion_circuits.models import LM
 from emotion_circuits.prompts import load_prompts
 from emotion_circuits.prompts.lexicon import emotion_words, find_any_emotion_word, list_lexicons
+from emotion_circuits.scorers import Continuation
 from emotion_circuits.scorers._words import read_words
 from emotion_circuits.scorers.emotion_tokens import TokenSets, resolve_emotion_tokens
+from emotion_circuits.scorers.logits import LogitsScorer
 from emotion_circuits.types import Prompt
 from tiny_models import tiny_lm
 
@@ -113,6 +115,22 @@ def test_what_is_saved_is_json_and_names_the_tokens(sets: TokenSets) -> None:
 
 def test_the_same_model_gives_the_same_sets(lm: LM, sets: TokenSets) -> None:
     assert resolve_emotion_tokens(lm, EMOTIONS, PREFIXES) == sets
+
+
+def test_the_endpoint_of_any_text_is_its_formula(lm: LM, sets: TokenSets) -> None:
+    scorer = LogitsScorer(lm, sets, rows=2)
+    given = [Continuation(" the bus left", "He said"), Continuation("The parcel came"), Continuation(" ", "He said")]
+    found = scorer.score(given)
+    for i, whole in enumerate(["He said the bus left", "The parcel came"]):
+        ids = torch.tensor([lm.encode([Prompt("x", whole)])[0].ids])
+        with torch.inference_mode():
+            logits = lm.model(input_ids=ids).logits[0, -1]
+        for emotion in EMOTIONS:
+            own, neutral = (logits[list(ids)].logsumexp(-1) for ids in (sets.ids(emotion), sets.neutral_ids(emotion)))
+            assert found[emotion][i] == pytest.approx(float(own - neutral), abs=2e-4)
+    assert all(found[e][2] == 0 for e in EMOTIONS)
+    assert scorer.emotion_column("apology") == "apology" and scorer.emotion_column("awe") is None
+    assert "gratitude" in scorer.card().to_dict()["details"]["emotions"]
 
 
 def test_refusals(lm: LM, tokenizers: dict[str, PreTrainedTokenizerFast]) -> None:

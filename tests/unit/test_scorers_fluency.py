@@ -11,8 +11,10 @@ import torch
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models import LM
+from emotion_circuits.scorers import Continuation
 from emotion_circuits.scorers.fluency import (
     FEWEST_TOKENS,
+    FluencyScorer,
     damage_gate,
     damage_pass_rate,
     distinct,
@@ -65,6 +67,25 @@ def test_a_second_model_reads_the_text_in_its_own_tokens(tiny: TinyModels) -> No
     assert whole[: len(prompt_ids)] == prompt_ids
     expected = log_perplexity(other, PROMPTS[0], whole[len(prompt_ids) :])
     assert found["other_log_perplexity"][0] == pytest.approx(expected, abs=2e-4)
+
+
+def test_any_model_reads_any_text_as_an_evaluator(tiny: TinyModels) -> None:
+    lm = tiny("gpt2")
+    texts = [" and the bus left the station", " at noon today it rained and rained and rained", "", " He"]
+    given = [Continuation(t, p.text) for t, p in zip(texts[:1], PROMPTS, strict=False)]
+    given += [Continuation(t) for t in texts[1:]]
+    found = FluencyScorer(lm).score(given)
+    inside = fluency(lm, [(PROMPTS[0], written(lm, texts[0]))])
+    for column in FluencyScorer.columns:  # behind its prompt: what an experiment measures of a text of its own
+        assert found[column][0] == pytest.approx(inside[column][0], abs=1e-4)
+    ids = lm.encode([Prompt("x", texts[1])])[0].ids
+    n = len(ids) - max(1, len(lm.prefix_ids))
+    with torch.inference_mode():
+        logits = lm.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = -float(np.mean([logits[i - 1, ids[i]].item() for i in range(len(ids) - n, len(ids))]))
+    assert found["log_perplexity"][1] == pytest.approx(expected, abs=2e-4) and found["rep4"][1] > 0
+    assert np.isnan(found["log_perplexity"][2:]).all() and np.isnan(found["rep4"][2:]).all()
+    assert found["tokens"][2] == 0 and found["words"].tolist() == [6, 9, 0, 1]
 
 
 def test_short_and_empty_texts_are_not_judged_but_counted(tiny: TinyModels) -> None:

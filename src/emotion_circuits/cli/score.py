@@ -45,7 +45,11 @@ _SHOWN = 40
 def score(
     *,
     scorer: Annotated[
-        str | None, Parameter(help="Which evaluator: lexicon, embedded, hub:NAME, hub:OWNER/NAME or hub:FOLDER.")
+        str | None,
+        Parameter(
+            help="Which evaluator: lexicon, embedded, hub:NAME, hub:OWNER/NAME, hub:FOLDER, "
+            "logits:MODEL or fluency:MODEL."
+        ),
     ] = None,
     on: Annotated[
         Path | None,
@@ -233,7 +237,7 @@ def _list(as_json: bool) -> int:
     else:
         print_table(rows, {"name": "scorer", "what": "what"})
         print_text("hub:OWNER/NAME and hub:FOLDER load any other sequence classifier")
-        print_text("emotion-token logits and fluency need the model itself: `run steer` has them")
+        print_text("logits:MODEL and fluency:MODEL take any language model: fluency:smollm2-135m")
     return 0
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from emotion_circuits.experiments._steering import Vectors
     from emotion_circuits.representations.controls import Family
 
-BASE, PLUS, MINUS = "baseline", "+v", "-v"
+BASE, PLUS, MINUS, ASKED = "baseline", "+v", "-v", "prompting"
 PRIMARY = ("endpoint", "kl")
 KL_SCALES = (0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66)
 """Lengths, as multiples of the vector's, at which a random family's KL is measured."""
@@ -124,7 +124,7 @@ def score_cell(
     }
     metrics = {name: metrics[name] for name in PRIMARY}
     asked = measure.score(f"prompting-{cell.name}", prompting, [Condition(BASE)], metrics)
-    scores["prompting"] = np.asarray(asked["endpoint"][:, 0], dtype=np.float64)
+    scores[ASKED] = np.asarray(asked["endpoint"][:, 0], dtype=np.float64)
     scored = CellScores(cell, test, scores, kl, halves=halves)
     if not controls:
         return scored

@@ -24,12 +24,9 @@ class Endpoint:
 
     @cached_property
     def tokens(self) -> TokenSets:
-        from emotion_circuits.prompts import load_prompts
-        from emotion_circuits.scorers.emotion_tokens import resolve_emotion_tokens
+        from emotion_circuits.scorers.emotion_tokens import matching_prefixes, resolve_emotion_tokens
 
-        # The fit half of the neutral pool: no prompt that is steered decides which tokens count.
-        prefixes = [p for p in load_prompts("neutral_pool") if p.split == "fit"]
-        found = resolve_emotion_tokens(self._measure.lm, self.emotions, prefixes)
+        found = resolve_emotion_tokens(self._measure.lm, self.emotions, matching_prefixes())
         self._measure.run.write_json(f"{TOKENS}.json", found.to_dict())
         return found
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.experiments._cell import (
+    ASKED,
     BASE,
     MINUS,
     PLUS,
@@ -42,6 +43,8 @@ LEAST_PASS_RATE = 0.9
 
 A gate passed by a hair on a few dev texts is failed on test about every second time.
 """
+TEXTS_READ = 6
+"""Test prompts whose greedy texts are written under every arm of a tested cell, for people to read; not selected."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Tested:
-    """One emotion's declared cell on test: endpoint of all arms, sampled texts and their damage."""
+    """One emotion's declared cell on test: endpoint of all arms, sampled texts and their damage.
+
+    ``greedy`` are texts to read, ``{arm: [prompt]}`` of the first prompts; nothing is computed from them.
+    """
 
     choice: Choice
     scores: CellScores
     texts: ScoredTexts
     asked: ScoredTexts
+    greedy: Mapping[str, Sequence[str]]
     damage: Damage
     bands: Mapping[float, DoseBand] = field(default_factory=dict)
 
@@ -147,6 +154,8 @@ def grid_work(
             *cell_work(e, len(emotions), split, asked, params.random, middle, at, sum(s != 0 for s in strengths)),
             TextStep(f"test-texts-{e}", split["test"], 3, new, params.samples, middle, at),
             TextStep(f"test-texts-{e}-asked", asked, 1, new, params.samples, middle, at),
+            TextStep(f"read-{e}", split["test"][:TEXTS_READ], 3, new, 1, middle, at, judged=False),
+            TextStep(f"read-{e}-asked", asked[:TEXTS_READ], 1, new, 1, middle, at, judged=False),
         ]
     return steps
 
@@ -234,4 +243,17 @@ def _test(grid: Grid, params: Sweep.Params, choice: Choice) -> Tested:
         lengths = {s: s * vectors.length(cell.emotion, cell.layer, grid.unit) for s in grid.strengths if s != 0}
         metric = grid.endpoint.metric(cell.emotion)
         bands = dose_bands(vectors, cell, split["test"], lengths, metric, controls=params.random, seed=context.seed)
-    return Tested(choice, scores, texts, requested, damage_of(texts, BASE, PLUS), bands)
+    greedy = _greedy_texts(vectors, params, cell.emotion, split["test"], asked, conditions)
+    return Tested(choice, scores, texts, requested, greedy, damage_of(texts, BASE, PLUS), bands)
+
+
+def _greedy_texts(
+    vectors: Vectors, params: Sweep.Params, emotion: str, prompts: Sequence[Prompt], asked: Sequence[Prompt],
+    conditions: Sequence[Condition],
+) -> dict[str, list[str]]:  # fmt: skip
+    """``{arm: [prompt]}``: what the model itself finds likeliest, which a sample at temperature 1 need not be."""
+    generate, few = vectors.context.measure.generate, prompts[:TEXTS_READ]
+    written = generate(f"read-{emotion}", few, conditions, _greedy(params))
+    found = {c.name: [g.text for g in written[i :: len(conditions)]] for i, c in enumerate(conditions)}
+    requested = generate(f"read-{emotion}-asked", asked[:TEXTS_READ], [Condition(BASE)], _greedy(params))
+    return {**found, ASKED: [g.text for g in requested]}

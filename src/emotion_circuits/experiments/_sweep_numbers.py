@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.experiments._cell import BASE, MINUS, PLUS, cell_observations
-from emotion_circuits.experiments._grid import Grid, Tested, cell_name
+from emotion_circuits.experiments._cell import ASKED, BASE, MINUS, PLUS, cell_observations
+from emotion_circuits.experiments._grid import TEXTS_READ, Grid, Tested, cell_name
 from emotion_circuits.experiments._paired import mean_over_prompts
 from emotion_circuits.experiments._texts import FLUENCY, ScoredTexts, damage_of
 from emotion_circuits.types import BASELINE_ARM, Observation
@@ -45,13 +45,14 @@ def tested_row(tested: Tested) -> dict[str, Any]:
         "evaluators": 1 if embedded is None else 2,
         **{f"effect_{half}": float(values.mean()) for half, values in scores.halves.items()},
         "effect_lexicon": None if lexicon is None else float(np.mean(lexicon)),
+        "evaluators_agree": _same_sign(embedded, lexicon),
         **ranks,
         "random_vectors": max((len(arm.effects) for arm in scores.random), default=0),
         "wrong_way": float(np.mean(scores.odd < 0)),
         "even": float(scores.even.mean()),
         "kl": scores.kl[PLUS],
         **damage_columns(tested.damage),
-        "prompting_effect": float((scores.scores["prompting"] - base).mean()),
+        "prompting_effect": float((scores.scores[ASKED] - base).mean()),
         "steering_effect": float((scores.scores[PLUS] - base).mean()),
         "prompting_embedded": _difference(tested.asked, texts, asked),
         "steering_embedded": _shift(texts, asked),
@@ -79,14 +80,16 @@ def damage_columns(damage: Damage) -> dict[str, Any]:
 def established(row: Row) -> bool:
     """Both endpoints move the emotion's way, more than random vectors of each family do, and the text is sound.
 
-    An emotion that the classifier has no label for is judged by the endpoint alone (``effect_embedded`` is None, and
-    ``evaluators`` says 1); a classifier whose scores do not vary at all establishes nothing.
+    The two evaluators of texts, classifier and keyword rate, must not disagree about the sign. An emotion that the
+    classifier has no label for is judged by the endpoint alone (``effect_embedded`` is None, and ``evaluators`` says
+    1); a classifier whose scores do not vary at all establishes nothing.
     """
     low, low_embedded = row["ci"], row["ci_embedded"]
     ranks = [row.get(f"rank_p_{family}") for family in ("isotropic", "covariance", "shuffled")]
     return bool(
         low is not None and low[0] > 0
         and (row["effect_embedded"] is None or (low_embedded is not None and low_embedded[0] > 0))
+        and row["evaluators_agree"] is not False
         and all(p is not None and p <= ALPHA for p in ranks)
         and row["damage_ok"]
     )  # fmt: skip
@@ -99,6 +102,13 @@ def odd_of_texts(texts: ScoredTexts, scorer: str) -> NDArray[np.float64] | None:
     import numpy as np
 
     return np.asarray((texts.of(scorer, PLUS).mean(axis=1) - texts.of(scorer, MINUS).mean(axis=1)) / 2)
+
+
+def _same_sign(one: NDArray[np.float64] | None, other: NDArray[np.float64] | None) -> bool | None:
+    """Whether two evaluators move the same way on average; None where one is missing or does not move at all."""
+    if one is None or other is None or not (product := float(one.mean() * other.mean())):
+        return None
+    return product > 0
 
 
 def _difference(asked: ScoredTexts, texts: ScoredTexts, scorer: str) -> float | None:
@@ -115,6 +125,18 @@ def _shift(texts: ScoredTexts, scorer: str) -> float | None:
     if scorer not in texts.values:
         return None
     return float(texts.of(scorer, PLUS).mean() - texts.of(scorer, BASE).mean())
+
+
+def texts_to_read(grid: Grid) -> list[dict[str, Any]]:
+    """Greedy texts of every arm of the tested cells, a row per emotion and prompt: to read, nothing is computed."""
+    return [
+        {
+            "emotion": tested.choice.cell.emotion, "prompt": prompt.text,
+            **{arm: texts[i] for arm, texts in tested.greedy.items()},
+        }
+        for tested in grid.tested
+        for i, prompt in enumerate(tested.scores.prompts[:TEXTS_READ])
+    ]  # fmt: skip
 
 
 def dose_rows(grid: Grid) -> list[dict[str, Any]]:
@@ -244,7 +266,7 @@ def _grid_rows(
 def text_observations(tested: Tested, experiment: str, model: str, position: str) -> Iterator[Observation]:
     """Evaluators' values of every sampled text of a tested cell."""
     cell = tested.choice.cell
-    arms = [(tested.texts, c, c) for c in tested.texts.conditions] + [(tested.asked, BASE, "prompting")]
+    arms = [(tested.texts, c, c) for c in tested.texts.conditions] + [(tested.asked, BASE, ASKED)]
     for texts, condition, arm in arms:
         for scorer in (f"embedded:{cell.emotion}", f"lexicon:{cell.emotion}", "vader", *FLUENCY):
             if scorer not in texts.values:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.experiments._cell import BASE, MINUS, PLUS
+from emotion_circuits.experiments._cell import ASKED, BASE, MINUS, PLUS
 from emotion_circuits.experiments._contract import Outcome
-from emotion_circuits.experiments._grid import Grid, Tested, cell_name
+from emotion_circuits.experiments._grid import TEXTS_READ, Grid, Tested, cell_name
 from emotion_circuits.experiments._sweep_numbers import (
     broken_cells,
     dose_rows,
     plan_sections,
     sweep_observations,
     tested_row,
+    texts_to_read,
 )
 from emotion_circuits.types import Figure, Section, Table
 
@@ -30,7 +31,6 @@ LIMITS = (
     "`emotion-circuits score --scorer embedded --card`.",
     "Label-shuffled vectors keep a sliver of the true direction, so they are the strictest of the three families.",
 )
-TEXTS_SHOWN = 6
 
 
 def sweep_outcome(grid: Grid, params: Sweep.Params) -> Outcome:
@@ -47,6 +47,7 @@ def sweep_outcome(grid: Grid, params: Sweep.Params) -> Outcome:
         summary={
             "test": rows,
             "dose_response": doses,
+            "texts": texts_to_read(grid),
             "unit": grid.unit,
             "layers": list(grid.layers),
             "strengths": list(grid.strengths),
@@ -85,7 +86,12 @@ def _section(grid: Grid, rows: Sequence[Row], doses: Sequence[Row]) -> Section:
         "Does it cause what the model writes?",
         _answer(grid, rows),
         [f for f in figures if f.data],
-        [_tested_table(rows), _damage_table(rows), _dose_table(doses), *[_texts_table(t) for t in grid.tested]],
+        [
+            _tested_table(rows),
+            _damage_table(rows),
+            _dose_table(doses),
+            *[t for tested in grid.tested for t in _texts_tables(tested)],
+        ],
         LIMITS,
     )
 
@@ -111,6 +117,11 @@ def _answer(grid: Grid, rows: Sequence[Row]) -> list[str]:
             sentences.append(
                 f"Against random vectors that disturb as much (same KL divergence), the largest rank p for "
                 f"{r['emotion']} is {max(known):.2g}."
+            )
+        if r["evaluators_agree"] is False:
+            sentences.append(
+                f"The two evaluators of {r['emotion']} texts disagree: the classifier moves by "
+                f"{_signed(r['effect_embedded'])}, words of its lexicon by {_signed(r['effect_lexicon'])} per 100."
             )
         if not r["passed_on_dev"]:
             sentences.append(
@@ -208,7 +219,7 @@ def _arms_figure(grid: Grid) -> Figure:
         for arm, values in scores.items():
             if arm == BASE or (arm[0] == "-" and arm != MINUS):
                 continue
-            label = f"{emotion}: {arm if arm in (PLUS, MINUS, 'prompting') else 'other vector ' + arm[1:]}"
+            label = f"{emotion}: {arm if arm in (PLUS, MINUS, ASKED) else 'other vector ' + arm[1:]}"
             rows += [{"arm": label, "value": float(v)} for v in values - scores[BASE]]
     return Figure(
         "arms", "violins", "Every arm at the tested cells",
@@ -282,7 +293,7 @@ def _keywords(grid: Grid) -> Figure:
             rows.append(
                 {"label": emotion, "group": condition, "value": float(tested.texts.of(scorer, condition).mean())}
             )
-        rows.append({"label": emotion, "group": "prompting", "value": float(tested.asked.of(scorer, BASE).mean())})
+        rows.append({"label": emotion, "group": ASKED, "value": float(tested.asked.of(scorer, BASE).mean())})
     return Figure(
         "keywords", "bars", "Emotion words in the texts",
         "Words of the emotion's lexicon per 100 words of the sampled test texts.",
@@ -293,7 +304,8 @@ def _keywords(grid: Grid) -> Figure:
 def _tested_table(rows: Sequence[Row]) -> Table:
     columns = {
         "emotion": "emotion", "layer": "layer", "alpha": "α", "effect": "endpoint (nats)", "ci": "95 % interval",
-        "effect_embedded": "classifier", "ci_embedded": "95 % interval", "rank_p_isotropic": "p isotropic",
+        "effect_embedded": "classifier", "ci_embedded": "95 % interval", "effect_lexicon": "words per 100",
+        "rank_p_isotropic": "p isotropic",
         "rank_p_covariance": "p covariance", "rank_p_shuffled": "p shuffled", "rank_p_covariance_kl": "p cov., same KL",
         "wrong_way": "wrong way", "prompting_effect": "asking (nats)", "established": "established",
     }  # fmt: skip
@@ -328,21 +340,24 @@ def _dose_table(rows: Sequence[Row]) -> Table:
     )  # fmt: skip
 
 
-def _texts_table(tested: Tested) -> Table:
+def _texts_tables(tested: Tested) -> list[Table]:
+    """Texts of every arm side by side: greedy ones first, then a sample, which is what the evaluators judge."""
     cell = tested.choice.cell
-    arms = {name: tested.texts.texts(name) for name in (BASE, PLUS, MINUS)}
-    asked = tested.asked.texts(BASE)
-    rows = [
-        {"prompt": p.text, **{name: arms[name][i] for name in arms}, "prompting": asked[i]}
-        for i, p in enumerate(tested.scores.prompts[:TEXTS_SHOWN])
-    ]
-    return Table(
-        f"texts-{cell.emotion}", f"Texts side by side: {cell.emotion}",
-        f"First sample of the first {len(rows)} test prompts at layer {cell.layer}, α {cell.strength:g}; not selected.",
-        {"prompt": "prompt", BASE: "unsteered", PLUS: f"+ {cell.emotion}", MINUS: f"− {cell.emotion}",
-         "prompting": "asked in the prompt"},
-        rows,
-    )  # fmt: skip
+    sampled = {arm: tested.texts.texts(arm) for arm in (BASE, PLUS, MINUS)} | {ASKED: tested.asked.texts(BASE)}
+    shown = tested.scores.prompts[:TEXTS_READ]
+    columns = {"prompt": "prompt", BASE: "unsteered", PLUS: f"+ {cell.emotion}", MINUS: f"− {cell.emotion}",
+               ASKED: "asked in the prompt"}  # fmt: skip
+    where = f"first {len(shown)} test prompts at layer {cell.layer}, α {cell.strength:g}; not selected."
+    return [
+        Table(
+            f"{name}-{cell.emotion}", title, f"{what} of the {where}", columns,
+            [{"prompt": p.text, **{arm: of_arm[i] for arm, of_arm in texts.items()}} for i, p in enumerate(shown)],
+        )
+        for name, title, what, texts in (
+            ("texts", f"Texts side by side: {cell.emotion}", "Greedy texts", tested.greedy),
+            ("samples", f"Sampled texts: {cell.emotion}", "First sample", sampled),
+        )
+    ]  # fmt: skip
 
 
 def _signed(value: float | None) -> str:

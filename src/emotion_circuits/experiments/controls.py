@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._cell import BASE, MINUS, PLUS, Cell
+from emotion_circuits.experiments._cell import ASKED, BASE, MINUS, PLUS, Cell
 from emotion_circuits.experiments._contract import (
     CaptureStep,
     Context,
@@ -19,6 +18,7 @@ from emotion_circuits.experiments._contract import (
     Outcome,
     TextStep,
 )
+from emotion_circuits.experiments._full_controls import full_figures, full_grid, full_table, full_work
 from emotion_circuits.experiments._paired import as_csv, paired_row
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import (
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 SCORERS = ("embedded", "lexicon", "vader", "log_perplexity", "rep4", "distinct2", "words", "empty")
 MOST_GENERATED = 10
-PROMPTING = "prompting"
 
 
 @experiment(
@@ -58,7 +57,9 @@ class Controls(Experiment):
         )
         samples: int = Field(1, ge=1, description="Sampled texts per prompt and arm.")
         full_controls: bool = Field(
-            False, description="Also the plan's whole grid: isotropic vectors in every cell of the sweep, greedy texts."
+            False,
+            description="Also the plan's whole grid: isotropic vectors in every cell of the sweep, greedy texts, "
+            "and each cell's emotion vector ranked among them.",
         )
         full_vectors: int = Field(100, ge=1, description="Isotropic vectors per cell of --full-controls.")
         resamples: int = Field(1000, ge=200, description="Bootstrap resamples of prompts.")
@@ -77,7 +78,7 @@ class Controls(Experiment):
 
         sweep, at = params.sweep, Positions.parse(params.sweep.at)
         emotions, new = expected_emotions(sweep), params.sweep.max_new_tokens
-        layers, strengths, _ = grid_of(lm, sweep)
+        layers, _, _ = grid_of(lm, sweep)
         middle, prompts = layers[len(layers) // 2], _test_prompts(params)
         # The baseline, both signs, the other emotions, the random vectors.
         conditions = 1 + 2 + len(emotions) - 1 + len(FAMILIES) * params.generated
@@ -87,21 +88,14 @@ class Controls(Experiment):
                 TextStep(f"controls-{e}", prompts, conditions, new, params.samples, middle, at),
                 TextStep(f"controls-{e}-asked", prompted(prompts, e), 1, new, params.samples, middle, at),
             ]
-        if params.full_controls:
-            steps += [
-                TextStep(_full_step(layer, s), steered_prompts(sweep), params.full_vectors, new, 1, layer, at)
-                for layer in layers
-                for s in strengths
-                if s > 0
-            ]
-        return steps
+        return [*steps, *(full_work(lm, sweep, params.full_vectors) if params.full_controls else [])]
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         vectors = Vectors(context, params.sweep)
         cells = [_cell(row, vectors) for row in context.runs["sweep"].read_summary()["test"]]
         arms = [_write_arms(vectors, params, cell) for cell in cells]
         rows = [row for a in arms for row in _effects(a, params, context.seed)]
-        full = _full_grid(vectors, params) if params.full_controls else []
+        full = full_grid(vectors, params.sweep, params.full_vectors) if params.full_controls else []
         said = [_sentence(rows, a.cell.emotion) for a in arms]
         return Outcome(
             {"results": rows, "full_controls": full},
@@ -127,7 +121,7 @@ class _Arms:
         import numpy as np
 
         name = f"{scorer}:{self.cell.emotion}" if scorer in ("embedded", "lexicon") else scorer
-        if arm == PROMPTING:
+        if arm == ASKED:
             return np.asarray(np.nanmean(self.asked.of(name, BASE), axis=1))
         return np.asarray(np.nanmean([np.nanmean(self.texts.of(name, c), axis=1) for c in self.families[arm]], axis=0))
 
@@ -144,10 +138,6 @@ def _cell(row: Mapping[str, Any], vectors: Vectors) -> Cell:
 
 def _test_prompts(params: Controls.Params) -> tuple[Prompt, ...]:
     return tuple(p for p in steered_prompts(params.sweep) if p.split == "test")
-
-
-def _full_step(layer: int, strength: float) -> str:
-    return f"full-L{layer}-{strength:g}"
 
 
 def _write_arms(vectors: Vectors, params: Controls.Params, cell: Cell) -> _Arms:
@@ -192,7 +182,7 @@ def _effects(arms: _Arms, params: Controls.Params, seed: int) -> list[dict[str, 
     Paired over prompts: mean difference with a cluster bootstrap, g_z with its non-central-t interval, sign-flip p,
     damage of the arm's texts.
     """
-    names = [*arms.families, PROMPTING]
+    names = [*arms.families, ASKED]
     pairs = [(arm, BASE) for arm in names if arm != BASE]
     pairs += [(PLUS, arm) for arm in names if arm.startswith("random")]
     return [
@@ -205,33 +195,6 @@ def _effects(arms: _Arms, params: Controls.Params, seed: int) -> list[dict[str, 
     ]  # fmt: skip
 
 
-def _full_grid(vectors: Vectors, params: Controls.Params) -> list[dict[str, Any]]:
-    """The plan's random arm: isotropic vectors in every cell of the sweep, greedy texts of every prompt."""
-    import numpy as np
-
-    from emotion_circuits.engine import Sampling
-    from emotion_circuits.experiments._texts import write_texts
-    from emotion_circuits.representations.controls import isotropic
-
-    context, prompts = vectors.context, steered_prompts(params.sweep)
-    layers, strengths, unit = grid_of(context.lm, params.sweep)
-    if unit != "fraction":
-        raise UsageError(
-            "--full-controls needs strengths as fractions of the residual norm", "use --sweep.grid fraction"
-        )
-    drawn = isotropic(params.full_vectors, context.lm.d_model, np.random.default_rng(context.seed))
-    rows = []
-    for layer in layers:
-        for s in (s for s in strengths if s > 0):
-            length = s * vectors.residual_norm[layer]
-            conditions = [Condition(f"isotropic-{i}", (vectors.add(v, layer, length),)) for i, v in enumerate(drawn)]
-            sampling = Sampling(params.sweep.max_new_tokens)
-            texts = write_texts(context.measure, _full_step(layer, s), prompts, conditions, sampling, vectors.emotions)
-            rows.append({"layer": layer, "alpha": s, "vectors": len(drawn),
-                         **{k: float(np.nanmean(v)) for k, v in texts.values.items()}})  # fmt: skip
-    return rows
-
-
 def _sentence(rows: Sequence[Mapping[str, Any]], emotion: str) -> str:
     """The classifier's answer: the vector against the strictest random family, and against asking."""
     mine = [r for r in rows if r["emotion"] == emotion and r["scorer"] == "embedded"]
@@ -239,7 +202,7 @@ def _sentence(rows: Sequence[Mapping[str, Any]], emotion: str) -> str:
     if not random:
         return f"{emotion}: no evaluator for this emotion read the texts"
     worst = min(random, key=lambda r: r["ci"][0])
-    asked, steered = (next(r for r in mine if r["arm"] == arm and r["against"] == BASE) for arm in (PROMPTING, PLUS))
+    asked, steered = (next(r for r in mine if r["arm"] == arm and r["against"] == BASE) for arm in (ASKED, PLUS))
     verdict = "beats" if worst["ci"][0] > 0 else "does not clearly beat"
     return (
         f"{emotion}: in written texts its vector {verdict} random vectors (classifier {worst['mean_diff']:+.2f} "
@@ -255,9 +218,7 @@ def _section(
                "ci": "95 % interval", "g_z": "g_z", "p_permutation": "p", "n": "prompts"}  # fmt: skip
     tables = [Table("controls", "Arms at the chosen cells", "Paired over test prompts.", columns, rows)]
     if full:
-        grid = {key: key for key in full[0]}
-        tables.append(Table("full-controls", "Isotropic vectors over the whole grid", "Means over vectors and prompts.",
-                            grid, full))  # fmt: skip
+        tables.append(full_table(full))
     figures = [
         Figure(
             f"controls-{a.cell.emotion}", "violins", f"Classifier's score of the texts: {a.cell.emotion}",
@@ -269,14 +230,14 @@ def _section(
         for a in arms
     ]  # fmt: skip
     return Section("controls", "Is it the vector, or any vector?", [s + "." for s in said],
-                   [f for f in figures if f.data], tables)  # fmt: skip
+                   [f for f in (*figures, *full_figures(full)) if f.data], tables)  # fmt: skip
 
 
 def _distribution(arms: Sequence[_Arms]) -> Iterator[dict[str, Any]]:
     """Every prompt's mean by arm and scorer."""
     for a in arms:
         for scorer in a.scorers():
-            for arm in (*a.families, PROMPTING):
+            for arm in (*a.families, ASKED):
                 for prompt, value in zip(a.prompts, a.values(arm, scorer), strict=True):
                     if value == value:
                         yield {"emotion": a.cell.emotion, "scorer": scorer, "arm": arm, "prompt": prompt.id,

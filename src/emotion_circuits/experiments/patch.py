@@ -196,10 +196,12 @@ def _measured(
             both[0].clean - both[0].corrupt, both[0].clusters, resamples=params.resamples, seed=seed
         )
         shares = [None, None]
-        why = (
-            "emotional and neutral texts do not clearly differ on the endpoint: "
-            f"{float(gap.estimate):+.2f} nats [{float(gap.low):+.2f}, {float(gap.high):+.2f}]"
+        unclear = (
+            "emotional and neutral texts do not clearly differ on the endpoint"
+            if float(gap.low) <= 0 <= float(gap.high)
+            else "in some resamples of the pairs emotional and neutral texts do not differ on the endpoint"
         )
+        why = f"{unclear}: {float(gap.estimate):+.2f} nats [{float(gap.low):+.2f}, {float(gap.high):+.2f}]"
     rows = [
         row for patched, share in zip(both, shares, strict=True) for row in _rows(patched, share, emotion, params, seed)
     ]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
 
 SCORERS = ("embedded", "lexicon", "vader", "log_perplexity", "rep4", "distinct2")
+ALPHA = 0.05
 
 
 @experiment("real-world", "Continue real-world style texts with each emotion added, by domain.")
@@ -153,7 +154,9 @@ def _sentence(rows: Sequence[Mapping[str, Any]], emotion: str, strength: float) 
     if row is None or row["ci"] is None:
         return f"{emotion}: not measured"
     low, high = row["ci"]
-    answer = "more" if low > 0 else "less" if high < 0 else "not clearly more or less"
+    # A bootstrap of few texts is too narrow: the interval alone does not decide.
+    clear = row["p"] is not None and row["p"] <= ALPHA
+    answer = "more" if clear and low > 0 else "less" if clear and high < 0 else "not clearly more or less"
     return (
         f"{emotion}: texts continued at α {strength:g} read {answer} like {emotion} to the classifier "
         f"({row['mean_diff']:+.3f} [{low:+.3f}, {high:+.3f}], t {row['t']:.2f}, p {row['p']:.2g}, n {row['n']})"

@@ -105,6 +105,13 @@ class TokenSets:
         return self.pairs[emotion]
 
 
+def matching_prefixes() -> list[Prompt]:
+    """The neutral texts that tokens are matched on: the fit half of the pool, so that no steered prompt has a say."""
+    from emotion_circuits.prompts import load_prompts
+
+    return [p for p in load_prompts("neutral_pool") if p.split == "fit"]
+
+
 def resolve_emotion_tokens(lm: LM, emotions: Sequence[str], prefixes: Sequence[Prompt]) -> TokenSets:
     """The token sets of ``emotions`` on ``lm``, matched on the neutral texts ``prefixes``.
 

@@ -20,11 +20,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from emotion_circuits.errors import UsageError
+from emotion_circuits.scorers._contract import Card, Continuation, LoadOptions, Scorer
+from emotion_circuits.scorers._registry import scorer
 from emotion_circuits.scorers.lexicon import count_words
 from emotion_circuits.types import Prompt
 
@@ -81,6 +83,64 @@ def fluency(
     if other is not None:
         columns["other_log_perplexity"] = _log_perplexity(other, list(_reread(other, prompts, texts)), max_rows)
     return {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
+
+
+@scorer("fluency:", "Perplexity under a language model, repetition, diversity and length: fluency:MODEL.")
+class FluencyScorer(Scorer):
+    """The measures of :func:`fluency` in the tokens of any model, for texts that it need not have written.
+
+    Perplexity is that of the text behind its prompt, or behind nothing but the model's prefix token. Texts of fewer
+    than :data:`FEWEST_TOKENS` tokens have NaN for all but ``tokens`` and ``words``.
+    """
+
+    columns = ("log_perplexity", "rep4", "distinct1", "distinct2", "tokens", "words")
+
+    def __init__(self, lm: LM, rows: int | None = None) -> None:
+        self._lm, self._rows = lm, rows or MOST_ROWS
+
+    @classmethod
+    def members(cls) -> dict[str, str]:
+        return {"fluency:MODEL": "perplexity under any language model, repetition, diversity, length"}
+
+    @classmethod
+    def load(cls, target: str, options: LoadOptions) -> Self:
+        """``target`` is any source of a language model: an alias, a hub id, a folder or a GGUF file."""
+        from emotion_circuits.models import load_lm
+
+        lm = load_lm(
+            target, device=options.device, cache=options.cache, offline=options.offline, revision=options.revision
+        )
+        return cls(lm, options.rows)
+
+    def score(self, texts: Sequence[Continuation]) -> dict[str, Float[np.ndarray, " text"]]:
+        """One float64 array ``[text]`` per column; NaN where a text is too short to be judged."""
+        present = [i for i, t in enumerate(texts) if t.text.strip()]
+        behind = [i for i in present if texts[i].prompt]
+        alone = [i for i in present if not texts[i].prompt]
+        rows = dict(zip(alone, _read_alone(self._lm, [texts[i].text for i in alone]), strict=True))
+        prompts = [Prompt(str(i), texts[i].prompt) for i in behind]
+        rows |= zip(behind, _reread(self._lm, prompts, [texts[i].text for i in behind]), strict=True)
+        tokens = {i: row.encoded.ids[len(row.encoded.ids) - row.n_new :] for i, row in rows.items()}
+        perplexity = _log_perplexity(self._lm, [rows[i] for i in present], self._rows)
+        found = {column: np.full(len(texts), np.nan) for column in self.columns}
+        found["log_perplexity"][present] = perplexity
+        for i, text in enumerate(texts):
+            own = tokens.get(i, ())
+            found["rep4"][i], found["tokens"][i], found["words"][i] = repetition(own), len(own), count_words(text.text)
+            found["distinct1"][i], found["distinct2"][i] = distinct(own, 1), distinct(own, 2)
+        return found
+
+    def card(self) -> Card:
+        return Card(
+            name="fluency",
+            what="mean negative log-probability per token (nats), share of repeated 4-grams, distinct n-grams, length",
+            data="the model's own training; no labels",
+            licence="the model's own",
+            scope="any language the model reads. A loop has a low perplexity: no column stands alone.",
+            calibration="none: surprise of this model, in its own tokens; not comparable between models",
+            revision=f"{self._lm.name}, weights {self._lm.fingerprint[:12]}",
+            labels=self.columns,
+        )
 
 
 def rows_at_once(lm: LM, n_new: int, max_rows: int = MOST_ROWS) -> int:
@@ -236,6 +296,12 @@ def _reread(lm: LM, prompts: Sequence[Prompt], texts: Sequence[str]) -> Iterator
             (i for i, (a, b) in enumerate(zip(before.ids, encoded.ids, strict=False)) if a != b), len(before.ids)
         )
         yield _Row(encoded, len(encoded.ids) - max(shared, encoded.n_prefix + 1))
+
+
+def _read_alone(lm: LM, texts: Sequence[str]) -> Iterator[_Row]:
+    """Texts without a prompt; a first token that nothing stands in front of has no probability."""
+    for encoded in lm.encode([Prompt(str(i), text) for i, text in enumerate(texts)]):
+        yield _Row(encoded, len(encoded.ids) - max(encoded.n_prefix, 1))
 
 
 def _log_perplexity(lm: LM, rows: Sequence[_Row], max_rows: int) -> Float[np.ndarray, " text"]:
