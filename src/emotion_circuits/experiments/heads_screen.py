@@ -42,6 +42,10 @@ class HeadsScreen(UncountedExperiment):
         modes: Annotated[tuple[Mode, ...], AfterValidator(_resample_first)] = Field(
             ("resample",), description="Ablations of every head; the first one gives scores. The others cost as much."
         )
+        exact: int = Field(
+            0, ge=0, description="Ablate only this many heads with the strongest attribution, and as many random ones "
+            "(0: every head)."
+        )  # fmt: skip
         top: int = Field(10, ge=1, description="Heads with the strongest support that are confirmed as a set.")
         random: int = Field(RANDOM_SETS, ge=19, description="Random matched sets of heads.")
 
@@ -55,7 +59,7 @@ class HeadsScreen(UncountedExperiment):
         from emotion_circuits.experiments._components.screen import screen
 
         bench = Bench(context, params)
-        found = [screen(bench, s, params.modes, params.top) for s in bench.subjects]
+        found = [screen(bench, s, params.modes, params.top, params.exact) for s in bench.subjects]
         tested = [
             confirm(bench, f.subject, f.top, f"confirm-{f.subject.emotion}-{mode}", mode, sets_of(mode, params))
             for f in found
