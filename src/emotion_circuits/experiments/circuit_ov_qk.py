@@ -124,7 +124,7 @@ def _scores(bench: Bench, subject: Subject) -> dict[str, Any]:
 def _source_tokens(
     bench: Bench, params: CircuitOvQk.Params, subject: Subject, heads: Sequence[Any]
 ) -> list[dict[str, Any]]:
-    from emotion_circuits.circuits.ov import source_tokens_in_prompts, top_source_tokens
+    from emotion_circuits.circuits.ov import listed, source_tokens_in_prompts, top_source_tokens
 
     lm, vector = bench.context.lm, subject.reading.vector
     texts = [p.clean for p in subject.choosing]
@@ -132,8 +132,7 @@ def _source_tokens(
     found = {"vocabulary": top_source_tokens(lm, heads, vector, k=params.tokens), "prompts": measured}
     return [
         {"emotion": subject.emotion, "head": str(h), "source": source,
-         "tokens": " ".join(lm.tokenizer.convert_tokens_to_string([t.token]).strip() or "␣" for t in tokens[h]),
-         "scores": [t.score for t in tokens[h]]}
+         "tokens": listed(lm, tokens[h]), "scores": [t.score for t in tokens[h]]}
         for h in heads
         for source, tokens in found.items()
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from emotion_circuits.experiments._contract import Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import Context, Needed, Outcome, UncountedExperiment
 from emotion_circuits.experiments._heads import (
     RANDOM_SETS,
     Bench,
@@ -28,7 +28,7 @@ LISTED_EDGES = 15
 
 
 @experiment("circuit.report", "A circuit of heads and MLPs per emotion: faithfulness, completeness, roles, graph.")
-class CircuitReport(Experiment):
+class CircuitReport(UncountedExperiment):
     """Nodes are ranked on fit and dev scenarios; faithfulness and its controls are measured on test scenarios."""
 
     class Params(CircuitParams):
@@ -66,7 +66,8 @@ class CircuitReport(Experiment):
         markdown = "\n".join(summary_markdown(f.summary, f.wiring.rows if f.wiring else ()) for f in found)
         wired = [r for r in results if "edges" in r]
         section = Section(
-            "circuit", "Does a small circuit carry it?", [s + "." for s in said],
+            "circuit", "Does a small circuit carry it?",
+            [s + "." for s in (*said, *(line for f in found for line in f.shortlist()))],
             [_curve([f.numbers for f in found]), *(_drawing(r) for r in results)],
             [_table(results), *([_edge_table(wired)] if wired else [])],
             [EDGES_SAID[params.edges],

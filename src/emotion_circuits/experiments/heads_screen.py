@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from emotion_circuits.experiments._components.screen import Screened
 
 
+ABLATED = "change when ablated (nats)"
+ATTENDED = "attention to emotion words − to matched words"
+SHORTLIST = (
+    "Only the heads with the strongest attribution and as many random ones were ablated: a head that attribution "
+    "misjudges may be missing from the list (--exact 0 ablates every head)."
+)
+
+
 def _resample_first(modes: tuple[Mode, ...]) -> tuple[Mode, ...]:
     return tuple(dict.fromkeys(modes)) or ("resample",)
 
@@ -78,8 +86,8 @@ def _outcome(
 ) -> Outcome:
     scores = [row for f in found for row in f.rows]
     main = [t for t in tested if t["mode"] == params.modes[0]]
-    said = [confirmation_sentence(t, "top heads") for t in main]
-    said += [f"{f.subject.emotion}: {f.gate.sentence()}" for f in found]
+    verdicts = [confirmation_sentence(t, "top heads") for t in main]
+    said = verdicts + [f"{f.subject.emotion}: {f.gate.sentence()}" for f in found]
     gates = {
         f.subject.emotion: {
             "attribution": {"spearman": f.gate.spearman, "signs": f.gate.signs, "checked": f.gate.checked,
@@ -91,8 +99,11 @@ def _outcome(
     }  # fmt: skip
     columns = {"emotion": "emotion", "layer": "layer", "head": "head", "ablation": "change when ablated",
                "ci": "95 % interval", "p_bh": "p (BH)", "direct": "direct", "delta_attn": "attention to emotion words",
-               "attribution": "attribution"}  # fmt: skip
-    best = [row for f in found for row in sorted(f.rows, key=lambda r: r["ablation"])[: params.top]]
+               "attribution": "attribution", "reads": "source tokens"}  # fmt: skip
+    best = [
+        {**row, "reads": f.sources.get((row["layer"], row["head"]), "")}
+        for f in found for row in _strongest(f.rows)[: params.top]
+    ]  # fmt: skip
     table = Table("heads-top", "Heads with the strongest support", "Chosen on fit and dev scenarios.", columns, best)
     bars = Figure(
         "heads-confirmation", "bars", "Top heads ablated together, on test scenarios",
@@ -100,21 +111,32 @@ def _outcome(
         "Bars of the change of the endpoint for the chosen heads and for random sets.", confirmation_bars(tested),
         {"x": "change of the endpoint (nats)", "interval_label": "95 % interval"},
     )  # fmt: skip
-    maps = [_map(f, key, text) for f in found for key, text in (("ablation", "change when ablated (nats)"),
-            ("direct", "direct contribution, emotional − neutral"), ("delta_attn", "attention to emotion words − "
-            "to matched words"))]  # fmt: skip
+    maps = [_map(f, key, text) for f in found for key, text in _mapped(params.exact)]
     limits = [
         "Direct contributions leave out what a head does through later components; ablation changes of single heads "
         "do not add up.",
         *(f.attention_note for f in found if f.attention_note),
     ]
+    if params.exact:
+        limits.insert(0, SHORTLIST)
     section = Section("heads", "Which heads carry it?", [s + "." for s in said], [*maps, bars], [table], limits)
     summary = {
         "layers": context.lm.n_layers, "heads_per_layer": context.lm.n_heads, "scores": scores, "gates": gates,
         "mode": params.modes[0], "confirmation": tested, "endpoint": "log-sum-exp difference, nats",
     }  # fmt: skip
     tensors = {f"heads-{f.subject.emotion}": f.arrays for f in found}
-    return Outcome(summary, said, section, _observations(context, found), tensors)
+    return Outcome(summary, verdicts, section, _observations(context, found), tensors)
+
+
+def _strongest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the heads that were ablated, from the strongest support on."""
+    return sorted((r for r in rows if r["ablation"] is not None), key=lambda r: r["ablation"])
+
+
+def _mapped(exact: int) -> tuple[tuple[str, str], ...]:
+    """What the layer × head maps show: of a shortlist most changes are not known, but all are estimated."""
+    changes = ("attribution", "change when ablated, estimated (nats)") if exact else ("ablation", ABLATED)
+    return changes, ("direct", "direct contribution, emotional − neutral"), ("delta_attn", ATTENDED)
 
 
 def _map(found: Screened, key: str, text: str) -> Figure:
@@ -134,7 +156,7 @@ def _observations(context: Context, found: Sequence[Screened]) -> Iterator[Obser
         for p, pair in enumerate(f.subject.choosing):
             emotion = f.subject.emotion
             yield observation(context, "heads.screen", emotion, BASELINE_ARM, pair, f.arrays["clean"][p])
-            for row in f.rows:
+            for row in _strongest(f.rows):
                 layer, head = row["layer"], row["head"]
                 value = f.arrays["clean"][p] + changed[layer, head, p]
                 yield observation(context, "heads.screen", emotion, f"ablate {layer}:{head}", pair, value)

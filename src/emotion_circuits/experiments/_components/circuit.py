@@ -48,6 +48,7 @@ class FoundCircuit:
     numbers: Mapping[str, Any]
     graph: Mapping[str, Any]
     wiring: Wiring | None = None
+    gate: Gate | None = None
 
     def sentences(self) -> list[str]:
         """The verdicts in words: the node set, and the edges where they were measured."""
@@ -55,6 +56,14 @@ class FoundCircuit:
         if self.wiring is not None:
             said.append(f"{self.summary.emotion}: edges: {self.wiring.sentence()}")
         return said
+
+    def shortlist(self) -> list[str]:
+        """How the other nodes are ranked where only some were ablated."""
+        if self.gate is None:
+            return []
+        rest = "the others are ranked by their estimates" if self.gate.valid else "the others rank behind them"
+        exact = self.numbers["exactly_ablated"]
+        return [f"{self.summary.emotion}: {exact} nodes were ablated exactly, {rest}: {self.gate.sentence()}"]
 
     def sentence(self) -> str:
         """The verdict in words."""
@@ -116,11 +125,11 @@ def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -
     lm, emotion, metric, seed = bench.context.lm, subject.emotion, subject.metric, bench.context.seed
     grid, mode, test = Grid.of(lm), params.mode, subject.testing
     nodes = grid.all_nodes()
-    size = min(params.size, len(nodes) // 2)
+    size = min(params.size, len(nodes) // 2, params.exact or len(nodes))
     scored = bench.saved(f"{emotion}-nodes", lambda: _scores(bench, subject, params))
-    changes = scored["changes"]
-    gate = asdict(_gate(scored["gate"])) if params.exact else None
-    order = np.argsort(-np.abs(changes.mean(-1)), kind="stable")
+    changes, measured = scored["changes"], scored["measured"]
+    gate = _gate(scored["gate"]) if params.exact else None
+    order = ranked(changes.mean(-1), measured, estimates_hold=gate is not None and gate.valid)
     ranking = [nodes[i] for i in order]
     circuit = ranking[:size]
     clusters = [p.cluster for p in subject.choosing]
@@ -146,7 +155,10 @@ def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -
     f = bench.saved(f"{emotion}-random", against_random)["f"]
     gaps = bench.saved(f"{emotion}-completeness", complete)["gaps"]
     matters = bench.saved(f"{emotion}-minimality", minimal)["matters"]
-    stable = selection_stability(changes, clusters, size, seed=seed)
+    # Where estimates do not hold, they have no say in which nodes another draw of texts would select.
+    eligible = np.arange(len(nodes)) if gate is None or gate.valid else np.nonzero(measured)[0]
+    stable = selection_stability(changes[eligible], clusters, size, seed=seed)
+    share = dict(zip(eligible.tolist(), stable.share.tolist(), strict=True))
     described = _described(bench, subject, circuit, changes[order[:size]])
     figures = {
         "faithfulness": float(f[0]), "cmd": float(c["cmd"]), "completeness_gap": float(gaps.max()),
@@ -155,18 +167,24 @@ def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -
     }  # fmt: skip
     summary = CircuitSummary(emotion, grid, described, figures)
     numbers: dict[str, Any] = {
-        "name": emotion, "exactly_ablated": int(scored["measured"].sum()), "attribution": gate,
+        "name": emotion, "exactly_ablated": int(measured.sum()), "attribution": gate and asdict(gate),
         "fractions": list(FRACTIONS), "sizes": c["sizes"].tolist(),
         "faithfulness_curve": c["f"].tolist(), "curve_ci": np.stack([c["low"], c["high"]], 1).tolist(),
         "random_circuits": params.random, "beaten": int((abs(1 - f[0]) < np.abs(1 - f[1:])).sum()),
         "all_nodes": len(nodes), "minimality_by_node": dict(zip(map(str, circuit), matters.tolist(), strict=True)),
-        "selected_share": {str(nodes[i]): float(stable.share[i]) for i in order[:size]},
+        "selected_share": {str(nodes[i]): share[int(i)] for i in order[:size]},
     }  # fmt: skip
     wiring = _wiring(bench, subject, circuit, params) if params.edges == "eap-ig" else None
     if wiring is not None:
         numbers["edges"] = [dict(r) for r in wiring.rows]
         numbers["edges_gate"] = asdict(wiring.gate)
-    return FoundCircuit(summary, numbers, _graph(bench, subject, summary, wiring), wiring)
+    return FoundCircuit(summary, numbers, _graph(bench, subject, summary, wiring), wiring, gate)
+
+
+def ranked(change: Array, measured: NDArray[np.bool_], *, estimates_hold: bool) -> NDArray[np.intp]:
+    """Nodes from the largest |``change``| ``[node]`` on; those whose estimates do not hold come after all others."""
+    behind = ~measured.astype(bool) & (not estimates_hold)
+    return np.lexsort((np.arange(len(change)), -np.abs(change), behind))
 
 
 def _scores(bench: Bench, subject: Subject, params: CircuitReport.Params) -> dict[str, Any]:

@@ -15,19 +15,24 @@ from emotion_circuits.circuits.attention import attention_to_words
 from emotion_circuits.circuits.attribution import Gate, attribute, checked_cells, judge
 from emotion_circuits.circuits.components import Head
 from emotion_circuits.circuits.contributions import direct_contributions
+from emotion_circuits.circuits.ov import listed, source_tokens_in_prompts
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._heads import Bench, Mode, Subject
 
 Array = NDArray[np.float64]
 
+SOURCES = 5
+"""Source tokens that are named for each of the top heads."""
+
 
 @dataclass(frozen=True)
 class Screened:
-    """Rows of every head, the strongest supporters, and the gates."""
+    """Rows of every head, the strongest supporters with the tokens they read, and the gates."""
 
     subject: Subject
     rows: tuple[dict[str, Any], ...]
     top: tuple[Head, ...]
+    sources: Mapping[tuple[int, int], str]
     gate: Gate
     direct_error: float
     attention_note: str
@@ -71,7 +76,17 @@ def screen(bench: Bench, subject: Subject, modes: Sequence[Mode], top: int, exac
     best = tuple(Head(int(i) // lm.n_heads, int(i) % lm.n_heads) for i in order)
     arrays = {"changes": changes, "clean": clean, "attribution": estimates, "direct": direct["heads"],
               **{f"changes-{m}": ablated[m]["changes"] for m in modes[1:]}}  # fmt: skip
-    return Screened(subject, rows, best, judge(estimate[cells], mean[cells]), float(direct["error"]), note, arrays)
+    sources = _sources(bench, subject, best)
+    return Screened(
+        subject, rows, best, sources, judge(estimate[cells], mean[cells]), float(direct["error"]), note, arrays
+    )
+
+
+def _sources(bench: Bench, subject: Subject, heads: Sequence[Head]) -> dict[tuple[int, int], str]:
+    """Tokens of the emotional texts from which each head writes most along the direction into the last token."""
+    lm, texts = bench.context.lm, [p.clean for p in subject.choosing]
+    found = source_tokens_in_prompts(lm, texts, heads, subject.reading.vector, k=SOURCES)
+    return {(head.layer, head.index): listed(lm, tokens) for head, tokens in found.items()}
 
 
 def exact_heads(estimate: Array, exact: int, seed: int) -> tuple[Head, ...]:

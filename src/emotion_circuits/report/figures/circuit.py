@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ROW_PIXELS = 34
 SMALLEST, LARGEST = 60.0, 700.0
 """Area of a node in square pixels, for no effect and for the strongest."""
+BESIDE = 18
+"""Pixels from a node's centre to its label, more than the largest radius."""
 THINNEST, THICKEST = 0.8, 4.0
 """Width of a line in pixels."""
 DASHES = [4, 3]
@@ -54,7 +56,7 @@ class Circuit(Drawing):
         nodes = base.mark_circle(opacity=0.75).encode(
             size=alt.Size("area:Q", scale=None), color=screen.series_colour(roles, legend=True), tooltip=hover
         )
-        names = base.mark_text(dy=-15, fontSize=11).encode(text="label:N")
+        names = base.mark_text(dx=BESIDE, dy=-8, align="left", fontSize=11).encode(text="label:N")
         height = max(80, ROW_PIXELS * len(layers) + 20)
         chart = alt.layer(*_vega_lines(_edges(figure, rows), x, y), nodes, names)
         return screen.finish(chart.properties(width="container", height=height))
@@ -79,8 +81,8 @@ class Circuit(Drawing):
             )  # fmt: skip
             for r in mine:
                 at = (r["x"], layers.index(int(r["layer"])))
-                axes.annotate(paper.printable(r["label"]), at, (0, 8), textcoords="offset points", ha="center",
-                              fontsize=7)  # fmt: skip
+                axes.annotate(paper.printable(r["label"]), at, (BESIDE / 2, 4), textcoords="offset points",
+                              va="center", fontsize=7)  # fmt: skip
         axes.set_xlim(-0.5, max(r["x"] for r in rows) + 0.5)
         axes.set_ylim(-0.6, len(layers) - 0.2)
         axes.set_xticks([])
@@ -139,14 +141,18 @@ def _edges(figure: Figure, rows: Sequence[Row]) -> list[Row]:
 
 
 def _placed(figure: Figure) -> list[Row]:
-    """Rows with a place inside their layer and an area that grows with |value|."""
+    """Rows with a place inside their layer and an area that grows with |value|.
+
+    Every other layer stands half a place aside, so that a line from layer to layer to layer is seen in its parts.
+    """
     rows = read_rows(figure, labels=("label", "role"), numbers=("layer", "value"), optional_numbers=("direct",))
     rows = [r for r in rows if r["layer"] is not None]
     largest = max((abs(r["value"]) for r in rows if r["value"] is not None), default=0.0) or 1.0
-    seen: dict[float, int] = {}
+    layers = sorted({r["layer"] for r in rows})
+    seen = {layer: 0.5 * (n % 2) for n, layer in enumerate(layers)}
     for row in rows:
         row["series"] = row.pop("role")
-        row["x"] = seen.get(row["layer"], 0)
-        seen[row["layer"]] = row["x"] + 1
+        row["x"] = seen[row["layer"]]
+        seen[row["layer"]] += 1
         row["area"] = SMALLEST + (LARGEST - SMALLEST) * abs(row["value"] or 0.0) / largest
     return rows
