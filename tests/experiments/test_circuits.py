@@ -20,6 +20,8 @@ from emotion_circuits.scorers.emotion_tokens import resolve_emotion_tokens
 from planted_circuits import CONFIRMED, CONFIRMERS, MARKED, PLAIN, READER, SEEN, planted
 
 EMOTION = "apology"
+HEADS = 12
+"""Per layer: enough for 19 and more other heads of nearly the same layer, so that one head can be confirmed."""
 OPENERS = ("The parcel", "A cup", "The bus", "The dog", "My chair", "The letter", "Our table", "The book")
 PLACES = ("on Tuesday.", "at noon.", "in the morning.", "at the weekend.", "near the window.")
 
@@ -43,7 +45,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 def planted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The planted model, whose circuit raises the words of an apology, as a Hugging Face folder."""
     tokenizer = _tokenizer()
-    lm = planted(tokenizer, opponent=0.0).lm
+    lm = planted(tokenizer, opponent=0.0, heads=HEADS).lm
     prefixes = [p for p in load_prompts("neutral_pool") if p.split == "fit"]
     tokens = resolve_emotion_tokens(lm, [EMOTION], prefixes)
     head = lm.model.get_output_embeddings().weight
@@ -96,10 +98,10 @@ def run(cli: Command, planted_folder: Path, texts: Path, results: Path) -> Any:
 
 
 def test_the_screen_finds_and_confirms_the_planted_head(run: Any) -> None:
-    found = run("heads.screen", "--top", 2).json
-    assert (found["layers"], found["heads_per_layer"]) == (4, 4)
+    found = run("heads.screen", "--top", 1).json
+    assert (found["layers"], found["heads_per_layer"]) == (4, HEADS) and found["model"].startswith("planted")
     rows = found["scores"]
-    assert len(rows) == 16
+    assert len(rows) == 4 * HEADS
     assert set(rows[0]) == {
         "emotion", "layer", "head", "delta_attn", "emotion_mean_attn", "neutral_mean_attn", "samples_emotion",
         "samples_neutral", "direct", "ablation", "ci", "p_bh", "attribution",
@@ -113,7 +115,27 @@ def test_the_screen_finds_and_confirms_the_planted_head(run: Any) -> None:
     assert gates["direct_error"] < 1e-4 and gates["attribution"]["valid"]
     assert {t["mode"] for t in found["confirmation"]} == {"resample", "mean", "zero"}
     resampled = found["confirmation"][0]
-    assert resampled["change"] < 0 and str(READER) in resampled["components"]
+    assert resampled["components"] == [str(READER)] and resampled["change"] < 0
+    assert resampled["confirmed"] and resampled["beaten"] == resampled["sets"] >= 19
+    assert found["verdicts"][0].startswith(f"{EMOTION}: confirmed: ")
+
+
+def test_a_shortlist_finds_the_planted_head_too_and_says_what_was_not_ablated(run: Any, results: Path) -> None:
+    found = run("heads.screen", "--top", 1, "--exact", 4, "--random", 19).json
+    measured = [r for r in found["scores"] if r["ablation"] is not None]
+    assert len(found["scores"]) == 4 * HEADS and len(measured) == 8
+    assert all(r["attribution"] is not None and r["direct"] is not None for r in found["scores"])
+    best = min(measured, key=lambda r: r["ablation"])
+    assert (best["layer"], best["head"]) == (READER.layer, READER.index)
+    assert best["p_bh"] < 0.001, "heads that were not ablated count in the family"
+    assert found["confirmation"][0]["components"] == [str(READER)] and found["confirmation"][0]["confirmed"]
+    assert found["gates"][EMOTION]["attribution"]["checked"] == 8
+    (section,) = [
+        text for p in results.glob("*/*/heads.screen/*/section.json")
+        if "--exact 0" in (text := p.read_text(encoding="utf-8"))
+    ]  # fmt: skip
+    table = next(t for t in json.loads(section)["tables"] if t["name"] == "heads-top")
+    assert table["rows"][0]["reads"].split()[0] == MARKED.strip()
 
 
 def test_ablating_the_planted_head_is_confirmed_and_another_one_is_not(run: Any) -> None:
@@ -123,10 +145,9 @@ def test_ablating_the_planted_head_is_confirmed_and_another_one_is_not(run: Any)
         assert f"embedded:{EMOTION}" in found["ablation_metrics"][EMOTION]
         return found["results"][0]
 
-    # Random sets that share the planted head lower the endpoint too: four of ten pairs of heads here have it not.
-    planted_set, other = tested("1:2,2:0,3:0"), tested("1:0,2:0,3:0")
-    assert planted_set["change"] < 0 and planted_set["ci"][1] < 0
-    assert not other["confirmed"] and other["change"] > planted_set["change"]
+    planted_head, other = tested("1:2"), tested("1:0")
+    assert planted_head["confirmed"] and planted_head["change"] < 0 and planted_head["ci"][1] < 0
+    assert not other["confirmed"] and other["change"] > planted_head["change"]
 
 
 def test_patching_the_planted_head_recovers_the_endpoint(run: Any) -> None:
@@ -166,10 +187,32 @@ def test_the_circuit_holds_the_planted_head_and_is_faithful(run: Any, results: P
     assert "| 1:2 |" in report.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "rows", "texts"),
+    [
+        ("heads.screen", ["--random", 19], 12 * 4 * HEADS + 10 * 19, 0),
+        ("heads.screen", ["--random", 19, "--exact", 4], 12 * 8 + 10 * 19, 0),
+        ("neurons.saliency", ["--random", 99], 10 * 99, 0),
+        ("heads.ablate", ["--head-spec", "1:2", "--random", 19, "--texts", 3], 10 * 19, 2 * 3),
+        ("neurons.ablate", ["--neurons", "3:5", "--random", 19, "--texts", 0], 10 * 19, 0),
+        ("heads.patch", ["--head-spec", "1:2", "--random", 19, "--texts", 3], 10 * 19, 2 * 3),
+        ("circuit.ov-qk", ["--random", 19, "--texts", 2], 10 * 19, 2 * 2),
+        ("circuit.report", ["--size", 4, "--random", 19], 12 * 4 * (HEADS + 1) + 10 * (10 + 19 + 22 + 24), 0),
+        ("circuit.report", ["--size", 4, "--random", 19, "--edges", "eap-ig"], 12 * 60 + 10 * 19, 0),
+    ],
+)
+def test_dry_run_counts_ablations(run: Any, name: str, words: list[object], rows: int, texts: int) -> None:
+    """``rows``: ablated ones, which are most of what is run; clean and donor runs come on top."""
+    cell = run(name, "--dry-run", *words).json["cells"][-1]
+    assert cell["experiment"] == name and cell["counted"] and cell["seconds"] > 0
+    assert rows < cell["scored"] <= rows + 12 * 20 + 10 * 20 + 12 * 4 * (HEADS + 1) * ("eap-ig" in words) * 2
+    assert cell["written"] == texts
+
+
 @pytest.mark.parametrize("spec", ["12:99", "a:b", "1:2,1:2", "1:3-0"])
 def test_wrong_heads_get_the_grid(run: Any, spec: str) -> None:
     for name in ("heads.ablate", "heads.patch"):
-        run(name, "--head-spec", spec).refused(2, "4 layers × 4 heads")
+        run(name, "--head-spec", spec).refused(2, f"4 layers × {HEADS} heads")
 
 
 def test_wrong_neurons_get_the_grid(run: Any) -> None:

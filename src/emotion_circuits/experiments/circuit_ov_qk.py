@@ -9,7 +9,15 @@ from pydantic import Field
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._component_texts import TextParams, paired_rows, text_rows, text_tables, write_both
-from emotion_circuits.experiments._contract import CaptureStep, Context, Needed, Outcome, UncountedExperiment
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    ScoreStep,
+    TextStep,
+)
 from emotion_circuits.experiments._heads import Bench, Subject, circuit_inputs, confirm, required_directions
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.types import Figure, Section, Table
@@ -24,7 +32,7 @@ CHANGED = "ov ablated"
 
 
 @experiment("circuit.ov-qk", "OV and QK circuits: who writes the direction, from which tokens, who attends by emotion.")
-class CircuitOvQk(UncountedExperiment):
+class CircuitOvQk(Experiment):
     """QK is read from weights where that is valid and measured elsewhere; the result says which."""
 
     class Params(TextParams):
@@ -40,6 +48,12 @@ class CircuitOvQk(UncountedExperiment):
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return circuit_inputs(params)
+
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        from emotion_circuits.experiments._component_work import component_work
+
+        sets = 3 if params.neurons else 1
+        return component_work(lm, params, testing=sets * (params.random + 3) + 3, choosing=6)
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         from emotion_circuits.circuits.components import Grid, parse_neurons

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from emotion_circuits.experiments._contract import Context, Needed, Outcome, UncountedExperiment
+from emotion_circuits.experiments._contract import Context, Experiment, Needed, Outcome, ScoreStep, TextStep
 from emotion_circuits.experiments._heads import (
     RANDOM_SETS,
     Bench,
@@ -17,6 +17,9 @@ from emotion_circuits.experiments._heads import (
 )
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.types import Figure, Section, Table
+
+if TYPE_CHECKING:
+    from emotion_circuits.models.lm import LM
 
 EDGES_SAID = {
     "none": "A node set, not a wiring diagram: edges between nodes were not measured (--edges eap-ig).",
@@ -28,7 +31,7 @@ LISTED_EDGES = 15
 
 
 @experiment("circuit.report", "A circuit of heads and MLPs per emotion: faithfulness, completeness, roles, graph.")
-class CircuitReport(UncountedExperiment):
+class CircuitReport(Experiment):
     """Nodes are ranked on fit and dev scenarios; faithfulness and its controls are measured on test scenarios."""
 
     class Params(CircuitParams):
@@ -52,6 +55,15 @@ class CircuitReport(UncountedExperiment):
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return circuit_inputs(params)
+
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        from emotion_circuits.experiments._component_work import component_work
+        from emotion_circuits.experiments._components.circuit import circuit_rows
+
+        nodes = lm.n_layers * (lm.n_heads + 1)
+        alone = min(2 * params.exact, nodes) if params.exact else nodes
+        choosing, testing = circuit_rows(params)
+        return component_work(lm, params, testing=testing, choosing=choosing, alone=alone)
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.circuits.viewer import summary_data, summary_markdown

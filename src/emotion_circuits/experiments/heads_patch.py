@@ -15,7 +15,15 @@ from emotion_circuits.experiments._component_texts import (
     text_tables,
     write_both,
 )
-from emotion_circuits.experiments._contract import CaptureStep, Context, Needed, Outcome, UncountedExperiment
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    ScoreStep,
+    TextStep,
+)
 from emotion_circuits.experiments._heads import (
     Bench,
     circuit_inputs,
@@ -34,7 +42,7 @@ PatchMode = Literal["result", "v_only", "pattern_v"]
 
 
 @experiment("heads.patch", "Put named heads' output, values or pattern of emotional texts into their neutral twins.")
-class HeadsPatch(UncountedExperiment):
+class HeadsPatch(Experiment):
     """Recovery 1 is the emotional text's endpoint, 0 the neutral twin's; random matched heads are the control."""
 
     class Params(TextParams):
@@ -55,6 +63,12 @@ class HeadsPatch(UncountedExperiment):
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return circuit_inputs(params)
+
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        from emotion_circuits.experiments._component_work import component_work
+
+        random = 0 if params.patch_mode == "pattern_v" and not params.use_attn_result else params.random
+        return component_work(lm, params, testing=random + 4)
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         from emotion_circuits.circuits.components import Grid, parse_heads

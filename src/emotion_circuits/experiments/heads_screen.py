@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from emotion_circuits.experiments._contract import Context, Needed, Outcome, UncountedExperiment
+from emotion_circuits.experiments._contract import Context, Experiment, Needed, Outcome, ScoreStep, TextStep
 from emotion_circuits.experiments._heads import (
     MODES,
     RANDOM_SETS,
@@ -26,6 +26,7 @@ from emotion_circuits.types import BASELINE_ARM, Figure, Observation, Section, T
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments._components.screen import Screened
+    from emotion_circuits.models.lm import LM
 
 
 ABLATED = "change when ablated (nats)"
@@ -41,7 +42,7 @@ def _resample_first(modes: tuple[Mode, ...]) -> tuple[Mode, ...]:
 
 
 @experiment("heads.screen", "Score every head: attention to emotion words, direct contribution, exact ablation.")
-class HeadsScreen(UncountedExperiment):
+class HeadsScreen(Experiment):
     """Heads are chosen on fit and dev scenarios and confirmed, as a set, on test scenarios."""
 
     class Params(CircuitParams):
@@ -62,6 +63,15 @@ class HeadsScreen(UncountedExperiment):
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return circuit_inputs(params)
+
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        from emotion_circuits.experiments._component_work import GRADIENT, component_work
+
+        heads = min(2 * params.exact, lm.n_layers * lm.n_heads) if params.exact else lm.n_layers * lm.n_heads
+        # Attribution; donors and clean runs; contributions and attention of both texts; source tokens.
+        choosing = GRADIENT + 1 + 2 * len(params.modes) + 4 + 1
+        tested = params.random + len(MODES) * 3
+        return component_work(lm, params, testing=tested, choosing=choosing, alone=heads * len(params.modes))
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.experiments._components.screen import screen

@@ -14,7 +14,7 @@ from emotion_circuits.circuits.attention import attention_to_words
 from emotion_circuits.circuits.attribution import Gate, attribute, checked_cells, judge
 from emotion_circuits.circuits.components import Grid, Head, Node
 from emotion_circuits.circuits.contributions import endpoint_contributions
-from emotion_circuits.circuits.edges import checked_edges, edges_between
+from emotion_circuits.circuits.edges import CHECKED, checked_edges, edges_between
 from emotion_circuits.circuits.graph import (
     FRACTIONS,
     completeness,
@@ -28,6 +28,7 @@ from emotion_circuits.circuits.roles import NodeFigures, node_roles
 from emotion_circuits.circuits.stability import selection_stability
 from emotion_circuits.circuits.viewer import CircuitNode, CircuitSummary, viewer_graph
 from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._component_work import GRADIENT
 from emotion_circuits.experiments._heads import Bench, Subject
 from emotion_circuits.stats import bootstrap_interval
 
@@ -179,6 +180,17 @@ def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -
         numbers["edges"] = [dict(r) for r in wiring.rows]
         numbers["edges_gate"] = asdict(wiring.gate)
     return FoundCircuit(summary, numbers, _graph(bench, subject, summary, wiring), wiring, gate)
+
+
+def circuit_rows(params: CircuitReport.Params) -> tuple[int, int]:
+    """Whole passes that a circuit costs for each text it is chosen on, and for each it is tested on."""
+    attribution = 2 * (GRADIENT + 1) if params.exact else 0
+    # A step of integrated gradients, then two passes for each of the edges that are patched exactly.
+    edges = params.edge_steps * GRADIENT + 4 * CHECKED if params.edges == "eap-ig" else 0
+    ends = 2  # the whole model and none of it, in each of four families of circuits
+    curve, random, complete = len(FRACTIONS), 1 + params.random, 2 * (1 + params.subsets)
+    minimal = 2 * params.size * (1 + params.contexts)
+    return 2 + 4 + attribution + edges, curve + random + complete + minimal + 4 * (ends + 2)
 
 
 def ranked(change: Array, measured: NDArray[np.bool_], *, estimates_hold: bool) -> NDArray[np.intp]:
