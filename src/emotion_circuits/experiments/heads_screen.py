@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ABLATED = "change when ablated (nats)"
 ATTENDED = "attention to emotion words − to matched words"
 SHORTLIST = (
-    "Only the heads with the strongest attribution and as many random ones were ablated: a head that attribution "
+    "Only the heads with the strongest estimated support and as many random ones were ablated: a head that attribution "
     "misjudges may be missing from the list (--exact 0 ablates every head)."
 )
 
@@ -52,8 +52,8 @@ class HeadsScreen(Experiment):
             ("resample",), description="Ablations of every head; the first one gives scores. The others cost as much."
         )
         exact: int = Field(
-            0, ge=0, description="Ablate only this many heads with the strongest attribution, and as many random ones "
-            "(0: every head)."
+            0, ge=0, description="Ablate only this many heads that attribution says support the endpoint most, and as "
+            "many random ones (0: every head)."
         )  # fmt: skip
         top: int = Field(10, ge=1, description="Heads with the strongest support that are confirmed as a set.")
         random: int = Field(RANDOM_SETS, ge=19, description="Random matched sets of heads.")
@@ -112,7 +112,7 @@ def _outcome(
                "attribution": "attribution", "reads": "source tokens"}  # fmt: skip
     best = [
         {**row, "reads": f.sources.get((row["layer"], row["head"]), "")}
-        for f in found for row in _strongest(f.rows)[: params.top]
+        for f in found for row in _strongest(f.rows)[: len(f.top)]
     ]  # fmt: skip
     table = Table("heads-top", "Heads with the strongest support", "Chosen on fit and dev scenarios.", columns, best)
     bars = Figure(
@@ -123,8 +123,8 @@ def _outcome(
     )  # fmt: skip
     maps = [_map(f, key, text) for f in found for key, text in _mapped(params.exact)]
     limits = [
-        "Direct contributions leave out what a head does through later components; ablation changes of single heads "
-        "do not add up.",
+        "Direct contributions leave out what a head does through later components and are 0 behind the layer at which "
+        "the direction is read; ablation changes of single heads do not add up.",
         *(f.attention_note for f in found if f.attention_note),
     ]
     if params.exact:

@@ -42,7 +42,7 @@ class Screened:
 def screen(bench: Bench, subject: Subject, modes: Sequence[Mode], top: int, exact: int = 0) -> Screened:
     """Score every head on the subject's fit and dev pairs.
 
-    ``exact`` above 0: only that many heads with the strongest attribution, and as many random others, are ablated.
+    ``exact`` above 0: only that many heads with the strongest estimated support, and as many others, are ablated.
     """
     lm, emotion, resamples = bench.context.lm, subject.emotion, bench.params.resamples
     estimates = bench.saved(f"{emotion}-attribution", lambda: {
@@ -72,7 +72,9 @@ def screen(bench: Bench, subject: Subject, modes: Sequence[Mode], top: int, exac
         for layer in range(lm.n_layers)
         for head in range(lm.n_heads)
     )  # fmt: skip
-    order = np.argsort(mean, axis=None, kind="stable")[: min(top, len(heads) // 2)]  # NaN, not measured, comes last
+    # Of a shortlist only some support the endpoint; NaN, not measured, comes last.
+    supporters = max(1, min(top, len(heads) // 2, int((mean < 0).sum())))
+    order = np.argsort(mean, axis=None, kind="stable")[:supporters]
     best = tuple(Head(int(i) // lm.n_heads, int(i) % lm.n_heads) for i in order)
     arrays = {"changes": changes, "clean": clean, "attribution": estimates, "direct": direct["heads"],
               **{f"changes-{m}": ablated[m]["changes"] for m in modes[1:]}}  # fmt: skip
@@ -90,9 +92,13 @@ def _sources(bench: Bench, subject: Subject, heads: Sequence[Head]) -> dict[tupl
 
 
 def exact_heads(estimate: Array, exact: int, seed: int) -> tuple[Head, ...]:
-    """Heads that are ablated, from estimates ``[layer, head]``: all (``exact`` 0), or a shortlist and random others."""
-    cells = checked_cells(estimate, top=exact, random=exact, seed=seed) if exact else np.argwhere(np.isfinite(estimate))
-    return tuple(Head(int(layer), int(index)) for layer, index in cells)
+    """Heads that are ablated, from estimates ``[layer, head]``: all, or (``exact`` above 0) the ``exact`` ones with the
+    strongest estimated support, which is negative, and as many random others."""
+    order = np.argsort(estimate, axis=None, kind="stable")
+    if exact:
+        rest = np.random.default_rng(seed).permutation(order[exact:])[:exact]
+        order = np.concatenate([order[:exact], rest])
+    return tuple(sorted(Head(int(i) // estimate.shape[1], int(i) % estimate.shape[1]) for i in order))
 
 
 def _ablated(bench: Bench, subject: Subject, heads: Sequence[Head], mode: Mode) -> dict[str, Array]:
