@@ -14,7 +14,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from conftest import Command
+from emotion_circuits.circuits.components import Head
 from emotion_circuits.experiments._components.circuit import ranked
+from emotion_circuits.experiments._components.screen import exact_heads
 from emotion_circuits.prompts import load_prompts
 from emotion_circuits.prompts.lexicon import emotion_words, list_lexicons
 from emotion_circuits.scorers._words import read_words
@@ -205,6 +207,14 @@ def test_a_circuit_of_a_shortlist_and_a_report_that_draws_its_edges(
     assert next(f for f in section["figures"] if f["kind"] == "circuit")["options"]["edges"]
     page = Path(cli("report", "--profile", texts, "--results", results, "--json", "--quiet").json["html"])
     assert "Strongest edges" in page.read_text(encoding="utf-8")
+
+
+def test_a_shortlist_holds_the_estimated_supporters_and_random_others() -> None:
+    estimate = np.array([[-3.0, 5.0, 0.1, 0.4], [-2.0, 0.2, 0.3, 0.5]])
+    heads = exact_heads(estimate, 2, 0)
+    assert {Head(0, 0), Head(1, 0)} < {*heads} and len({*heads}) == 4
+    assert len({exact_heads(estimate, 2, seed) for seed in range(20)}) > 5
+    assert exact_heads(estimate, 0, 0) == tuple(Head(layer, i) for layer in range(2) for i in range(4))
 
 
 def test_estimates_that_do_not_hold_rank_behind_every_exact_change() -> None:
