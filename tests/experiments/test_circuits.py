@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,19 @@ from transformers import PreTrainedTokenizerFast
 
 from conftest import Command
 from emotion_circuits.circuits.components import Head
-from emotion_circuits.experiments._components.circuit import ranked
+from emotion_circuits.circuits.contributions import Reading
+from emotion_circuits.circuits.pairs import Pair
+from emotion_circuits.experiments._components.circuit import _unexplained, find_circuit, ranked
+from emotion_circuits.experiments._components.patching import Patching
 from emotion_circuits.experiments._components.screen import exact_heads
+from emotion_circuits.experiments._heads import Subject
+from emotion_circuits.experiments.circuit_report import CircuitReport
+from emotion_circuits.experiments.heads_patch import _sentence
 from emotion_circuits.prompts import load_prompts
 from emotion_circuits.prompts.lexicon import emotion_words, list_lexicons
 from emotion_circuits.scorers._words import read_words
 from emotion_circuits.scorers.emotion_tokens import resolve_emotion_tokens
+from emotion_circuits.types import Site
 from planted_circuits import CONFIRMED, CONFIRMERS, MARKED, PLAIN, READER, SEEN, planted
 
 EMOTION = "apology"
@@ -207,6 +215,40 @@ def test_a_circuit_of_a_shortlist_and_a_report_that_draws_its_edges(
     assert next(f for f in section["figures"] if f["kind"] == "circuit")["options"]["edges"]
     page = Path(cli("report", "--profile", texts, "--results", results, "--json", "--quiet").json["html"])
     assert "Strongest edges" in page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def benches() -> dict[str, tuple[Any, Subject]]:
+    """The planted model with pairs whose endpoint differs as it should, the other way, and both ways."""
+    plant = planted(_tokenizer(), heads=HEADS)
+    bench: Any = SimpleNamespace(
+        context=SimpleNamespace(lm=plant.lm, seed=0), params=CircuitReport.Params(resamples=200),
+        saved=lambda name, compute: {k: np.asarray(v) for k, v in compute().items()},
+    )  # fmt: skip
+    back = [Pair(p.donor, p.clean) for p in plant.pairs]
+    pairs = {"clear": plant.pairs, "reversed": back, "mixed": (*plant.pairs[:4], *back[4:])}
+    reading = Reading(Site("resid_post", 2), np.eye(plant.lm.d_model)[SEEN])
+    return {k: (bench, Subject(EMOTION, (), tuple(v), plant.endpoint, reading)) for k, v in pairs.items()}
+
+
+@pytest.mark.parametrize(("pairs", "explained"), [("clear", True), ("reversed", False), ("mixed", False)])
+def test_where_there_is_no_effect_no_circuit_is_looked_for(benches: Any, pairs: str, explained: bool) -> None:
+    bench, subject = benches[pairs]
+    found = _unexplained(bench, subject, bench.params)
+    assert (found is None) is explained
+    if found is not None:
+        assert found.sentence().startswith(f"{EMOTION}: no circuit: ") and found.ci[0] <= 0
+        report = find_circuit(bench, subject, bench.params)
+        assert report == found, "nothing is ranked"
+
+
+@pytest.mark.parametrize(("pairs", "unit"), [("clear", "share"), ("reversed", "nats"), ("mixed", "nats")])
+def test_patching_is_in_nats_where_there_is_nothing_to_be_a_share_of(benches: Any, pairs: str, unit: str) -> None:
+    bench, subject = benches[pairs]
+    row = Patching(bench, subject, (READER,), "result", "last").endpoint(19)
+    assert row["unit"] == unit and row["ci"][0] <= row["change"] <= row["ci"][1]
+    assert (row["beaten"] == 19) is (pairs == "clear") and row["confirmed"] is (pairs == "clear")
+    assert ("no share" in _sentence(row, 1, "result")) is (unit == "nats")
 
 
 def test_a_shortlist_holds_the_estimated_supporters_and_random_others() -> None:

@@ -67,11 +67,16 @@ class CircuitReport(Experiment):
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.circuits.viewer import summary_data, summary_markdown
-        from emotion_circuits.experiments._components.circuit import find_circuit
+        from emotion_circuits.experiments._components.circuit import FoundCircuit, find_circuit
 
         bench = Bench(context, params)
-        found = [find_circuit(bench, s, params) for s in bench.subjects]
-        said = [line for f in found for line in f.sentences()]
+        every = [find_circuit(bench, s, params) for s in bench.subjects]
+        found = [f for f in every if isinstance(f, FoundCircuit)]
+        said = [line for f in every for line in (f.sentences() if isinstance(f, FoundCircuit) else [f.sentence()])]
+        nothing = [
+            {"emotion": f.emotion, "gap": f.gap, "ci": list(f.ci), "texts": f.texts}
+            for f in every if not isinstance(f, FoundCircuit)
+        ]  # fmt: skip
         results = [{**summary_data(f.summary), **f.numbers} for f in found]
         documents = {f"graph-{f.summary.emotion}": f.graph for f in found}
         documents["circuits"] = {"circuits": results}
@@ -80,14 +85,14 @@ class CircuitReport(Experiment):
         section = Section(
             "circuit", "Does a small circuit carry it?",
             [s + "." for s in (*said, *(line for f in found for line in f.shortlist()))],
-            [_curve([f.numbers for f in found]), *(_drawing(r) for r in results)],
-            [_table(results), *([_edge_table(wired)] if wired else [])],
+            [*([_curve([f.numbers for f in found])] if found else []), *(_drawing(r) for r in results)],
+            [*([_table(results)] if found else []), *([_edge_table(wired)] if wired else [])],
             [EDGES_SAID[params.edges],
              f"Nodes outside the circuit carry {params.mode} activations; faithfulness above 1 means that opponents "
              "were left out."],
         )  # fmt: skip
         return Outcome(
-            {"mode": params.mode, "results": results}, said, section, documents=documents,
+            {"mode": params.mode, "results": results, "unexplained": nothing}, said, section, documents=documents,
             files={"circuits.md": markdown},
         )  # fmt: skip
 

@@ -30,7 +30,7 @@ from emotion_circuits.circuits.viewer import CircuitNode, CircuitSummary, viewer
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._component_work import GRADIENT
 from emotion_circuits.experiments._heads import Bench, Subject
-from emotion_circuits.stats import bootstrap_interval
+from emotion_circuits.stats import UnclearDenominatorError, bootstrap_interval, ratio_interval
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments.circuit_report import CircuitReport
@@ -121,8 +121,31 @@ def drawn_weight(row: Mapping[str, Any], valid: bool) -> float | None:
     return float(row["estimate"]) if valid else None
 
 
-def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -> FoundCircuit:
-    """Rank, cut, judge and describe."""
+@dataclass(frozen=True)
+class Unexplained:
+    """An emotion whose endpoint hardly hangs on heads and MLPs in these texts: a share of that would mean nothing.
+
+    ``gap``: the whole model minus none of it, in nats, with its interval over test scenarios.
+    """
+
+    emotion: str
+    gap: float
+    ci: tuple[float, float]
+    texts: int
+
+    def sentence(self) -> str:
+        """Why there is no circuit."""
+        return (
+            f"{self.emotion}: no circuit: with every head and MLP replaced the endpoint of {self.texts} test texts is "
+            f"lower by {self.gap:+.2f} [{self.ci[0]:+.2f}, {self.ci[1]:+.2f}] nats, not clearly above 0, so there is "
+            "no effect to explain; more pairs (--limit) may show one"
+        )
+
+
+def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -> FoundCircuit | Unexplained:
+    """Rank, cut, judge and describe, where there is something to explain."""
+    if (nothing := _unexplained(bench, subject, params)) is not None:
+        return nothing
     lm, emotion, metric, seed = bench.context.lm, subject.emotion, subject.metric, bench.context.seed
     grid, mode, test = Grid.of(lm), params.mode, subject.testing
     nodes = grid.all_nodes()
@@ -180,6 +203,25 @@ def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -
         numbers["edges"] = [dict(r) for r in wiring.rows]
         numbers["edges_gate"] = asdict(wiring.gate)
     return FoundCircuit(summary, numbers, _graph(bench, subject, summary, wiring), wiring, gate)
+
+
+def _unexplained(bench: Bench, subject: Subject, params: CircuitReport.Params) -> Unexplained | None:
+    """Asked before anything is ranked, with the draws that faithfulness is resampled with."""
+    lm, seed = bench.context.lm, bench.context.seed
+
+    def compute() -> dict[str, Array]:
+        runs = run_circuits(lm, subject.testing, [()], subject.metric, mode=params.mode)
+        return {"gap": runs.full - runs.empty}
+
+    gap = bench.saved(f"{subject.emotion}-gap", compute)["gap"]
+    clusters = [p.cluster for p in subject.testing]
+    found = bootstrap_interval(gap, clusters, resamples=params.resamples, seed=seed)
+    nothing = Unexplained(subject.emotion, float(gap.mean()), (float(found.low), float(found.high)), len(gap))
+    try:
+        ratio_interval(gap, gap, clusters, resamples=params.resamples, seed=seed)
+    except UnclearDenominatorError:
+        return nothing
+    return nothing if gap.mean() <= 0 else None
 
 
 def circuit_rows(params: CircuitReport.Params) -> tuple[int, int]:
