@@ -301,7 +301,8 @@ def test_heads_of_two_models_are_matched_or_not(cli: Command, planted_folder: Pa
     found = cli(
         "run", "heads.match", "--source", planted_folder, "--target", planted_folder, "--prompts", texts,
         "--directions.prompts", texts, "--directions.permutations", 99, "--directions.resamples", 200, "--resamples",
-        200, "--limit", 12, "--size", 1, "--layer", 2, "--read-at", "last", "--results", results, "--device", "cpu", "--json", "--quiet",
+        200, "--limit", 12, "--size", 1, "--layer", 2, "--read-at", "last",
+        "--results", results, "--device", "cpu", "--json", "--quiet",
     ).json  # fmt: skip
     (row,) = found["results"]
     assert row["depth_distance"] == 0 and row["role_distance"] < 1e-9
