@@ -21,8 +21,7 @@ from emotion_circuits.circuits.pairs import Pair
 from emotion_circuits.models import LM, load_lm
 from emotion_circuits.types import Prompt
 
-LAYERS, HEADS, D_MODEL, D_MLP = 4, 4, 32, 24
-D_HEAD = D_MODEL // HEADS
+LAYERS, HEADS, D_HEAD, D_MLP = 4, 4, 8, 24
 MARK, SEEN, CONSTANT, CONFIRMED = range(4)
 SLOW = D_HEAD // 2 - 1
 """The first coordinate of the rotary pair that turns least (.001 radians a token): content, hardly position."""
@@ -62,6 +61,7 @@ def planted(
     *,
     opponent: float = 0.0,
     confirmers: float = 1.0,
+    heads: int = HEADS,
     noise: float = 0.01,
     seed: int = 0,
 ) -> Planted:
@@ -69,10 +69,10 @@ def planted(
 
     Args:
         opponent: how much the opposing head writes, as a share of the reader's output. confirmers: strength of the
-            planted neurons (0: none). noise: SD of all other weights.
+            planted neurons (0: none). heads: per layer. noise: SD of all other weights.
     """
     config = LlamaConfig(
-        num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=2, hidden_size=D_MODEL,
+        num_hidden_layers=LAYERS, num_attention_heads=heads, num_key_value_heads=2, hidden_size=D_HEAD * heads,
         intermediate_size=D_MLP, max_position_embeddings=256, vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False,
     )  # fmt: skip
@@ -118,7 +118,7 @@ def planted(
 def _plant_head(model: LlamaForCausalLM, head: Head, strength: float) -> None:
     """Every query asks for MARK through the constant; the value copies MARK, and the output writes it to SEEN."""
     attention = cast(Any, model.model.layers[head.layer]).self_attn
-    row, kv = head.index * D_HEAD, head.index // (HEADS // 2) * D_HEAD
+    row, kv = head.index * D_HEAD, head.index // (model.config.num_attention_heads // 2) * D_HEAD
     attention.q_proj.weight[row + SLOW, CONSTANT] = 3.0
     attention.k_proj.weight[kv + SLOW, MARK] = 3.0
     attention.v_proj.weight[kv, MARK] = 1.0

@@ -5,21 +5,35 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from conftest import Command
+from emotion_circuits.circuits.components import Head
+from emotion_circuits.circuits.contributions import Reading
+from emotion_circuits.circuits.pairs import Pair
+from emotion_circuits.experiments._components.circuit import _unexplained, find_circuit, ranked
+from emotion_circuits.experiments._components.patching import Patching
+from emotion_circuits.experiments._components.screen import exact_heads
+from emotion_circuits.experiments._heads import Subject
+from emotion_circuits.experiments.circuit_report import CircuitReport
+from emotion_circuits.experiments.heads_patch import _sentence
 from emotion_circuits.prompts import load_prompts
 from emotion_circuits.prompts.lexicon import emotion_words, list_lexicons
 from emotion_circuits.scorers._words import read_words
 from emotion_circuits.scorers.emotion_tokens import resolve_emotion_tokens
+from emotion_circuits.types import Site
 from planted_circuits import CONFIRMED, CONFIRMERS, MARKED, PLAIN, READER, SEEN, planted
 
 EMOTION = "apology"
+HEADS = 12
+"""Per layer: enough for 19 and more other heads of nearly the same layer, so that one head can be confirmed."""
 OPENERS = ("The parcel", "A cup", "The bus", "The dog", "My chair", "The letter", "Our table", "The book")
 PLACES = ("on Tuesday.", "at noon.", "in the morning.", "at the weekend.", "near the window.")
 
@@ -43,7 +57,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 def planted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The planted model, whose circuit raises the words of an apology, as a Hugging Face folder."""
     tokenizer = _tokenizer()
-    lm = planted(tokenizer, opponent=0.0).lm
+    lm = planted(tokenizer, opponent=0.0, heads=HEADS).lm
     prefixes = [p for p in load_prompts("neutral_pool") if p.split == "fit"]
     tokens = resolve_emotion_tokens(lm, [EMOTION], prefixes)
     head = lm.model.get_output_embeddings().weight
@@ -96,10 +110,10 @@ def run(cli: Command, planted_folder: Path, texts: Path, results: Path) -> Any:
 
 
 def test_the_screen_finds_and_confirms_the_planted_head(run: Any) -> None:
-    found = run("heads.screen", "--top", 2).json
-    assert (found["layers"], found["heads_per_layer"]) == (4, 4)
+    found = run("heads.screen", "--top", 1).json
+    assert (found["layers"], found["heads_per_layer"]) == (4, HEADS) and found["model"].startswith("planted")
     rows = found["scores"]
-    assert len(rows) == 16
+    assert len(rows) == 4 * HEADS
     assert set(rows[0]) == {
         "emotion", "layer", "head", "delta_attn", "emotion_mean_attn", "neutral_mean_attn", "samples_emotion",
         "samples_neutral", "direct", "ablation", "ci", "p_bh", "attribution",
@@ -113,7 +127,27 @@ def test_the_screen_finds_and_confirms_the_planted_head(run: Any) -> None:
     assert gates["direct_error"] < 1e-4 and gates["attribution"]["valid"]
     assert {t["mode"] for t in found["confirmation"]} == {"resample", "mean", "zero"}
     resampled = found["confirmation"][0]
-    assert resampled["change"] < 0 and str(READER) in resampled["components"]
+    assert resampled["components"] == [str(READER)] and resampled["change"] < 0
+    assert resampled["confirmed"] and resampled["beaten"] == resampled["sets"] >= 19
+
+
+def test_a_shortlist_finds_the_planted_head_too_and_says_what_was_not_ablated(run: Any, results: Path) -> None:
+    words = ("--top", 1, "--exact", 4, "--random", 19, "--layer", 2, "--read-at", "last")
+    found = run("heads.screen", *words).json
+    measured = [r for r in found["scores"] if r["ablation"] is not None]
+    assert len(found["scores"]) == 4 * HEADS and len(measured) == 8
+    assert all(r["attribution"] is not None and r["direct"] is not None for r in found["scores"])
+    best = min(measured, key=lambda r: r["ablation"])
+    assert (best["layer"], best["head"]) == (READER.layer, READER.index)
+    assert best["p_bh"] < 0.001, "heads that were not ablated count in the family"
+    assert found["confirmation"][0]["components"] == [str(READER)] and found["confirmation"][0]["confirmed"]
+    assert found["gates"][EMOTION]["attribution"]["checked"] == 8
+    (section,) = [
+        text for p in results.glob("*/*/heads.screen/*/section.json")
+        if "--exact 0" in (text := p.read_text(encoding="utf-8"))
+    ]  # fmt: skip
+    table = next(t for t in json.loads(section)["tables"] if t["name"] == "heads-top")
+    assert table["rows"][0]["reads"].split()[0] == MARKED.strip()
 
 
 def test_ablating_the_planted_head_is_confirmed_and_another_one_is_not(run: Any) -> None:
@@ -123,10 +157,9 @@ def test_ablating_the_planted_head_is_confirmed_and_another_one_is_not(run: Any)
         assert f"embedded:{EMOTION}" in found["ablation_metrics"][EMOTION]
         return found["results"][0]
 
-    # Random sets that share the planted head lower the endpoint too: four of ten pairs of heads here have it not.
-    planted_set, other = tested("1:2,2:0,3:0"), tested("1:0,2:0,3:0")
-    assert planted_set["change"] < 0 and planted_set["ci"][1] < 0
-    assert not other["confirmed"] and other["change"] > planted_set["change"]
+    planted_head, other = tested("1:2"), tested("1:0")
+    assert planted_head["confirmed"] and planted_head["change"] < 0 and planted_head["ci"][1] < 0
+    assert not other["confirmed"] and other["change"] > planted_head["change"]
 
 
 def test_patching_the_planted_head_recovers_the_endpoint(run: Any) -> None:
@@ -166,10 +199,98 @@ def test_the_circuit_holds_the_planted_head_and_is_faithful(run: Any, results: P
     assert "| 1:2 |" in report.read_text(encoding="utf-8")
 
 
+def test_a_circuit_of_a_shortlist_and_a_report_that_draws_its_edges(
+    run: Any, cli: Command, results: Path, texts: Path
+) -> None:
+    words = ("--size", 4, "--random", 19, "--exact", 6, "--contexts", 0, "--edges", "eap-ig")
+    found = run("circuit.report", *words, "--profile", texts).json["results"][0]
+    assert found["exactly_ablated"] == 12 and found["attribution"]["checked"] == 12 and found["attribution"]["valid"]
+    assert found["nodes"][0]["node"] == str(READER) and found["faithfulness"] > 0.8
+    assert set(found["selected_share"]) == {n["node"] for n in found["nodes"]}
+    assert {e["target"] for e in found["edges"]} >= {"endpoint"} and len(found["edges"]) >= 4
+    (section,) = [
+        json.loads(text) for p in results.glob("marked/*/circuit.report/*/section.json")
+        if "12 nodes were ablated exactly" in (text := p.read_text(encoding="utf-8"))
+    ]  # fmt: skip
+    assert next(f for f in section["figures"] if f["kind"] == "circuit")["options"]["edges"]
+    page = Path(cli("report", "--profile", texts, "--results", results, "--json", "--quiet").json["html"])
+    assert "Strongest edges" in page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def benches() -> dict[str, tuple[Any, Subject]]:
+    """The planted model with pairs whose endpoint differs as it should, the other way, and both ways."""
+    plant = planted(_tokenizer(), heads=HEADS)
+    bench: Any = SimpleNamespace(
+        context=SimpleNamespace(lm=plant.lm, seed=0), params=CircuitReport.Params(resamples=200),
+        saved=lambda name, compute: {k: np.asarray(v) for k, v in compute().items()},
+    )  # fmt: skip
+    back = [Pair(p.donor, p.clean) for p in plant.pairs]
+    pairs = {"clear": plant.pairs, "reversed": back, "mixed": (*plant.pairs[:4], *back[4:])}
+    reading = Reading(Site("resid_post", 2), np.eye(plant.lm.d_model)[SEEN])
+    return {k: (bench, Subject(EMOTION, (), tuple(v), plant.endpoint, reading)) for k, v in pairs.items()}
+
+
+@pytest.mark.parametrize(("pairs", "explained"), [("clear", True), ("reversed", False), ("mixed", False)])
+def test_where_there_is_no_effect_no_circuit_is_looked_for(benches: Any, pairs: str, explained: bool) -> None:
+    bench, subject = benches[pairs]
+    found = _unexplained(bench, subject, bench.params)
+    assert (found is None) is explained
+    if found is not None:
+        assert found.sentence().startswith(f"{EMOTION}: no circuit: ") and found.ci[0] <= 0
+        report = find_circuit(bench, subject, bench.params)
+        assert report == found, "nothing is ranked"
+
+
+@pytest.mark.parametrize(("pairs", "unit"), [("clear", "share"), ("reversed", "nats"), ("mixed", "nats")])
+def test_patching_is_in_nats_where_there_is_nothing_to_be_a_share_of(benches: Any, pairs: str, unit: str) -> None:
+    bench, subject = benches[pairs]
+    row = Patching(bench, subject, (READER,), "result", "last").endpoint(19)
+    assert row["unit"] == unit and row["ci"][0] <= row["change"] <= row["ci"][1]
+    assert (row["beaten"] == 19) is (pairs == "clear") and row["confirmed"] is (pairs == "clear")
+    assert ("no share" in _sentence(row, 1, "result")) is (unit == "nats")
+
+
+def test_a_shortlist_holds_the_estimated_supporters_and_random_others() -> None:
+    estimate = np.array([[-3.0, 5.0, 0.1, 0.4], [-2.0, 0.2, 0.3, 0.5]])
+    heads = exact_heads(estimate, 2, 0)
+    assert {Head(0, 0), Head(1, 0)} < {*heads} and len({*heads}) == 4
+    assert len({exact_heads(estimate, 2, seed) for seed in range(20)}) > 5
+    assert exact_heads(estimate, 0, 0) == tuple(Head(layer, i) for layer in range(2) for i in range(4))
+
+
+def test_estimates_that_do_not_hold_rank_behind_every_exact_change() -> None:
+    change, measured = np.array([0.1, -5.0, -0.3, 4.0]), np.array([True, False, True, False])
+    assert ranked(change, measured, estimates_hold=True).tolist() == [1, 3, 2, 0]
+    assert ranked(change, measured, estimates_hold=False).tolist() == [2, 0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "rows", "written"),
+    [
+        ("heads.screen", ["--random", 19], 12 * 4 * HEADS + 10 * 19, 0),
+        ("heads.screen", ["--random", 19, "--exact", 4], 12 * 8 + 10 * 19, 0),
+        ("neurons.saliency", ["--random", 99], 10 * 99, 0),
+        ("heads.ablate", ["--head-spec", "1:2", "--random", 19, "--texts", 3], 10 * 19, 2 * 3),
+        ("neurons.ablate", ["--neurons", "3:5", "--random", 19, "--texts", 0], 10 * 19, 0),
+        ("heads.patch", ["--head-spec", "1:2", "--random", 19, "--texts", 3], 10 * 19, 2 * 3),
+        ("circuit.ov-qk", ["--random", 19, "--texts", 2], 10 * 19, 2 * 2),
+        ("circuit.report", ["--size", 4, "--random", 19], 12 * 4 * (HEADS + 1) + 10 * (10 + 19 + 22 + 24), 0),
+        ("circuit.report", ["--size", 4, "--random", 19, "--edges", "eap-ig"], 12 * 60 + 10 * 19, 0),
+    ],
+)
+def test_dry_run_counts_ablations(run: Any, name: str, words: list[object], rows: int, written: int) -> None:
+    """``rows``: ablated ones, which are most of what is run; clean and donor runs come on top."""
+    cell = run(name, "--dry-run", *words).json["cells"][-1]
+    assert cell["experiment"] == name and cell["counted"] and cell["seconds"] > 0
+    assert rows < cell["scored"] <= rows + 12 * 20 + 10 * 20 + 12 * 4 * (HEADS + 1) * ("eap-ig" in words) * 2
+    assert cell["written"] == written
+
+
 @pytest.mark.parametrize("spec", ["12:99", "a:b", "1:2,1:2", "1:3-0"])
 def test_wrong_heads_get_the_grid(run: Any, spec: str) -> None:
     for name in ("heads.ablate", "heads.patch"):
-        run(name, "--head-spec", spec).refused(2, "4 layers × 4 heads")
+        run(name, "--head-spec", spec).refused(2, f"4 layers × {HEADS} heads")
 
 
 def test_wrong_neurons_get_the_grid(run: Any) -> None:
@@ -180,7 +301,8 @@ def test_heads_of_two_models_are_matched_or_not(cli: Command, planted_folder: Pa
     found = cli(
         "run", "heads.match", "--source", planted_folder, "--target", planted_folder, "--prompts", texts,
         "--directions.prompts", texts, "--directions.permutations", 99, "--directions.resamples", 200, "--resamples",
-        200, "--limit", 12, "--size", 2, "--results", results, "--device", "cpu", "--json", "--quiet",
+        200, "--limit", 12, "--size", 1, "--layer", 2, "--read-at", "last",
+        "--results", results, "--device", "cpu", "--json", "--quiet",
     ).json  # fmt: skip
     (row,) = found["results"]
     assert row["depth_distance"] == 0 and row["role_distance"] < 1e-9

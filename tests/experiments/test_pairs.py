@@ -389,5 +389,5 @@ def test_dry_run_of_a_pair_counts_the_captures_of_each_model(
 
 
 def test_dry_run_says_what_it_does_not_count(cli: Any, model: Path, tmp_path: Path) -> None:
-    answer = cli("run", "heads.screen", "--model", model, "--results", tmp_path, "--dry-run")
-    assert "not counted: what heads.screen run on the model" in answer.out, answer.err
+    answer = cli("run", "doctor", "--model", model, "--results", tmp_path, "--dry-run")
+    assert "not counted: what doctor run on the model" in answer.out, answer.err

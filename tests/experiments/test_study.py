@@ -173,12 +173,16 @@ def test_every_shipped_profile_is_complete() -> None:
         profile = load_profile(name)
         asked = [e for e, _ in profile.experiments]
         assert asked[:2] == ["doctor", "directions"] and profile.title and profile.description
-        assert ("sweep" in asked) is (name != "smoke")
-        for builds_on in ("check", "sweep"):
+        assert ({"sweep", "heads.screen", "circuit.report"} <= {*asked}) is (name != "smoke")
+        for builds_on in ("check", "sweep", "heads.screen", "circuit.report"):
             directions = profile.params(builds_on).directions  # type: ignore[attr-defined]
             assert directions == profile.params("directions"), f"{builds_on} uses the study's directions"
         controls: Any = profile.params("controls")
         assert controls.sweep == profile.params("sweep"), "also one experiment further down"
+        if "heads.match" in asked:
+            match: Any = profile.params("heads.match")
+            screen = match.model_copy(update={"top": 10}).model_dump(exclude={"size", "draws"})
+            assert screen == profile.params("heads.screen").model_dump(), "reads the study's own screen"
 
 
 def test_overrides_reach_nested_parameters_without_losing_the_study() -> None:

@@ -112,8 +112,24 @@ def every_figure() -> dict[str, Figure]:
             _figure("frontier", "scatter", _frontier(), x="Δ log perplexity", y="Δ classifier score", reference=0),
             _figure("tree", "dendrogram", _joins(), x="distance"),
             _figure("null", "histogram", null, x="AUROC of shuffled labels", reference=0.71),
+            _figure("circuit", "circuit", _nodes(), edges=_edges()),
         )
     }
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Heads and MLPs of a circuit, two of them in one layer."""
+    found = [(3, "3:5", -0.4, "reads"), (3, "m3", 0.1, "aggregates"), (8, "8:1", -0.9, "writes"), (9, "m9", -0.2, "")]
+    return [
+        {"layer": layer, "label": label, "value": value, "role": role or "no role", "direct": -value / 2}
+        for layer, label, value, role in found
+    ]
+
+
+def _edges() -> list[dict[str, Any]]:
+    """One edge that supports the endpoint, one that works against it, one inside a layer."""
+    ends = [("3:5", "8:1", -0.3), ("8:1", "m9", 0.15), ("3:5", "m3", -0.05)]
+    return [{"source": a, "target": b, "value": value} for a, b, value in ends]
 
 
 def study_report() -> Report:

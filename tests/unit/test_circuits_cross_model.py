@@ -7,6 +7,7 @@ import pytest
 
 from emotion_circuits.circuits.cross_model import HeadProfile, match_heads
 from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments.heads_match import _profile
 
 
 def profile(rng: np.random.Generator, layers: int, heads: int, depth: float | None) -> HeadProfile:
@@ -45,6 +46,30 @@ def test_unrelated_models_are_called_matching_no_more_than_chance():
         ps += [(found.p_depth, found.p_role)]
     assert (np.array(ps) <= 0.05).mean(0).max() <= 0.12  # .05 + 3 SE
     assert 0.4 < np.mean(ps) < 0.6
+
+
+def test_what_selects_the_heads_is_no_part_of_their_role():
+    """Screens of unrelated models, in which a head's three figures are drawn alone: roles match as often as p says."""
+
+    class Screened:
+        model = "m"
+
+        def __init__(self, seed):
+            rng = np.random.default_rng(seed)
+            self.scores = [
+                {"emotion": "anger", "layer": layer, "head": head, "ablation": rng.normal() ** 3,
+                 "delta_attn": rng.normal(), "direct": rng.normal()}
+                for layer in range(12) for head in range(8)
+            ]  # fmt: skip
+
+        def read_summary(self):
+            return {"layers": 12, "heads_per_layer": 8, "scores": self.scores}
+
+    ps = []
+    for seed in range(120):
+        a, b = (_profile(Screened(2 * seed + k), "anger") for k in range(2))
+        ps.append(match_heads(a, b, 5, draws=99, seed=seed).p_role)
+    assert (np.array(ps) <= 0.05).mean() <= 0.12 and 0.4 < np.mean(ps) < 0.6
 
 
 def test_impossible_requests_are_refused():

@@ -63,7 +63,7 @@ def drawn(figure: Figure) -> tuple[Any, str]:
 
 def test_the_kinds_a_study_needs_are_there() -> None:
     needed = {"layer-curves", "matrix", "intervals", "bars", "lines", "scatter", "violins", "histogram",
-              "dendrogram"}  # fmt: skip
+              "dendrogram", "circuit"}  # fmt: skip
     assert needed <= set(figure_kinds())
     assert {figure.kind for figure in FIGURES.values()} == needed
 
@@ -278,6 +278,21 @@ def test_unknown_kinds_options_scales_and_formats_are_refused(tmp_path: Path) ->
         specification(dataclasses.replace(figure, options={"scale": [1, 1]}))
     with pytest.raises(UsageError, match="'jpg'"):
         save_figures(study_report(), tmp_path, formats=("jpg",))
+
+
+def test_edges_of_a_circuit_are_lines_between_its_nodes_thicker_where_they_carry_more() -> None:
+    figure = FIGURES["circuit"]
+    lines = [row for row in values_of(figure) if "layer2" in row]
+    assert [(r["layer"], r["layer2"]) for r in lines[:3]] == [(3, 8), (8, 9), (3, 3)]
+    assert [r["against"] for r in lines[:3]] == [False, True, False]
+    assert lines[0]["width"] > lines[1]["width"] > lines[2]["width"]
+    page, _ = drawn(figure)
+    assert len(page.axes[0].lines) == 3
+    assert "edge" in drawing_of(figure).key(figure, WORDS)[0]
+    bare = dataclasses.replace(figure, options={"edges": []})
+    assert "rule" in marks_of(figure) and "rule" not in marks_of(bare) and not drawing_of(bare).key(bare, WORDS)
+    with pytest.raises(UsageError, match="3:5 to 9:9"):
+        specification(dataclasses.replace(figure, options={"edges": [{"source": "3:5", "target": "9:9", "value": 1}]}))
 
 
 def test_a_kind_can_be_registered_once_only() -> None:

@@ -108,6 +108,11 @@ class SourceToken:
     count: int = 0
 
 
+def listed(lm: LM, tokens: Sequence[SourceToken]) -> str:
+    """Tokens as readers see them, strongest first; one that is blank is shown as ␣."""
+    return " ".join(lm.tokenizer.convert_tokens_to_string([t.token]).strip() or "␣" for t in tokens)
+
+
 def top_source_tokens(
     lm: LM,
     heads: Sequence[Head],

@@ -60,7 +60,7 @@ class ScoreStep:
 
     They are edited at the positions ``at`` of ``layer`` (several layers: one in the middle), which decides how much the
     rows of a prompt share. ``behind``: tokens behind each prompt that are read too. ``rows``: a batch that never holds
-    more.
+    more. ``share``: of the model's blocks that a row runs through.
     """
 
     name: str
@@ -70,6 +70,7 @@ class ScoreStep:
     at: Positions = ONWARD
     behind: int = 0
     rows: int | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)

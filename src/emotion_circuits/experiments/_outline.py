@@ -172,8 +172,10 @@ def _scored(step: ScoreStep, bench: Workbench, pace: Pace) -> Work:
     encoded = [with_tokens_behind(e, step.behind) for e in bench.lm.encode(step.prompts)]
     tokens, batches, widest = _packed(encoded, step, step.conditions, 1, bench, step.rows)
     rows = len(encoded) * step.conditions
-    memory = _weight_bytes(bench.lm) + widest
-    return Work(scored=rows, tokens=tokens, forwards=2 * batches, memory_bytes=memory, seconds=rows * pace.score(step))
+    return Work(
+        scored=rows, tokens=int(tokens * step.share), forwards=2 * batches,
+        memory_bytes=_weight_bytes(bench.lm) + widest, seconds=rows * pace.score(step) * step.share,
+    )  # fmt: skip
 
 
 def _written(step: TextStep, bench: Workbench, pace: Pace) -> Work:

@@ -9,7 +9,15 @@ from pydantic import Field
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._component_texts import TextParams, paired_rows, text_rows, text_tables, write_both
-from emotion_circuits.experiments._contract import CaptureStep, Context, Needed, Outcome, UncountedExperiment
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    ScoreStep,
+    TextStep,
+)
 from emotion_circuits.experiments._heads import Bench, Subject, circuit_inputs, confirm, required_directions
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.types import Figure, Section, Table
@@ -24,7 +32,7 @@ CHANGED = "ov ablated"
 
 
 @experiment("circuit.ov-qk", "OV and QK circuits: who writes the direction, from which tokens, who attends by emotion.")
-class CircuitOvQk(UncountedExperiment):
+class CircuitOvQk(Experiment):
     """QK is read from weights where that is valid and measured elsewhere; the result says which."""
 
     class Params(TextParams):
@@ -40,6 +48,12 @@ class CircuitOvQk(UncountedExperiment):
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return circuit_inputs(params)
+
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        from emotion_circuits.experiments._component_work import component_work
+
+        sets = 3 if params.neurons else 1
+        return component_work(lm, params, testing=sets * (params.random + 3) + 3, choosing=6)
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         from emotion_circuits.circuits.components import Grid, parse_neurons
@@ -124,7 +138,7 @@ def _scores(bench: Bench, subject: Subject) -> dict[str, Any]:
 def _source_tokens(
     bench: Bench, params: CircuitOvQk.Params, subject: Subject, heads: Sequence[Any]
 ) -> list[dict[str, Any]]:
-    from emotion_circuits.circuits.ov import source_tokens_in_prompts, top_source_tokens
+    from emotion_circuits.circuits.ov import listed, source_tokens_in_prompts, top_source_tokens
 
     lm, vector = bench.context.lm, subject.reading.vector
     texts = [p.clean for p in subject.choosing]
@@ -132,8 +146,7 @@ def _source_tokens(
     found = {"vocabulary": top_source_tokens(lm, heads, vector, k=params.tokens), "prompts": measured}
     return [
         {"emotion": subject.emotion, "head": str(h), "source": source,
-         "tokens": " ".join(lm.tokenizer.convert_tokens_to_string([t.token]).strip() or "␣" for t in tokens[h]),
-         "scores": [t.score for t in tokens[h]]}
+         "tokens": listed(lm, tokens[h]), "scores": [t.score for t in tokens[h]]}
         for h in heads
         for source, tokens in found.items()
     ]  # fmt: skip

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from emotion_circuits.experiments._contract import Context, Experiment, Needed, Outcome
+from emotion_circuits.experiments._contract import Context, Experiment, Needed, Outcome, ScoreStep, TextStep
 from emotion_circuits.experiments._heads import (
     RANDOM_SETS,
     Bench,
@@ -17,6 +17,9 @@ from emotion_circuits.experiments._heads import (
 )
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.types import Figure, Section, Table
+
+if TYPE_CHECKING:
+    from emotion_circuits.models.lm import LM
 
 EDGES_SAID = {
     "none": "A node set, not a wiring diagram: edges between nodes were not measured (--edges eap-ig).",
@@ -53,28 +56,43 @@ class CircuitReport(Experiment):
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return circuit_inputs(params)
 
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        from emotion_circuits.experiments._component_work import component_work
+        from emotion_circuits.experiments._components.circuit import circuit_rows
+
+        nodes = lm.n_layers * (lm.n_heads + 1)
+        alone = min(2 * params.exact, nodes) if params.exact else nodes
+        choosing, testing = circuit_rows(params)
+        return component_work(lm, params, testing=testing, choosing=choosing, alone=alone)
+
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.circuits.viewer import summary_data, summary_markdown
-        from emotion_circuits.experiments._components.circuit import find_circuit
+        from emotion_circuits.experiments._components.circuit import FoundCircuit, find_circuit
 
         bench = Bench(context, params)
-        found = [find_circuit(bench, s, params) for s in bench.subjects]
-        said = [line for f in found for line in f.sentences()]
+        every = [find_circuit(bench, s, params) for s in bench.subjects]
+        found = [f for f in every if isinstance(f, FoundCircuit)]
+        said = [line for f in every for line in (f.sentences() if isinstance(f, FoundCircuit) else [f.sentence()])]
+        nothing = [
+            {"emotion": f.emotion, "gap": f.gap, "ci": list(f.ci), "texts": f.texts}
+            for f in every if not isinstance(f, FoundCircuit)
+        ]  # fmt: skip
         results = [{**summary_data(f.summary), **f.numbers} for f in found]
         documents = {f"graph-{f.summary.emotion}": f.graph for f in found}
         documents["circuits"] = {"circuits": results}
         markdown = "\n".join(summary_markdown(f.summary, f.wiring.rows if f.wiring else ()) for f in found)
         wired = [r for r in results if "edges" in r]
         section = Section(
-            "circuit", "Does a small circuit carry it?", [s + "." for s in said],
-            [_curve([f.numbers for f in found]), *(_drawing(r) for r in results)],
-            [_table(results), *([_edge_table(wired)] if wired else [])],
+            "circuit", "Does a small circuit carry it?",
+            [s + "." for s in (*said, *(line for f in found for line in f.shortlist()))],
+            [*([_curve([f.numbers for f in found])] if found else []), *(_drawing(r) for r in results)],
+            [*([_table(results)] if found else []), *([_edge_table(wired)] if wired else [])],
             [EDGES_SAID[params.edges],
              f"Nodes outside the circuit carry {params.mode} activations; faithfulness above 1 means that opponents "
              "were left out."],
         )  # fmt: skip
         return Outcome(
-            {"mode": params.mode, "results": results}, said, section, documents=documents,
+            {"mode": params.mode, "results": results, "unexplained": nothing}, said, section, documents=documents,
             files={"circuits.md": markdown},
         )  # fmt: skip
 

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from emotion_circuits.experiments._component_texts import TextParams
-from emotion_circuits.experiments._contract import CaptureStep, Context, Needed, Outcome, UncountedExperiment
-from emotion_circuits.experiments._heads import circuit_inputs, required_directions
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    ScoreStep,
+    TextStep,
+)
+from emotion_circuits.experiments._heads import MODES, circuit_inputs, required_directions
 from emotion_circuits.experiments._registry import experiment
 
 if TYPE_CHECKING:
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @experiment("heads.ablate", "Ablate named heads: endpoint against random matched heads, texts and evaluators.")
-class HeadsAblate(UncountedExperiment):
+class HeadsAblate(Experiment):
     """Endpoint changes on test scenarios in all three modes; texts in the chosen one."""
 
     class Params(TextParams):
@@ -31,6 +39,11 @@ class HeadsAblate(UncountedExperiment):
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return circuit_inputs(params)
+
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        from emotion_circuits.experiments._component_work import component_work
+
+        return component_work(lm, params, testing=params.random + 3 * len(MODES))
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         from emotion_circuits.circuits.components import Grid, parse_heads

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from emotion_circuits.store import Run
 
 SCREEN_OF = {"source": "source-screen", "target": "target-screen"}
-FIGURES = ("delta_attn", "direct", "ablation")
+ROLE = ("delta_attn", "direct")
+"""What a head does: which words it reads, what it writes. The change when it is ablated selects the top heads, so it is
+no part of their role: any two selections by it would agree in it, and unrelated models would seem to match."""
 
 
 @experiment("heads.match", "Do the top heads of two models match in role and relative depth more than random heads?")
 class HeadsMatch(PairExperiment):
     """The null hypothesis: the target's top heads are like any other heads of it. The answer may be no."""
+
+    version = 2
 
     class Params(HeadsScreen.Params):
         """Parameters of ``heads.match``: those of both screens, and the test."""
@@ -67,15 +71,16 @@ class HeadsMatch(PairExperiment):
 
 
 def _profile(run: Run, emotion: str) -> HeadProfile:
-    """One model's heads; importance is support: minus the change when ablated."""
+    """One model's heads: importance is |change when ablated| (0 where a head was not)."""
     import numpy as np
 
     from emotion_circuits.circuits.cross_model import HeadProfile
 
     summary = run.read_summary()
     shape = (summary["layers"], summary["heads_per_layer"])
-    mine = [r for r in summary["scores"] if r["emotion"] == emotion]
-    figures = np.zeros((*shape, len(FIGURES)))
-    for r in mine:
-        figures[r["layer"], r["head"]] = [0.0 if r[f] is None else r[f] for f in FIGURES]
-    return HeadProfile(run.model, figures[..., FIGURES.index("ablation")], figures)
+    importance, figures = np.zeros(shape), np.zeros((*shape, len(ROLE)))
+    for r in summary["scores"]:
+        if r["emotion"] == emotion:
+            importance[r["layer"], r["head"]] = abs(r["ablation"] or 0.0)
+            figures[r["layer"], r["head"]] = [r[f] or 0.0 for f in ROLE]
+    return HeadProfile(run.model, importance, figures)

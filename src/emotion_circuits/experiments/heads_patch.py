@@ -15,7 +15,15 @@ from emotion_circuits.experiments._component_texts import (
     text_tables,
     write_both,
 )
-from emotion_circuits.experiments._contract import CaptureStep, Context, Needed, Outcome, UncountedExperiment
+from emotion_circuits.experiments._contract import (
+    CaptureStep,
+    Context,
+    Experiment,
+    Needed,
+    Outcome,
+    ScoreStep,
+    TextStep,
+)
 from emotion_circuits.experiments._heads import (
     Bench,
     circuit_inputs,
@@ -34,8 +42,10 @@ PatchMode = Literal["result", "v_only", "pattern_v"]
 
 
 @experiment("heads.patch", "Put named heads' output, values or pattern of emotional texts into their neutral twins.")
-class HeadsPatch(UncountedExperiment):
+class HeadsPatch(Experiment):
     """Recovery 1 is the emotional text's endpoint, 0 the neutral twin's; random matched heads are the control."""
+
+    version = 2
 
     class Params(TextParams):
         """Parameters of ``heads.patch``."""
@@ -55,6 +65,12 @@ class HeadsPatch(UncountedExperiment):
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return circuit_inputs(params)
+
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        from emotion_circuits.experiments._component_work import component_work
+
+        random = 0 if params.patch_mode == "pattern_v" and not params.use_attn_result else params.random
+        return component_work(lm, params, testing=random + 4)
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         from emotion_circuits.circuits.components import Grid, parse_heads
@@ -87,7 +103,7 @@ class HeadsPatch(UncountedExperiment):
             "heads-patching", "bars", f"Patching {params.head_spec[:60]} ({mode})",
             "Recovery on test scenarios: 1 is the emotional text, 0 its neutral twin; random heads: central 95 %.",
             "Bars of the recovery for the named heads and for random heads.",
-            confirmation_bars([t for t in tested if t["random"]]),
+            confirmation_bars([t for t in tested if t["random"] and t["unit"] == "share"]),
             {"x": "recovery m", "interval_label": "95 % interval"},
         )  # fmt: skip
         tables = text_tables(rows, paired, "patched_texts", params.top_n)
@@ -106,10 +122,14 @@ class HeadsPatch(UncountedExperiment):
 
 
 def _sentence(row: Mapping[str, Any], heads: int, mode: str) -> str:
-    found = (
-        f"{row['emotion']}: patching {heads} heads ({mode}) into {row['pairs']} neutral texts recovers "
-        f"{row['change']:+.3f} [{row['ci'][0]:+.3f}, {row['ci'][1]:+.3f}] of the endpoint's difference"
-    )
+    change = f"{row['change']:+.3f} [{row['ci'][0]:+.3f}, {row['ci'][1]:+.3f}]"
+    into = f"{row['emotion']}: patching {heads} heads ({mode}) into {row['pairs']} neutral texts"
+    found = f"{into} recovers {change} of the endpoint's difference"
+    if row["unit"] == "nats":
+        found = (
+            f"{into} changes the endpoint by {change} nats (no share: emotional and neutral texts do not clearly "
+            f"differ on it, {row['gap']:+.2f} nats)"
+        )
     if not row["random"]:
         return f"{found}; random heads are not run in this mode"
     verdict = "more" if row["confirmed"] else "NOT more"

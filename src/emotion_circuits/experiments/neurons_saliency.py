@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from emotion_circuits.experiments._contract import Context, Needed, Outcome, UncountedExperiment
+from emotion_circuits.experiments._contract import Context, Experiment, Needed, Outcome, ScoreStep, TextStep
 from emotion_circuits.experiments._heads import (
     RANDOM_SETS,
     Bench,
@@ -24,6 +24,7 @@ from emotion_circuits.types import Figure, Section, Table
 
 if TYPE_CHECKING:
     from emotion_circuits.circuits.components import Neuron
+    from emotion_circuits.models.lm import LM
 
 Score = Literal["write", "activation-write", "gradient"]
 SCORES: tuple[Score, ...] = ("write", "activation-write", "gradient")
@@ -32,7 +33,7 @@ SCORES: tuple[Score, ...] = ("write", "activation-write", "gradient")
 @experiment(
     "neurons.saliency", "Rank MLP neurons by write direction, activation × write and gradient; confirm the top."
 )
-class NeuronsSaliency(UncountedExperiment):
+class NeuronsSaliency(Experiment):
     """Scores come from fit and dev scenarios; the top neurons are ablated on test scenarios."""
 
     class Params(CircuitParams):
@@ -47,6 +48,11 @@ class NeuronsSaliency(UncountedExperiment):
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         return circuit_inputs(params)
+
+    def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
+        from emotion_circuits.experiments._component_work import GRADIENT, component_work
+
+        return component_work(lm, params, testing=params.random + 3, choosing=GRADIENT + 2)
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         bench = Bench(context, params)

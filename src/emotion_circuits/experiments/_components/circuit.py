@@ -14,7 +14,7 @@ from emotion_circuits.circuits.attention import attention_to_words
 from emotion_circuits.circuits.attribution import Gate, attribute, checked_cells, judge
 from emotion_circuits.circuits.components import Grid, Head, Node
 from emotion_circuits.circuits.contributions import endpoint_contributions
-from emotion_circuits.circuits.edges import checked_edges, edges_between
+from emotion_circuits.circuits.edges import CHECKED, checked_edges, edges_between
 from emotion_circuits.circuits.graph import (
     FRACTIONS,
     completeness,
@@ -28,8 +28,9 @@ from emotion_circuits.circuits.roles import NodeFigures, node_roles
 from emotion_circuits.circuits.stability import selection_stability
 from emotion_circuits.circuits.viewer import CircuitNode, CircuitSummary, viewer_graph
 from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments._component_work import GRADIENT
 from emotion_circuits.experiments._heads import Bench, Subject
-from emotion_circuits.stats import bootstrap_interval
+from emotion_circuits.stats import UnclearDenominatorError, bootstrap_interval, ratio_interval
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments.circuit_report import CircuitReport
@@ -48,6 +49,7 @@ class FoundCircuit:
     numbers: Mapping[str, Any]
     graph: Mapping[str, Any]
     wiring: Wiring | None = None
+    gate: Gate | None = None
 
     def sentences(self) -> list[str]:
         """The verdicts in words: the node set, and the edges where they were measured."""
@@ -55,6 +57,14 @@ class FoundCircuit:
         if self.wiring is not None:
             said.append(f"{self.summary.emotion}: edges: {self.wiring.sentence()}")
         return said
+
+    def shortlist(self) -> list[str]:
+        """How the other nodes are ranked where only some were ablated."""
+        if self.gate is None:
+            return []
+        rest = "the others are ranked by their estimates" if self.gate.valid else "the others rank behind them"
+        exact = self.numbers["exactly_ablated"]
+        return [f"{self.summary.emotion}: {exact} nodes were ablated exactly, {rest}: {self.gate.sentence()}"]
 
     def sentence(self) -> str:
         """The verdict in words."""
@@ -111,16 +121,39 @@ def drawn_weight(row: Mapping[str, Any], valid: bool) -> float | None:
     return float(row["estimate"]) if valid else None
 
 
-def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -> FoundCircuit:
-    """Rank, cut, judge and describe."""
+@dataclass(frozen=True)
+class Unexplained:
+    """An emotion whose endpoint hardly hangs on heads and MLPs in these texts: a share of that would mean nothing.
+
+    ``gap``: the whole model minus none of it, in nats, with its interval over test scenarios.
+    """
+
+    emotion: str
+    gap: float
+    ci: tuple[float, float]
+    texts: int
+
+    def sentence(self) -> str:
+        """Why there is no circuit."""
+        return (
+            f"{self.emotion}: no circuit: with every head and MLP replaced the endpoint of {self.texts} test texts is "
+            f"lower by {self.gap:+.2f} [{self.ci[0]:+.2f}, {self.ci[1]:+.2f}] nats, not clearly above 0, so there is "
+            "no effect to explain; more pairs (--limit) may show one"
+        )
+
+
+def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -> FoundCircuit | Unexplained:
+    """Rank, cut, judge and describe, where there is something to explain."""
+    if (nothing := _unexplained(bench, subject, params)) is not None:
+        return nothing
     lm, emotion, metric, seed = bench.context.lm, subject.emotion, subject.metric, bench.context.seed
     grid, mode, test = Grid.of(lm), params.mode, subject.testing
     nodes = grid.all_nodes()
-    size = min(params.size, len(nodes) // 2)
+    size = min(params.size, len(nodes) // 2, params.exact or len(nodes))
     scored = bench.saved(f"{emotion}-nodes", lambda: _scores(bench, subject, params))
-    changes = scored["changes"]
-    gate = asdict(_gate(scored["gate"])) if params.exact else None
-    order = np.argsort(-np.abs(changes.mean(-1)), kind="stable")
+    changes, measured = scored["changes"], scored["measured"]
+    gate = _gate(scored["gate"]) if params.exact else None
+    order = ranked(changes.mean(-1), measured, estimates_hold=gate is not None and gate.valid)
     ranking = [nodes[i] for i in order]
     circuit = ranking[:size]
     clusters = [p.cluster for p in subject.choosing]
@@ -146,7 +179,10 @@ def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -
     f = bench.saved(f"{emotion}-random", against_random)["f"]
     gaps = bench.saved(f"{emotion}-completeness", complete)["gaps"]
     matters = bench.saved(f"{emotion}-minimality", minimal)["matters"]
-    stable = selection_stability(changes, clusters, size, seed=seed)
+    # Where estimates do not hold, they have no say in which nodes another draw of texts would select.
+    eligible = np.arange(len(nodes)) if gate is None or gate.valid else np.nonzero(measured)[0]
+    stable = selection_stability(changes[eligible], clusters, size, seed=seed)
+    share = dict(zip(eligible.tolist(), stable.share.tolist(), strict=True))
     described = _described(bench, subject, circuit, changes[order[:size]])
     figures = {
         "faithfulness": float(f[0]), "cmd": float(c["cmd"]), "completeness_gap": float(gaps.max()),
@@ -155,18 +191,54 @@ def find_circuit(bench: Bench, subject: Subject, params: CircuitReport.Params) -
     }  # fmt: skip
     summary = CircuitSummary(emotion, grid, described, figures)
     numbers: dict[str, Any] = {
-        "name": emotion, "exactly_ablated": int(scored["measured"].sum()), "attribution": gate,
+        "name": emotion, "exactly_ablated": int(measured.sum()), "attribution": gate and asdict(gate),
         "fractions": list(FRACTIONS), "sizes": c["sizes"].tolist(),
         "faithfulness_curve": c["f"].tolist(), "curve_ci": np.stack([c["low"], c["high"]], 1).tolist(),
         "random_circuits": params.random, "beaten": int((abs(1 - f[0]) < np.abs(1 - f[1:])).sum()),
         "all_nodes": len(nodes), "minimality_by_node": dict(zip(map(str, circuit), matters.tolist(), strict=True)),
-        "selected_share": {str(nodes[i]): float(stable.share[i]) for i in order[:size]},
+        "selected_share": {str(nodes[i]): share[int(i)] for i in order[:size]},
     }  # fmt: skip
     wiring = _wiring(bench, subject, circuit, params) if params.edges == "eap-ig" else None
     if wiring is not None:
         numbers["edges"] = [dict(r) for r in wiring.rows]
         numbers["edges_gate"] = asdict(wiring.gate)
-    return FoundCircuit(summary, numbers, _graph(bench, subject, summary, wiring), wiring)
+    return FoundCircuit(summary, numbers, _graph(bench, subject, summary, wiring), wiring, gate)
+
+
+def _unexplained(bench: Bench, subject: Subject, params: CircuitReport.Params) -> Unexplained | None:
+    """Asked before anything is ranked, with the draws that faithfulness is resampled with."""
+    lm, seed = bench.context.lm, bench.context.seed
+
+    def compute() -> dict[str, Array]:
+        runs = run_circuits(lm, subject.testing, [()], subject.metric, mode=params.mode)
+        return {"gap": runs.full - runs.empty}
+
+    gap = bench.saved(f"{subject.emotion}-gap", compute)["gap"]
+    clusters = [p.cluster for p in subject.testing]
+    found = bootstrap_interval(gap, clusters, resamples=params.resamples, seed=seed)
+    nothing = Unexplained(subject.emotion, float(gap.mean()), (float(found.low), float(found.high)), len(gap))
+    try:
+        ratio_interval(gap, gap, clusters, resamples=params.resamples, seed=seed)
+    except UnclearDenominatorError:
+        return nothing
+    return nothing if gap.mean() <= 0 else None
+
+
+def circuit_rows(params: CircuitReport.Params) -> tuple[int, int]:
+    """Whole passes that a circuit costs for each text it is chosen on, and for each it is tested on."""
+    attribution = 2 * (GRADIENT + 1) if params.exact else 0
+    # A step of integrated gradients, then two passes for each of the edges that are patched exactly.
+    edges = params.edge_steps * GRADIENT + 4 * CHECKED if params.edges == "eap-ig" else 0
+    ends = 2  # the whole model and none of it, in each of four families of circuits
+    curve, random, complete = len(FRACTIONS), 1 + params.random, 2 * (1 + params.subsets)
+    minimal = 2 * params.size * (1 + params.contexts)
+    return 2 + 4 + attribution + edges, curve + random + complete + minimal + 4 * (ends + 2)
+
+
+def ranked(change: Array, measured: NDArray[np.bool_], *, estimates_hold: bool) -> NDArray[np.intp]:
+    """Nodes from the largest |``change``| ``[node]`` on; those whose estimates do not hold come after all others."""
+    behind = ~measured.astype(bool) & (not estimates_hold)
+    return np.lexsort((np.arange(len(change)), -np.abs(change), behind))
 
 
 def _scores(bench: Bench, subject: Subject, params: CircuitReport.Params) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from emotion_circuits.engine.interventions import resample_ablation
 from emotion_circuits.engine.positions import prompt_indices
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._heads import FEWEST_SETS, Bench, Subject, matched_sets
-from emotion_circuits.stats import permutation_p, ratio_interval
+from emotion_circuits.stats import UnclearDenominatorError, bootstrap_interval, permutation_p, ratio_interval
 from emotion_circuits.types import Condition, Positions, Prompt, Site
 
 PATCHED = "patched"
@@ -98,25 +98,32 @@ class Patching:
 
     def endpoint(self, sets: int) -> dict[str, Any]:
         """Recovery m of the named heads and of random matched ones (none in ``pattern_v``: each would need its own
-        pass with other patterns)."""
+        pass with other patterns); in nats (``unit``) where emotional and neutral texts do not clearly differ."""
         seed, grid = self.bench.context.seed, Grid.of(self.bench.context.lm)
         random, slack = ([], 0) if self.mode == "pattern_v" else matched_sets(self.heads, grid, sets, seed)
         saved = self.bench.saved(f"patch-{self.subject.emotion}", lambda: self._scores(random))
         clean, neutral, patched = saved["clean"], saved["neutral"], saved["patched"]
-        gap = clean - neutral
-        found = ratio_interval(
-            patched[:, :1].T - neutral, gap[None], [p.cluster for p in self.pairs],
-            resamples=self.bench.params.resamples, seed=seed,
-        )  # fmt: skip
-        m = (patched - neutral[:, None]).mean(0) / gap.mean()
-        controls, own = m[1:], float(m[0])
-        beaten = int((own > controls).sum())
+        nats = patched.T - neutral  # [set, pair], the named heads first
+        means, clusters = nats.mean(1), [p.cluster for p in self.pairs]
+        resamples = self.bench.params.resamples
+        beaten = int((means[0] > means[1:]).sum())
+        change = bootstrap_interval(nats[0], clusters, resamples=resamples, seed=seed)
+        unit, found, gap = "share", change, clean - neutral
+        try:
+            if gap.mean() <= 0:
+                raise UnclearDenominatorError("the emotional texts are no higher on the endpoint than their twins")
+            found = ratio_interval(nats[:1], gap[None], clusters, resamples=resamples, seed=seed)
+        except UnclearDenominatorError:  # nothing to be a share of: the change itself is kept
+            unit = "nats"
+        scale = float(gap.mean()) if unit == "share" else 1.0
+        low, high = (float(np.ravel(limit)[0]) for limit in (found.low, found.high))
         return {
-            "emotion": self.subject.emotion, "mode": self.mode, "change": own, "pairs": len(self.pairs),
-            "ci": [float(found.low[0]), float(found.high[0])], "random": controls.tolist(), "sets": len(random),
-            "beaten": beaten, "random_mean": float(controls.mean()) if len(random) else None, "layer_slack": slack,
-            "p": float(permutation_p(own, controls, "greater")) if len(random) else None,
-            "confirmed": bool(len(random) >= FEWEST_SETS and beaten > 0.95 * len(random) and found.low[0] > 0),
+            "emotion": self.subject.emotion, "mode": self.mode, "unit": unit, "change": float(means[0]) / scale,
+            "pairs": len(self.pairs), "ci": [low, high], "gap": float(gap.mean()),
+            "random": (means[1:] / scale).tolist(), "sets": len(random), "beaten": beaten,
+            "random_mean": float(means[1:].mean()) / scale if len(random) else None, "layer_slack": slack,
+            "p": float(permutation_p(means[0], means[1:], "greater")) if len(random) else None,
+            "confirmed": bool(len(random) >= FEWEST_SETS and beaten > 0.95 * len(random) and low > 0),
         }  # fmt: skip
 
     def _scores(self, random: Sequence[Sequence[Head]]) -> dict[str, NDArray[np.float64]]:

@@ -15,19 +15,24 @@ from emotion_circuits.circuits.attention import attention_to_words
 from emotion_circuits.circuits.attribution import Gate, attribute, checked_cells, judge
 from emotion_circuits.circuits.components import Head
 from emotion_circuits.circuits.contributions import direct_contributions
+from emotion_circuits.circuits.ov import listed, source_tokens_in_prompts
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._heads import Bench, Mode, Subject
 
 Array = NDArray[np.float64]
 
+SOURCES = 5
+"""Source tokens that are named for each of the top heads."""
+
 
 @dataclass(frozen=True)
 class Screened:
-    """Rows of every head, the strongest supporters, and the gates."""
+    """Rows of every head, the strongest supporters with the tokens they read, and the gates."""
 
     subject: Subject
     rows: tuple[dict[str, Any], ...]
     top: tuple[Head, ...]
+    sources: Mapping[tuple[int, int], str]
     gate: Gate
     direct_error: float
     attention_note: str
@@ -37,7 +42,7 @@ class Screened:
 def screen(bench: Bench, subject: Subject, modes: Sequence[Mode], top: int, exact: int = 0) -> Screened:
     """Score every head on the subject's fit and dev pairs.
 
-    ``exact`` above 0: only that many heads with the strongest attribution, and as many random others, are ablated.
+    ``exact`` above 0: only that many heads with the strongest estimated support, and as many others, are ablated.
     """
     lm, emotion, resamples = bench.context.lm, subject.emotion, bench.params.resamples
     estimates = bench.saved(f"{emotion}-attribution", lambda: {
@@ -67,17 +72,33 @@ def screen(bench: Bench, subject: Subject, modes: Sequence[Mode], top: int, exac
         for layer in range(lm.n_layers)
         for head in range(lm.n_heads)
     )  # fmt: skip
-    order = np.argsort(mean, axis=None, kind="stable")[: min(top, len(heads) // 2)]  # NaN, not measured, comes last
+    # Of a shortlist only some support the endpoint; NaN, not measured, comes last.
+    supporters = max(1, min(top, len(heads) // 2, int((mean < 0).sum())))
+    order = np.argsort(mean, axis=None, kind="stable")[:supporters]
     best = tuple(Head(int(i) // lm.n_heads, int(i) % lm.n_heads) for i in order)
     arrays = {"changes": changes, "clean": clean, "attribution": estimates, "direct": direct["heads"],
               **{f"changes-{m}": ablated[m]["changes"] for m in modes[1:]}}  # fmt: skip
-    return Screened(subject, rows, best, judge(estimate[cells], mean[cells]), float(direct["error"]), note, arrays)
+    sources = _sources(bench, subject, best)
+    return Screened(
+        subject, rows, best, sources, judge(estimate[cells], mean[cells]), float(direct["error"]), note, arrays
+    )
+
+
+def _sources(bench: Bench, subject: Subject, heads: Sequence[Head]) -> dict[tuple[int, int], str]:
+    """Tokens of the emotional texts from which each head writes most along the direction into the last token."""
+    lm, texts = bench.context.lm, [p.clean for p in subject.choosing]
+    found = source_tokens_in_prompts(lm, texts, heads, subject.reading.vector, k=SOURCES)
+    return {(head.layer, head.index): listed(lm, tokens) for head, tokens in found.items()}
 
 
 def exact_heads(estimate: Array, exact: int, seed: int) -> tuple[Head, ...]:
-    """Heads that are ablated, from estimates ``[layer, head]``: all (``exact`` 0), or a shortlist and random others."""
-    cells = checked_cells(estimate, top=exact, random=exact, seed=seed) if exact else np.argwhere(np.isfinite(estimate))
-    return tuple(Head(int(layer), int(index)) for layer, index in cells)
+    """Heads that are ablated, from estimates ``[layer, head]``: all, or (``exact`` above 0) the ``exact`` ones with the
+    strongest estimated support, which is negative, and as many random others."""
+    order = np.argsort(estimate, axis=None, kind="stable")
+    if exact:
+        rest = np.random.default_rng(seed).permutation(order[exact:])[:exact]
+        order = np.concatenate([order[:exact], rest])
+    return tuple(sorted(Head(int(i) // estimate.shape[1], int(i) % estimate.shape[1]) for i in order))
 
 
 def _ablated(bench: Bench, subject: Subject, heads: Sequence[Head], mode: Mode) -> dict[str, Array]:
