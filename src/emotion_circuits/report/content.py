@@ -21,6 +21,7 @@ MOST_ROWS = 400
 LONG_TEXT, PHRASE = 40, 14
 """Text cells longer than this get room and keep their line breaks; phrases get enough not to break at every word."""
 LINE_BREAK = "↵"
+_CODE = re.compile(rf"`([^`\n]+)`|(?:(?<=: )|(?<=：))({PROGRAM} .+)$", re.S)
 _INTERVAL = re.compile(r"\[[^\[\]\s]+, [^\[\]\s]+\]")
 
 
@@ -106,6 +107,15 @@ def verdicts_of(report: Report, words: Words) -> list[Verdict]:
 def sentences(texts: Iterable[str], words: Words) -> list[str]:
     """Texts cleaned and cut to a readable length."""
     return [shorten(text, words) for text in texts]
+
+
+def spans(text: str) -> list[tuple[str, bool]]:
+    """A sentence cut into (words, is it code): what stands between backticks, and a command up to the end."""
+    parts, end = [], 0
+    for match in _CODE.finditer(text):
+        parts += [(text[end : match.start()], False), (match[1] or match[2], True)]
+        end = match.end()
+    return [(words, code) for words, code in [*parts, (text[end:], False)] if words]
 
 
 def table_view(

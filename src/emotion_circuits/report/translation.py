@@ -62,9 +62,7 @@ class Catalogue:
     def _filled(self, target: str, values: Mapping[str, str]) -> str:
         """The translation with its places filled; those with a capital letter hold words to be translated too."""
         return _PLACE.sub(
-            lambda place: (
-                self.entries.get(values[place[1]], values[place[1]]) if place[1][0].isupper() else values[place[1]]
-            ),
+            lambda place: self(values[place[1]]) if place[1][0].isupper() else values[place[1]],
             target,
         )
 
