@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from emotion_circuits.experiments._pairs.transfer_report import verdict_lines
 from emotion_circuits.report import assemble, render_html, save_figures
 from emotion_circuits.report.checklist import phases
 from emotion_circuits.report.figures import paper
 from emotion_circuits.report.translation import Catalogue, entries, translated
+from emotion_circuits.representations.sharing_verdict import judge
 from emotion_circuits.types import Figure, Report, Section, Table, Verdict
 
 KANA = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
@@ -62,6 +66,47 @@ def test_every_fixed_sentence_of_a_report_has_a_translation() -> None:
 )  # fmt: skip
 def test_sentences_keep_their_values(english: str, japanese: str) -> None:
     assert Catalogue(entries("ja"))(english) == japanese
+
+
+@pytest.mark.parametrize(
+    "judged",
+    [
+        {"identified": False}, {"low": math.nan}, {"high": 0.1}, {"p_max": 0.2}, {"low": 0.1}, {"emotions": 3},
+        {"own_is_largest": False}, {},
+    ],
+)  # fmt: skip
+def test_every_reason_of_a_verdict_on_sharing_is_said_in_japanese(judged: dict[str, Any]) -> None:
+    usual = {"identified": True, "p_max": 0.01, "low": 0.3, "high": 0.6, "emotions": 7}
+    found = judge(**usual | judged)
+    emotions = [{"emotion": "joy", "verdict": found.verdict}, {"emotion": "fear", "verdict": "not identified"}]
+    numbers = {
+        "tau": 0.4,
+        "ci": (0.3, 0.6),
+        "floor": {"shuffled": 0.6},
+        "native": 0.9,
+        "layer_pair": {"source": 2, "target": 1},
+    }
+    for transfer in (0.8, None):
+        total = {
+            **numbers,
+            "transfer": transfer,
+            "verdict": found.verdict,
+            "reason": found.reason,
+            "per_emotion": emotions,
+        }
+        say = Catalogue(entries("ja"))
+        lines = [
+            say.sentence(line) for line in verdict_lines(("a", "b"), total, {"explicit": total, "implicit": total})
+        ]
+        assert not say.unknown
+        # Names of models and emotions are all that is left of English.
+        assert {*re.findall("[a-z]+", " ".join(lines))} <= {"a", "b", "joy", "fear", "p"}
+
+
+def test_a_sentence_whose_words_have_no_translation_is_counted_and_not_mixed() -> None:
+    say = Catalogue({"{a}: {Verdict} ({Reason})": "{a}：{Verdict}（{Reason}）", "yes": "はい", "{a}: {b}": "{a}：{b}"})
+    assert say("x: yes (yes)") == "x：はい（はい）" and say("x: yes (1)") == "x：はい（1）"
+    assert Catalogue({"{a}: {Verdict}": "{a}：{Verdict}"}).sentence("x: something new") == "x: something new"
 
 
 def test_texts_in_tables_stay_and_new_sentences_are_english_and_counted(tmp_path: Path) -> None:
