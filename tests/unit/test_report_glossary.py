@@ -71,7 +71,8 @@ def test_commands_in_a_sentence_are_code(text: str, parts: list[tuple[str, bool]
 def test_markup_in_a_command_is_text(tmp_path: Path) -> None:
     report = Report("T", "p", (Verdict("Q", (), "open: emotion-circuits study '<b>'"),), (), ("`<i>`",), "", {})
     page = render_html(report, tmp_path / "r.html").read_text("utf-8")
-    assert "<code>emotion-circuits study &#39;&lt;b&gt;&#39;</code>" in page and "<code>&lt;i&gt;</code>" in page
+    assert '<span class="word">&#39;&lt;b&gt;&#39;</span></code>' in page and "&lt;i&gt;</span></code>" in page
+    assert "<b>" not in page and "<i>" not in page
 
 
 def test_report_and_repository_are_cited_alike() -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 MOST_ROWS = 400
 """A table shows at most this many rows; ``report.json`` has all of them."""
 LONG_TEXT, PHRASE = 40, 14
-"""Text cells longer than this get room and keep their line breaks; phrases get enough not to break at every word."""
+"""Text cells longer than this get room and keep their line breaks; phrases get enough not to break at every word; what
+is no longer than ``PHRASE`` stays on one line."""
 LINE_BREAK = "↵"
 _CODE = re.compile(rf"`([^`\n]+)`|(?:(?<=: )|(?<=：))({PROGRAM} .+)$", re.S)
 _INTERVAL = re.compile(r"\[[^\[\]\s]+, [^\[\]\s]+\]")
@@ -27,7 +28,7 @@ _INTERVAL = re.compile(r"\[[^\[\]\s]+, [^\[\]\s]+\]")
 
 @dataclass(frozen=True)
 class CellView:
-    """``style``: ``n`` (number), ``pair`` (interval), ``command``, ``long`` (running text), ``phrase`` or empty."""
+    """``style``: ``n`` (number), ``pair`` (interval), ``command``, ``long`` (read on), ``phrase``, ``short``, none."""
 
     text: str
     style: str
@@ -195,7 +196,9 @@ def _style_of(text: str) -> str:
         return "command"
     if len(text) > LONG_TEXT:
         return "long"
-    return "phrase" if len(text) > PHRASE and " " in text else ""
+    if len(text) <= PHRASE:
+        return "short"
+    return "phrase" if " " in text else ""
 
 
 def _begins_visibly(text: str) -> str:

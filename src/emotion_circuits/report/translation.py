@@ -26,6 +26,8 @@ _LABELS = ("series", "label", "group", "row", "column", "arm")
 """Keys of a figure's rows whose values are labels."""
 _OWN_WORDS = ("argument", "checklist")
 """Tables whose cells are sentences of this package; those of other tables may be anybody's texts."""
+_OWN_COLUMNS = ("verdict", "measure", "check")
+"""Columns of any table whose cells are words of this package."""
 
 
 class Catalogue:
@@ -147,9 +149,8 @@ def _figure(figure: Figure, say: Catalogue) -> Figure:
 
 
 def _table(table: Table, say: Catalogue) -> Table:
-    rows = table.rows
-    if table.name in _OWN_WORDS:
-        rows = tuple(_relabelled(row, tuple(row), say) for row in rows)
+    own = tuple(table.columns) if table.name in _OWN_WORDS else _OWN_COLUMNS
+    rows = tuple(_relabelled(row, own, say) for row in table.rows)
     return dataclasses.replace(
         table,
         title=say.sentence(table.title),

@@ -17,7 +17,7 @@ from emotion_circuits.report.words import Words
 PANEL_WIDTH = 230
 """Width in CSS pixels below which small multiples wrap to fewer columns."""
 
-_TEXT_LIMIT = 180
+_TEXT_LIMIT = 250
 """Width in pixels of a legend's longest label; the page's script sets its columns by the width there is."""
 
 _TEXT: dict[str, Any] = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12}

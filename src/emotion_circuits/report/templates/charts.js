@@ -11,7 +11,7 @@ const options = {
   loader: loaderThatFetchesNothing, tooltip: { theme: "report", disableDefaultStyle: true },
 };
 
-const AXIS = 72, CHARACTER = 7, SYMBOL = 40, LONGEST = 180;  // CSS pixels, as generous as a label may need
+const AXIS = 72, CHARACTER = 7, SYMBOL = 40, LONGEST = 250;  // CSS pixels, as generous as a label may need
 
 // As many columns as fit by the longest name. Vega would take an expression of its width here, but it lays the legend
 // out again after it has made room for it, and what does not fit then is cut off.
