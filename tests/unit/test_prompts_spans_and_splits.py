@@ -93,6 +93,13 @@ def test_splits_do_not_depend_on_order_and_leave_none_empty(keys: list[str], ran
     assert set(assigned.values()) == {"fit", "dev", "test"}
 
 
+def test_ten_scenarios_of_any_names_are_enough_for_directions() -> None:
+    """By hash alone the first ten of these would leave one scenario to test on, and directions need two."""
+    names = ["storm", "key", "train", "exam", "lump", "dog", "bill", "flight", "boss", "file"]
+    assert Counter(map(scenario_split, names))["test"] == 1
+    assert Counter(assign_splits(names).values()) == {"fit": 5, "dev": 2, "test": 3}
+
+
 def test_a_large_user_set_has_about_the_shares_and_keeps_them_as_it_grows() -> None:
     keys = [f"case {i}" for i in range(2000)]
     counts = Counter(assign_splits(keys).values())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from emotion_circuits.types import Split
@@ -45,12 +46,15 @@ def scenario_split(scenario: str) -> Split:
 def assign_splits(keys: Iterable[str]) -> dict[str, Split]:
     """A split for every distinct key (scenario, or text where there are no scenarios), independent of their order.
 
-    Each key goes by :func:`scenario_split`. In a small set that can leave a split without any key; then the keys,
-    sorted by hash, are dealt out in the same shares instead, so that with three keys or more no split is empty.
+    Each key goes by :func:`scenario_split`. In a small set that can leave a split with too little; then the keys,
+    sorted by hash, are dealt out in the same shares instead: with three keys or more no split is empty, and with ten
+    or more each has the two that directions need.
     """
     distinct = sorted(set(keys), key=_digest)
     by_name = {key: scenario_split(key) for key in distinct}
-    if len(distinct) < len(SPLITS) or set(by_name.values()) == set(SPLITS):
+    held = Counter(by_name.values())
+    least = 1 if len(distinct) < BLOCK else 2
+    if len(distinct) < len(SPLITS) or all(held[split] >= least for split in SPLITS):
         return by_name
     deal: Sequence[Split] = ("fit", "test", "dev", "fit", "test", "fit", "fit", "test", "fit", "dev")
     return {key: deal[index % BLOCK] for index, key in enumerate(distinct)}
