@@ -93,6 +93,16 @@ def test_splits_do_not_depend_on_order_and_leave_none_empty(keys: list[str], ran
     assert set(assigned.values()) == {"fit", "dev", "test"}
 
 
+def test_a_small_set_of_any_names_has_what_directions_need() -> None:
+    """By hash alone ten scenarios may leave one to test on, and twenty fewer than the six that an interval needs."""
+    names = ["storm", "key", "train", "exam", "lump", "dog", "bill", "flight", "boss", "file"]
+    assert Counter(map(scenario_split, names))["test"] == 1
+    assert Counter(assign_splits(names).values()) == {"fit": 5, "dev": 2, "test": 3}
+    for start in range(30):
+        twenty = Counter(assign_splits([f"case {start + i}" for i in range(20)]).values())
+        assert twenty["test"] >= 6 and min(twenty.values()) >= 2
+
+
 def test_a_large_user_set_has_about_the_shares_and_keeps_them_as_it_grows() -> None:
     keys = [f"case {i}" for i in range(2000)]
     counts = Counter(assign_splits(keys).values())

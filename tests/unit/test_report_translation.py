@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from emotion_circuits.experiments._pairs.transfer_report import verdict_lines
 from emotion_circuits.report import assemble, render_html, save_figures
 from emotion_circuits.report.checklist import phases
+from emotion_circuits.report.commands import OF_MODEL
 from emotion_circuits.report.figures import paper
 from emotion_circuits.report.translation import Catalogue, entries, translated
+from emotion_circuits.representations.sharing_verdict import judge
 from emotion_circuits.types import Figure, Report, Section, Table, Verdict
 
 KANA = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 
 
 def report(**changes: object) -> Report:
-    table = Table("texts", "Texts side by side: anger", "", {"prompt": "prompt", "note": "note"}, [{"prompt": "layer"}])
+    rows = [{"prompt": "layer"}]
+    table = Table("texts", "Texts side by side: anger", "", {"prompt": "prompt", "note": "note"}, rows)
     figure = Figure(
         "f", "bars", "Length of the directions", "", "", [{"label": "chance", "value": 1.0}], {"x": "layer"}
     )
@@ -64,15 +70,71 @@ def test_sentences_keep_their_values(english: str, japanese: str) -> None:
     assert Catalogue(entries("ja"))(english) == japanese
 
 
+@pytest.mark.parametrize(
+    "judged",
+    [
+        {"identified": False}, {"low": math.nan}, {"high": 0.1}, {"p_max": 0.2}, {"low": 0.1}, {"emotions": 3},
+        {"own_is_largest": False}, {},
+    ],
+)  # fmt: skip
+def test_every_reason_of_a_verdict_on_sharing_is_said_in_japanese(judged: dict[str, Any]) -> None:
+    usual = {"identified": True, "p_max": 0.01, "low": 0.3, "high": 0.6, "emotions": 7}
+    found = judge(**usual | judged)
+    emotions = [{"emotion": "joy", "verdict": found.verdict}, {"emotion": "fear", "verdict": "not identified"}]
+    numbers = {
+        "tau": 0.4,
+        "ci": (0.3, 0.6),
+        "floor": {"shuffled": 0.6},
+        "native": 0.9,
+        "layer_pair": {"source": 2, "target": 1},
+    }
+    for transfer in (0.8, None):
+        total = {
+            **numbers,
+            "transfer": transfer,
+            "verdict": found.verdict,
+            "reason": found.reason,
+            "per_emotion": emotions,
+        }
+        say = Catalogue(entries("ja"))
+        lines = [
+            say.sentence(line) for line in verdict_lines(("a", "b"), total, {"explicit": total, "implicit": total})
+        ]
+        assert not say.unknown
+        # Names of models and emotions are all that is left of English.
+        assert {*re.findall("[a-z]+", " ".join(lines))} <= {"a", "b", "joy", "fear", "p"}
+
+
+def test_a_sentence_whose_words_have_no_translation_is_counted_and_not_mixed() -> None:
+    say = Catalogue({"{a}: {Verdict} ({Reason})": "{a}：{Verdict}（{Reason}）", "yes": "はい", "{a}: {b}": "{a}：{b}"})
+    assert say("x: yes (yes)") == "x：はい（はい）" and say("x: yes (1)") == "x：はい（1）"
+    assert Catalogue({"{a}: {Verdict}": "{a}：{Verdict}"}).sentence("x: something new") == "x: something new"
+
+
 def test_texts_in_tables_stay_and_new_sentences_are_english_and_counted(tmp_path: Path) -> None:
     found, left = translated(report(), "ja")
     (section,) = found.sections
     assert left == 2 and section.answer == ("something new was found",)  # and the title of the study
-    assert section.tables[0].rows == [{"prompt": "layer"}] and section.tables[0].columns["prompt"] == "プロンプト"
+    assert [*section.tables[0].rows] == [{"prompt": "layer"}] and section.tables[0].columns["prompt"] == "プロンプト"
     assert section.figures[0].data[0]["label"] == "偶然" and section.figures[0].options["x"] == "層"
     page = render_html(report(), tmp_path / "r.html", "ja").read_text("utf-8")
     assert "2 個の文は" in page and "それぞれの感情はどこにあるか" in page
     assert translated(report(), "en") == (report(), 0)
+
+
+def test_verdicts_in_any_table_are_our_words() -> None:
+    rows = [{"verdict": "inconclusive", "text": "inconclusive"}]
+    table = Table("per-emotion", "Verdicts", "", {"verdict": "verdict", "text": "text"}, rows)
+    found, _ = translated(report(sections=(Section("s", "Verdicts", (), (), (table,)),)), "ja")
+    assert found.sections[0].tables[0].rows[0] == {"verdict": "結論保留", "text": "inconclusive"}
+
+
+def test_a_heading_that_names_its_model_is_translated_before_the_name() -> None:
+    headings = (f"Where is each emotion?{OF_MODEL}layer", f"Something new{OF_MODEL}layer")
+    sections = tuple(Section("s", heading, ()) for heading in headings)
+    found, left = translated(report(title="", verdicts=(), sections=sections), "ja")
+    assert [s.heading for s in found.sections] == ["それぞれの感情はどこにあるか · layer", "Something new · layer"]
+    assert left == 1
 
 
 def test_paper_figures_are_english_where_no_font_has_the_letters(

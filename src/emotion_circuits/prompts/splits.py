@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from emotion_circuits.types import Split
@@ -17,6 +18,7 @@ from emotion_circuits.types import Split
 SHARES: dict[Split, float] = {"fit": 0.5, "dev": 0.2, "test": 0.3}
 SPLITS: tuple[Split, ...] = ("fit", "dev", "test")
 BLOCK = 10
+_NUMBERED = re.compile(r"([a-z])(\d{3})")
 
 _FIT_DEV_TEST: tuple[Split, ...] = ("fit",) * 5 + ("dev",) * 2 + ("test",) * 3
 _DEV_TEST: tuple[Split, ...] = ("dev",) * 5 + ("test",) * 5
@@ -34,7 +36,7 @@ def half_split(series: str, number: int) -> Split:
 
 def scenario_split(scenario: str) -> Split:
     """Split of a scenario by its name alone: by block where the name is a letter and a number, else by hash."""
-    if match := re.fullmatch(r"([a-z])(\d{3})", scenario):
+    if match := _NUMBERED.fullmatch(scenario):
         return block_split(match[1], int(match[2]))
     fraction = int.from_bytes(_digest(scenario)[:8], "big") / 2**64
     if fraction < SHARES["fit"]:
@@ -45,12 +47,19 @@ def scenario_split(scenario: str) -> Split:
 def assign_splits(keys: Iterable[str]) -> dict[str, Split]:
     """A split for every distinct key (scenario, or text where there are no scenarios), independent of their order.
 
-    Each key goes by :func:`scenario_split`. In a small set that can leave a split without any key; then the keys,
-    sorted by hash, are dealt out in the same shares instead, so that with three keys or more no split is empty.
+    Each key goes by :func:`scenario_split`. In a small set that can leave a split with too little; then the keys,
+    sorted by hash, are dealt out in the same shares instead: with three keys or more no split is empty, with ten or
+    more each has two, with twenty or more the test split has the six that an interval needs. Scenarios that are
+    numbered as ours keep our split as long as none is empty.
     """
     distinct = sorted(set(keys), key=_digest)
     by_name = {key: scenario_split(key) for key in distinct}
-    if len(distinct) < len(SPLITS) or set(by_name.values()) == set(SPLITS):
+    held = Counter(by_name.values())
+    own_names = not all(map(_NUMBERED.fullmatch, distinct))
+    least = dict.fromkeys(SPLITS, 2 if own_names and len(distinct) >= BLOCK else 1)
+    if own_names and len(distinct) >= 2 * BLOCK:
+        least["test"] = 6
+    if len(distinct) < len(SPLITS) or all(held[split] >= least[split] for split in SPLITS):
         return by_name
     deal: Sequence[Split] = ("fit", "test", "dev", "fit", "test", "fit", "fit", "test", "fit", "dev")
     return {key: deal[index % BLOCK] for index, key in enumerate(distinct)}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from emotion_circuits import __version__
-from emotion_circuits.report.checklist import checklist, how_to_add, place_of
-from emotion_circuits.report.commands import EMBEDDED, Asked, addresses, study_command
+from emotion_circuits.report.checklist import checklist, how_to_add, place_of, shown_model
+from emotion_circuits.report.commands import EMBEDDED, OF_MODEL, Asked, addresses, study_command
 from emotion_circuits.report.comparison import comparison
 from emotion_circuits.types import Figure, Report, Section, Verdict
 
@@ -73,7 +74,9 @@ STEERING = (
 def assemble_report(study: Study, asked: Asked) -> Report:
     """The report of a study; failures become part of it."""
     # In the order of the argument, so that whatever was run beside the profile stands with its question.
-    placed = [(place_of(run.experiment), section) for run in study.runs if (section := _section(run)) is not None]
+    found = [(run, section) for run in study.runs if (section := _section(run)) is not None]
+    headings = Counter(section.heading for _, section in found)
+    placed = [(place_of(run.experiment), _named(section, run, headings)) for run, section in found]
     placed += [(PAIRS, section) for section in _pairs(study)]
     placed += [(SIDE_BY_SIDE, section)] if (section := comparison(study)) is not None else []
     sections = [section for _, section in sorted(placed, key=lambda found: found[0])]
@@ -156,6 +159,13 @@ def _section(run: Run) -> Section | None:
         return None
     section: Section = TypeAdapter(Section).validate_python(run.read_json("section.json"))
     return section
+
+
+def _named(section: Section, run: Run, headings: Mapping[str, int]) -> Section:
+    """The section with its model in the heading, where several have the same one."""
+    if headings[section.heading] < 2:
+        return section
+    return replace(section, heading=f"{section.heading}{OF_MODEL}{shown_model(run.model)}")
 
 
 def _failures(study: Study) -> Sequence[Section]:

@@ -79,7 +79,7 @@ def _answers(study: Study, phase: Mapping[str, Any]) -> list[dict[str, str]]:
         {
             "phase": phase["name"],
             "question": phase["question"],
-            "from": f"{run.experiment} ({_shown(run.model)})",
+            "from": f"{run.experiment} ({shown_model(run.model)})",
             "answer": line,
         }
         for run in study.runs
@@ -95,10 +95,10 @@ def _item(study: Study, phase: str, item: Mapping[str, Any], asked: Asked) -> di
     failed = [f.model for f in study.failures if f.experiment in item["experiments"]]
     state = DONE if models else FAILED if failed else OPEN
     command = "" if state == DONE else filled_in(item["command"], study, asked)
-    shown = ", ".join(dict.fromkeys(_shown(model) for model in models or failed))
+    shown = ", ".join(dict.fromkeys(shown_model(model) for model in models or failed))
     return {"phase": phase, "what": item["what"], "state": state, "models": shown, "command": command}
 
 
-def _shown(model: str) -> str:
+def shown_model(model: str) -> str:
     """A pair's folder name as readers write a pair."""
     return model.replace("--", " → ")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 PROGRAM = "emotion-circuits"
 DEFAULT_RESULTS, DEFAULT_SEED, DEFAULT_DTYPE = Path("results"), 0, "float32"
+OF_MODEL = " · "
+"""Between a heading and the model it is about, where sections of several models have the same heading."""
 EMBEDDED = ("gemma-3-270m", "smollm2-135m")
 """The embedded models: one of them is the example where a study has no second model."""
 

@@ -100,14 +100,15 @@ def _dots(rows: Sequence[Mapping[str, Any]], name: str, measure: str, title: str
          "value": r["estimate"], "low": r["low"], "high": r["high"]}
         for r in rows if r["measure"] == measure
     ]  # fmt: skip
+    axis = "τ" if measure == TAU else measure
     return Figure(
         name, "intervals", title, "Each model at the layer that it chose on dev; 95 % intervals.",
-        f"Dots with intervals: {measure} by emotion and model.", data, {"x": measure, "reference": reference},
+        f"Dots with intervals: {measure} by emotion and model.", data, {"x": axis, "reference": reference},
     )  # fmt: skip
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    interval = None if row["low"] is None else f"{row['low']:.3g} to {row['high']:.3g}"
+    interval = None if row["low"] is None else (row["low"], row["high"])
     return {**row, "pair": _names(row), "layers": _arrow(row, "layer"), "depths": _arrow(row, "depth"),
             "interval": interval}  # fmt: skip
 

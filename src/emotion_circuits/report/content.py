@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 MOST_ROWS = 400
 """A table shows at most this many rows; ``report.json`` has all of them."""
 LONG_TEXT, PHRASE = 40, 14
-"""Text cells longer than this get room and keep their line breaks; phrases get enough not to break at every word."""
+"""Text cells longer than this get room and keep their line breaks; phrases get enough not to break at every word; what
+is no longer than ``PHRASE`` stays on one line."""
 LINE_BREAK = "↵"
+_CODE = re.compile(rf"`([^`\n]+)`|(?:(?<=: )|(?<=：))({PROGRAM} .+)$", re.S)
 _INTERVAL = re.compile(r"\[[^\[\]\s]+, [^\[\]\s]+\]")
 
 
 @dataclass(frozen=True)
 class CellView:
-    """``style``: ``n`` (number), ``pair`` (interval), ``command``, ``long`` (running text), ``phrase`` or empty."""
+    """``style``: ``n`` (number), ``pair`` (interval), ``command``, ``long`` (read on), ``phrase``, ``short``, none."""
 
     text: str
     style: str
@@ -108,6 +110,15 @@ def sentences(texts: Iterable[str], words: Words) -> list[str]:
     return [shorten(text, words) for text in texts]
 
 
+def spans(text: str) -> list[tuple[str, bool]]:
+    """A sentence cut into (words, is it code): what stands between backticks, and a command up to the end."""
+    parts, end = [], 0
+    for match in _CODE.finditer(text):
+        parts += [(text[end : match.start()], False), (match[1] or match[2], True)]
+        end = match.end()
+    return [(words, code) for words, code in [*parts, (text[end:], False)] if words]
+
+
 def table_view(
     columns: Mapping[str, str],
     rows: Sequence[Mapping[str, Any]],
@@ -185,7 +196,9 @@ def _style_of(text: str) -> str:
         return "command"
     if len(text) > LONG_TEXT:
         return "long"
-    return "phrase" if len(text) > PHRASE and " " in text else ""
+    if len(text) <= PHRASE:
+        return "short"
+    return "phrase" if " " in text else ""
 
 
 def _begins_visibly(text: str) -> str:

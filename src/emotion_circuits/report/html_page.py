@@ -21,9 +21,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from emotion_circuits import __version__
-from emotion_circuits.report.content import FigureView, sections_of, sentences, verdicts_of
+from emotion_circuits.report.content import FigureView, sections_of, sentences, spans, verdicts_of
 from emotion_circuits.report.figures.registry import drawing_of
 from emotion_circuits.report.files import write_text
+from emotion_circuits.report.glossary import terms_in
 from emotion_circuits.report.text import clean_text, shorten
 from emotion_circuits.report.translation import translated
 from emotion_circuits.report.words import DEFAULT_LANGUAGE, Words, load_words
@@ -56,6 +57,7 @@ def render_html(report: Report, path: Path, language: str = DEFAULT_LANGUAGE) ->
         "profile": shorten(report.profile, words),
         "left_english": words["left_english"].format(count=left_english) if left_english else "",
         "verdicts": verdicts_of(report, words),
+        "terms": terms_in((answer for verdict in report.verdicts for answer in verdict.answers), language),
         "sections": sections,
         "closing": [(name, words[name]) for name in ("methods", "reproduce", "provenance", "citation")],
         "methods": sentences(report.methods, words),
@@ -73,13 +75,15 @@ def render_html(report: Report, path: Path, language: str = DEFAULT_LANGUAGE) ->
 @cache
 def environment() -> Environment:
     """Templates of the package; everything is escaped unless the code says :class:`Markup`."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("emotion_circuits.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    made.filters["spans"] = spans
+    return made
 
 
 def citation() -> str:

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from emotion_circuits.report.content import FigureView, SectionView, sections_of, sentences, verdicts_of
 from emotion_circuits.report.figures.saving import figure_stems
 from emotion_circuits.report.files import write_text
+from emotion_circuits.report.glossary import terms_in
 from emotion_circuits.report.html_page import citation, environment
 from emotion_circuits.report.text import clean_text, shorten
 from emotion_circuits.report.translation import translated
@@ -49,6 +50,7 @@ def render_markdown(report: Report, path: Path, *, plots: Path | None = None, la
         "profile": shorten(report.profile, words),
         "left_english": words["left_english"].format(count=left_english) if left_english else "",
         "verdicts": verdicts_of(report, words),
+        "terms": terms_in((answer for verdict in report.verdicts for answer in verdict.answers), language),
         "sections": [_illustrated(section, stems, path, plots) for section in sections_of(report, words)],
         "methods": sentences(report.methods, words),
         "command": clean_text(report.command),

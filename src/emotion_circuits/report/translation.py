@@ -15,6 +15,7 @@ from functools import cache, cached_property, lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from emotion_circuits.report.commands import OF_MODEL
 from emotion_circuits.report.words import DEFAULT_LANGUAGE
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _LABELS = ("series", "label", "group", "row", "column", "arm")
 """Keys of a figure's rows whose values are labels."""
 _OWN_WORDS = ("argument", "checklist")
 """Tables whose cells are sentences of this package; those of other tables may be anybody's texts."""
+_OWN_COLUMNS = ("verdict", "measure", "check")
+"""Columns of any table whose cells are words of this package."""
 
 
 class Catalogue:
@@ -56,17 +59,16 @@ class Catalogue:
             whole = source.endswith(".")
             if found := pattern.fullmatch(text if whole else bare):
                 said = self._filled(self.entries[source], found.groupdict())
-                return said if whole else said + stop
+                if said is not None:
+                    return said if whole else said + stop
         return None
 
-    def _filled(self, target: str, values: Mapping[str, str]) -> str:
-        """The translation with its places filled; those with a capital letter hold words to be translated too."""
-        return _PLACE.sub(
-            lambda place: (
-                self.entries.get(values[place[1]], values[place[1]]) if place[1][0].isupper() else values[place[1]]
-            ),
-            target,
-        )
+    def _filled(self, target: str, values: Mapping[str, str]) -> str | None:
+        """The translation with its places filled; None where words of a place with a capital letter have none."""
+        words = {name: self._translated(value) if _is_words(name, value) else value for name, value in values.items()}
+        if None in words.values():
+            return None
+        return _PLACE.sub(lambda place: str(words[place[1]]), target)
 
     @cached_property
     def _patterns(self) -> Sequence[tuple[str, re.Pattern[str]]]:
@@ -104,6 +106,11 @@ def entries(language: str) -> Mapping[str, str]:
     return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
+def _is_words(name: str, value: str) -> bool:
+    """Whether a place holds words of ours: it says so by its capital letter, and a bare number needs no translation."""
+    return name[0].isupper() and any(character.isalpha() for character in value)
+
+
 def _pattern(source: str) -> re.Pattern[str]:
     parts = _PLACE.split(source)  # literal, name, literal, name, … literal
     return re.compile("".join(f"(?P<{p}>.+?)" if i % 2 else re.escape(p) for i, p in enumerate(parts)), re.DOTALL)
@@ -116,12 +123,18 @@ def _each(say: Catalogue, texts: Sequence[str]) -> tuple[str, ...]:
 def _section(section: Section, say: Catalogue) -> Section:
     return dataclasses.replace(
         section,
-        heading=say.sentence(section.heading),
+        heading=_heading(section.heading, say),
         answer=_each(say, section.answer),
         figures=tuple(_figure(figure, say) for figure in section.figures),
         tables=tuple(_table(table, say) for table in section.tables),
         limits=_each(say, section.limits),
     )
+
+
+def _heading(heading: str, say: Catalogue) -> str:
+    """A heading that several models share is followed by the model's name."""
+    shared, mark, model = heading.partition(OF_MODEL)
+    return say.sentence(shared) + mark + model
 
 
 def _figure(figure: Figure, say: Catalogue) -> Figure:
@@ -136,9 +149,8 @@ def _figure(figure: Figure, say: Catalogue) -> Figure:
 
 
 def _table(table: Table, say: Catalogue) -> Table:
-    rows = table.rows
-    if table.name in _OWN_WORDS:
-        rows = tuple(_relabelled(row, tuple(row), say) for row in rows)
+    own = tuple(table.columns) if table.name in _OWN_WORDS else _OWN_COLUMNS
+    rows = tuple(_relabelled(row, own, say) for row in table.rows)
     return dataclasses.replace(
         table,
         title=say.sentence(table.title),

@@ -17,8 +17,8 @@ from emotion_circuits.report.words import Words
 PANEL_WIDTH = 230
 """Width in CSS pixels below which small multiples wrap to fewer columns."""
 
-_CHARACTER, _SYMBOL, _TEXT_LIMIT = 7, 40, 180
-"""Width in pixels of a legend's character, of its symbol with the space around it, and of its longest label."""
+_TEXT_LIMIT = 250
+"""Width in pixels of a legend's longest label; the page's script sets its columns by the width there is."""
 
 _TEXT: dict[str, Any] = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12}
 _CONFIG: dict[str, Any] = {
@@ -76,19 +76,13 @@ def no_data(words: Words) -> alt.TopLevelMixin:
 def series_colour(names: Sequence[str], *, legend: bool) -> alt.Color:
     """Colour by the field ``series``; the legend is left out where panels carry the names."""
     scale = alt.Scale(domain=list(names), range=_repeated(SERIES_COLOURS, len(names)))
-    return alt.Color("series:N", scale=scale, legend=_legend(names) if legend else None)
+    return alt.Color("series:N", scale=scale, legend=alt.Legend() if legend else None)
 
 
 def series_shape(names: Sequence[str], *, legend: bool) -> alt.Shape:
     """Marker by the field ``series``, so that colour is never the only difference."""
     scale = alt.Scale(domain=list(names), range=_repeated(VEGA_MARKERS, len(names)))
-    return alt.Shape("series:N", scale=scale, legend=_legend(names) if legend else None)
-
-
-def _legend(names: Sequence[str]) -> alt.Legend:
-    """As many columns as the drawing is wide enough for, by the longest name."""
-    widest = min(max(map(len, names), default=1) * _CHARACTER, _TEXT_LIMIT) + _SYMBOL
-    return alt.Legend(columns=alt.ExprRef(f"max(1, floor(width / {widest}))"))
+    return alt.Shape("series:N", scale=scale, legend=alt.Legend() if legend else None)
 
 
 def reference_rule(value: float, *, vertical: bool) -> alt.Chart:

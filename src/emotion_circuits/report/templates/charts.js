@@ -11,6 +11,21 @@ const options = {
   loader: loaderThatFetchesNothing, tooltip: { theme: "report", disableDefaultStyle: true },
 };
 
+const AXIS = 72, CHARACTER = 7, SYMBOL = 40, LONGEST = 250;  // CSS pixels, as generous as a label may need
+
+// As many columns as fit by the longest name. Vega would take an expression of its width here, but it lays the legend
+// out again after it has made room for it, and what does not fit then is cut off.
+function legends(part, width) {
+  for (const channel of Object.values(part.encoding || {})) {
+    const names = channel && channel.legend && channel.scale && channel.scale.domain;
+    if (!Array.isArray(names)) continue;
+    const widest = Math.min(LONGEST, CHARACTER * Math.max(1, ...names.map((name) => String(name).length))) + SYMBOL;
+    channel.legend.columns = Math.max(1, Math.floor((width - AXIS) / widest));
+  }
+  for (const layer of part.layer || []) legends(layer, width);
+  if (part.spec) legends(part.spec, width);
+}
+
 function fitted(spec, width) {
   const copy = structuredClone(spec);
   const fit = (spec.usermeta && spec.usermeta.report) || {};
@@ -26,6 +41,7 @@ function fitted(spec, width) {
   config.axisXQuantitative = { tickCount: Math.max(3, Math.min(10, Math.floor(panel / 70))) };
   config.legend = { ...config.legend, columns: Math.max(1, Math.floor(width / 150)) };
   config.axisY = { ...config.axisY, labelLimit: narrow ? 110 : 240, titleLimit: fit.panels ? 145 : 250 };
+  legends(copy, width);
   return copy;
 }
 
