@@ -21,6 +21,8 @@ KEPT = ("gratitude", "anger", "remorse", "neutral")
 
 
 def main(source: str, target: str, *labels: str) -> None:
+    if unknown := {*labels} - {*NUMBERS}:
+        raise SystemExit(f"unknown label {', '.join(sorted(unknown))}: choose from {' '.join(NUMBERS)}")
     names = {str(NUMBERS[label]): "apology" if label == "remorse" else label for label in labels or KEPT}
     with Path(source).open(encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))

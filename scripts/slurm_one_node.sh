@@ -19,6 +19,7 @@ for program in munged slurmctld slurmd sinfo; do
 done
 
 folder="${SLURM_ONE_NODE:-$(mktemp -d)}"
+[ -n "${SLURM_ONE_NODE:-}" ] || made="$folder"
 mkdir -p "$folder/munge" "$folder/state" "$folder/spool"
 # munged wants that everybody can reach its socket and that nobody else can write into its folder.
 chmod 711 "$folder" "$folder/munge"

@@ -88,7 +88,8 @@ class Tab:
             if self.page.evaluate(expression):
                 return
             self.page.wait_for_timeout(50)
-        raise AssertionError(f"never true: {expression}")
+        told = [self.page.inner_text(part) for part in ("#status", "#error")]
+        raise AssertionError(f"never true: {expression}; the page says {told}")
 
     def tab_to(self, target: str) -> None:
         """Press Tab until the element has the focus, from the start of the page."""

@@ -275,7 +275,7 @@ def test_estimates_that_do_not_hold_rank_behind_every_exact_change() -> None:
         ("neurons.ablate", ["--neurons", "3:5", "--random", 19, "--texts", 0], 10 * 19, 0),
         ("heads.patch", ["--head-spec", "1:2", "--random", 19, "--texts", 3], 10 * 19, 2 * 3),
         ("circuit.ov-qk", ["--random", 19, "--texts", 2], 10 * 19, 2 * 2),
-        ("circuit.report", ["--size", 4, "--random", 19], 12 * 4 * (HEADS + 1) + 10 * (10 + 19 + 22 + 24), 0),
+        ("circuit.report", ["--size", 4, "--random", 20], 12 * 4 * (HEADS + 1) + 10 * (10 + 20 + 22 + 24), 0),
         ("circuit.report", ["--size", 4, "--random", 19, "--edges", "eap-ig"], 12 * 60 + 10 * 19, 0),
     ],
 )

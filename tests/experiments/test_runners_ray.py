@@ -19,7 +19,7 @@ from emotion_circuits.runners import Manifest, collect, plan_study, states
 from emotion_circuits.runners.ray import run_ray
 from emotion_circuits.store import Store
 
-ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'emotion-circuits[ray]')")
+ray = pytest.importorskip("ray", reason="Ray is not installed (pip install -e '.[ray]')")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of Ray itself: unclosed sockets and pipes, and its own deprecations

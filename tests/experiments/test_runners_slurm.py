@@ -17,7 +17,7 @@ from emotion_circuits.runners import Manifest, collect, plan_study, slurm, state
 from emotion_circuits.runners.slurm import JOBS, ShardJob, run_slurm
 from emotion_circuits.store import Store
 
-submitit = pytest.importorskip("submitit", reason="submitit is not installed (pip install 'emotion-circuits[slurm]')")
+submitit = pytest.importorskip("submitit", reason="submitit is not installed (pip install -e '.[slurm]')")
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="submitit needs POSIX"),

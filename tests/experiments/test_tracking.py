@@ -15,7 +15,7 @@ from mlflow_server import free_port
 pytestmark = pytest.mark.filterwarnings("ignore")
 needs_mlflow = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("mlflow", "sqlalchemy", "alembic"))),
-    reason="MLflow is not installed: pip install 'emotion-circuits[mlflow]'",
+    reason="MLflow is not installed: pip install -e '.[mlflow]'",
 )
 
 
@@ -67,4 +67,4 @@ def test_missing_package_says_what_to_install(cli: Any, copied: Path, monkeypatc
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "mlflow" else there(name, *rest)
     )
-    cli("track", "sync", "--results", copied).refused(2, "mlflow", "pip install 'emotion-circuits[mlflow]'")
+    cli("track", "sync", "--results", copied).refused(2, "mlflow", "pip install -e '.[mlflow]'")

@@ -49,7 +49,7 @@ def test_unrelated_models_are_called_matching_no_more_than_chance():
 
 
 def test_what_selects_the_heads_is_no_part_of_their_role():
-    """Screens of unrelated models, in which a head's three figures are drawn alone: roles match as often as p says."""
+    """Unrelated models, where what a head writes is a part of its ablation: roles match as often as p says."""
 
     class Screened:
         model = "m"
@@ -57,9 +57,9 @@ def test_what_selects_the_heads_is_no_part_of_their_role():
         def __init__(self, seed):
             rng = np.random.default_rng(seed)
             self.scores = [
-                {"emotion": "anger", "layer": layer, "head": head, "ablation": rng.normal() ** 3,
-                 "delta_attn": rng.normal(), "direct": rng.normal()}
-                for layer in range(12) for head in range(8)
+                {"emotion": "anger", "layer": layer, "head": head, "ablation": -direct + 0.5 * rng.normal(),
+                 "emotion_mean_attn": rng.exponential(), "neutral_mean_attn": rng.exponential(), "direct": direct}
+                for layer in range(12) for head in range(8) for direct in (rng.exponential() ** 2,)
             ]  # fmt: skip
 
         def read_summary(self):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'emotion-circuits[mlflow]'")
+pytest.importorskip("mlflow", reason="MLflow is not installed: pip install -e '.[mlflow]'")
 pytest.importorskip("flask", reason="the MLflow server's packages are not installed: pip install -e '.[dev]'")
 
 from emotion_circuits.errors import UsageError

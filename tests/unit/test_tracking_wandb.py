@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-pytest.importorskip("wandb", reason="wandb is not installed: pip install 'emotion-circuits[wandb]'")
+pytest.importorskip("wandb", reason="wandb is not installed: pip install -e '.[wandb]'")
 
 from emotion_circuits.cli import main
 from emotion_circuits.errors import UsageError

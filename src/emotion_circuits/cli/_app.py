@@ -123,7 +123,7 @@ def _sentences_joined(tokens: Sequence[str]) -> list[str]:
     joined: list[str] = []
     for token in tokens:
         sentence = token.startswith("-") and not token.startswith("--") and any(c.isspace() for c in token)
-        if sentence and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+        if sentence and joined and joined[-1].startswith("--") and joined[-1] != "--" and "=" not in joined[-1]:
             joined[-1] += f"={token}"
         else:
             joined.append(token)

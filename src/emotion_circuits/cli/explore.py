@@ -37,7 +37,7 @@ def explore(
     missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
         raise EmotionCircuitsError(
-            f"the page needs {' and '.join(missing)}, which is not installed", "pip install 'emotion-circuits[serve]'"
+            f"the page needs {' and '.join(missing)}, which is not installed", "pip install -e '.[serve]'"
         )
     from emotion_circuits.explorer.live import Live
     from emotion_circuits.explorer.serve import serve

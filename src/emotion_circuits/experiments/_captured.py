@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from emotion_circuits.errors import StoreError
 from emotion_circuits.experiments._batches import BATCHES_OF_CAPTURE, rows_of_capture
@@ -118,12 +118,18 @@ def load_capture(run: Run, name: str) -> Activations:
     index = run.read_json(f"{name}.json")
     files = [Path(run.path(f"{name}{suffix}.safetensors")) for suffix in ("", "-tokens")]
     arrays = {n: a for file in files if file.exists() for n, a in open_tensors(file).items()}
-    names = [f"{k}@{p}" for k in index["kinds"] for p in index["positions"]]
+    names = [f"{k}@{p}" for k in index.get("kinds", ()) for p in index.get("positions", ())]
     if lost := [n for n in names if n not in arrays]:
         raise StoreError(
             f"the capture {name!r} of {run.folder} has lost {lost[0]} (a file was moved or removed)",
             f"remove the folder {run.folder} and run the same command again",
         )
-    prompts = TypeAdapter(tuple[Prompt, ...]).validate_python(index["prompts"])
-    values = {(k, p): arrays[f"{k}@{p}"] for k in index["kinds"] for p in index["positions"]}
-    return Activations(prompts, tuple(index["layers"]), values, index["model"], tuple(index["token_starts"]))
+    try:
+        prompts = TypeAdapter(tuple[Prompt, ...]).validate_python(index["prompts"])
+        values = {(k, p): arrays[f"{k}@{p}"] for k in index["kinds"] for p in index["positions"]}
+        return Activations(prompts, tuple(index["layers"]), values, index["model"], tuple(index["token_starts"]))
+    except (KeyError, ValidationError) as error:
+        raise StoreError(
+            f"the capture {name!r} of {run.folder} was written by another version of this package, or damaged",
+            f"remove the folder {run.folder} and run the same command again",
+        ) from error

@@ -34,6 +34,8 @@ LISTED_EDGES = 15
 class CircuitReport(Experiment):
     """Nodes are ranked on fit and dev scenarios; faithfulness and its controls are measured on test scenarios."""
 
+    version = 2
+
     class Params(CircuitParams):
         """Parameters of ``circuit.report``."""
 

@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from emotion_circuits.store import Run
 
 SCREEN_OF = {"source": "source-screen", "target": "target-screen"}
-ROLE = ("delta_attn", "direct")
-"""What a head does: which words it reads, what it writes. The change when it is ablated selects the top heads, so it is
-no part of their role: any two selections by it would agree in it, and unrelated models would seem to match."""
+ROLE = ("emotion_mean_attn", "neutral_mean_attn")
+"""What a head does: how its attention is shared between emotion words and matched neutral ones. The change when it is
+ablated selects the top heads, and what a head writes directly is a part of that change; so neither is part of their
+role: any two selections would agree in it, and unrelated models would seem to match."""
 
 
 @experiment("heads.match", "Do the top heads of two models match in role and relative depth more than random heads?")
 class HeadsMatch(PairExperiment):
     """The null hypothesis: the target's top heads are like any other heads of it. The answer may be no."""
 
-    version = 2
+    version = 3
 
     class Params(HeadsScreen.Params):
         """Parameters of ``heads.match``: those of both screens, and the test."""
@@ -36,6 +37,11 @@ class HeadsMatch(PairExperiment):
         draws: int = Field(999, ge=99, description="Random sets of heads of the target.")
 
     def requires_of_pair(self, params: Params) -> Sequence[PairNeeded]:
+        if params.exact:
+            raise UsageError(
+                "a shortlist cannot be matched: random heads of the target would be heads that nobody measured",
+                "run heads.match without --exact",
+            )
         own = {name: getattr(params, name) for name in HeadsScreen.Params.model_fields}
         screen = HeadsScreen.Params(**own)
         return [

@@ -52,6 +52,8 @@ def symmetric(values: tuple[float, ...]) -> tuple[float, ...]:
 class Sweep(Experiment):
     """The primary endpoint is teacher-forced; texts are read by the evaluators and gated for damage."""
 
+    version = 2
+
     class Params(SteeringParams):
         """Parameters of ``sweep``."""
 

@@ -120,6 +120,4 @@ def give_up(manifest: Manifest, number: int, reason: str, fix: str) -> None:
 
 def not_installed(package: str, extra: str) -> UsageError:
     """The error of a backend whose package is missing."""
-    return UsageError(
-        f"the runner needs the package {package}, which is not installed", f"pip install 'emotion-circuits[{extra}]'"
-    )
+    return UsageError(f"the runner needs the package {package}, which is not installed", f"pip install -e '.[{extra}]'")

@@ -205,7 +205,7 @@ def _stopping(pool: _Pool) -> Iterator[None]:
                 process.kill()
                 process.wait()
         if main:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -135,11 +135,11 @@ def _stages(manifest: Manifest, at_once: int | None) -> Iterator[Sequence[int]]:
 def _running(submitit: Any, manifest: Manifest) -> dict[int, Any]:
     """Jobs of an earlier call that are still in the queue."""
     path = manifest.folder / JOBS
-    queue = _queue(manifest) if path.exists() else None
-    if not queue:
+    if not path.exists():
         return {}
+    queue = _queue(manifest)  # where it is unknown, noted jobs count as running: nothing is submitted twice
     return {int(n): submitit.SlurmJob(folder=manifest.folder / "slurm", job_id=i)
-            for n, i in read_json(path).items() if i in queue}  # fmt: skip
+            for n, i in read_json(path).items() if queue is None or i in queue}  # fmt: skip
 
 
 def _queue(manifest: Manifest) -> set[str] | None:
@@ -152,7 +152,7 @@ def _queue(manifest: Manifest) -> set[str] | None:
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
-        log.info("squeue does not answer: %s", error)
+        log.warning("squeue does not answer, so a job that was killed would be waited for: %s", error)
         return None
     return set(found.stdout.split())
 

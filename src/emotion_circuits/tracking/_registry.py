@@ -51,6 +51,4 @@ def open_tracker(target: str, results: Path) -> Tracker:
 
 def missing_extra(extra: str) -> UsageError:
     """The error for a backend whose package is not installed."""
-    return UsageError(
-        f"tracking with {extra} needs a package that is not installed", f"pip install 'emotion-circuits[{extra}]'"
-    )
+    return UsageError(f"tracking with {extra} needs a package that is not installed", f"pip install -e '.[{extra}]'")

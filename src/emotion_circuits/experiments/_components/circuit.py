@@ -135,10 +135,11 @@ class Unexplained:
 
     def sentence(self) -> str:
         """Why there is no circuit."""
+        unclear = "not clearly above 0" if self.ci[0] <= 0 else "but not above 0 in every resample of the pairs"
         return (
             f"{self.emotion}: no circuit: with every head and MLP replaced the endpoint of {self.texts} test texts is "
-            f"lower by {self.gap:+.2f} [{self.ci[0]:+.2f}, {self.ci[1]:+.2f}] nats, not clearly above 0, so there is "
-            "no effect to explain; more pairs (--limit) may show one"
+            f"lower by {self.gap:+.2f} [{self.ci[0]:+.2f}, {self.ci[1]:+.2f}] nats, {unclear}, so there is no effect "
+            "to explain; more pairs (--limit) may show one"
         )
 
 

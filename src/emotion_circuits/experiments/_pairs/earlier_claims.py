@@ -99,6 +99,9 @@ def page(simulations: int, pairs: Sequence[RealPair]) -> str:
     lines = [
         "# Why the numbers differ from earlier ones",
         "",
+        "An earlier analysis of the same questions fitted linear maps on the emotional texts themselves. Its claims",
+        "stand on the left; they are why the tests here look as they do.",
+        "",
         f"Made by these commands ({simulations} simulations a row):",
         "",
         "```",

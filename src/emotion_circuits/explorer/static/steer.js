@@ -17,7 +17,8 @@ export async function refresh() {
   byId("load").disabled = !byId("model").options.length;
   if (!byId("model").options.length && !state.loaded) say("No fitted directions here yet. Run: emotion-circuits study quickstart");
   else if (!state.loaded && !running) say("Choose a model and press Load: once, neutral texts are read to calibrate the colours.");
-  if (state.loaded && !loaded) useModel(state.loaded);
+  // While a model is being loaded this answer may be older than the request: it names the model that goes.
+  if (state.loaded && !loaded && !running) useModel(state.loaded);
 }
 
 function useModel(facts) {
