@@ -121,7 +121,7 @@ def _outcome(
         "Bars of the change of the endpoint for the chosen heads and for random sets.", confirmation_bars(tested),
         {"x": "change of the endpoint (nats)", "interval_label": "95 % interval"},
     )  # fmt: skip
-    maps = [_map(f, key, text) for f in found for key, text in _mapped(params.exact)]
+    maps = [_map(f, key, text) for f in found for key, text in _mapped(params.exact, f.gate.valid)]
     limits = [
         "Direct contributions leave out what a head does through later components and are 0 behind the layer at which "
         "the direction is read; ablation changes of single heads do not add up.",
@@ -143,9 +143,10 @@ def _strongest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted((r for r in rows if r["ablation"] is not None), key=lambda r: r["ablation"])
 
 
-def _mapped(exact: int) -> tuple[tuple[str, str], ...]:
-    """What the layer × head maps show: of a shortlist most changes are not known, but all are estimated."""
-    changes = ("attribution", "change when ablated, estimated (nats)") if exact else ("ablation", ABLATED)
+def _mapped(exact: int, estimates_hold: bool) -> tuple[tuple[str, str], ...]:
+    """What the layer × head maps show: of a shortlist all changes are estimated, and few known where that fails."""
+    estimated = ("attribution", "change when ablated, estimated (nats)")
+    changes = estimated if exact and estimates_hold else ("ablation", ABLATED)
     return changes, ("direct", "direct contribution, emotional − neutral"), ("delta_attn", ATTENDED)
 
 
