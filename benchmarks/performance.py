@@ -77,6 +77,11 @@ def page(outcomes: dict[str, Any], machine: str) -> Iterator[str]:
         "range. Absolute times say more about a machine than about a tool, so there are none. "
         f"Measured on: {machine}. Regenerate with `make bench`.\n"
     )
+    yield (
+        "Where PyTorch's default library leaves AVX-512 unused (processors that are not Intel's), our own passes multiply "
+        "float32 matrices by oneDNN; the other ways are timed as their users run them, with PyTorch's default. That is "
+        "part of these ratios; `EMOTION_CIRCUITS_PRODUCTS=torch` measures without it.\n"
+    )
     yield "| work | median | range | repeats | goal | |"
     yield "|---|---:|---|---:|---|---|"
     for outcome in outcomes.values():
