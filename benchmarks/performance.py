@@ -78,9 +78,9 @@ def page(outcomes: dict[str, Any], machine: str) -> Iterator[str]:
         f"Measured on: {machine}. Regenerate with `make bench`.\n"
     )
     yield (
-        "Where PyTorch's default library leaves AVX-512 unused (processors that are not Intel's), our own passes multiply "
-        "float32 matrices by oneDNN; the other ways are timed as their users run them, with PyTorch's default. That is "
-        "part of these ratios; `EMOTION_CIRCUITS_PRODUCTS=torch` measures without it.\n"
+        "Where PyTorch's default library leaves AVX-512 unused (processors that are not Intel's), our own passes "
+        "multiply float32 matrices by oneDNN; the other ways are timed as their users run them, with PyTorch's "
+        "default. That is part of these ratios; `EMOTION_CIRCUITS_PRODUCTS=torch` measures without it.\n"
     )
     yield "| work | median | range | repeats | goal | |"
     yield "|---|---:|---|---:|---|---|"
