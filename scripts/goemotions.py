@@ -6,9 +6,9 @@ gratitude, anger, remorse (our apology) and neutral, or the labels that are name
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
-import sys
 from pathlib import Path
 
 NUMBERS = {
@@ -20,15 +20,22 @@ NUMBERS = {
 KEPT = ("gratitude", "anger", "remorse", "neutral")
 
 
-def main(source: str, target: str, *labels: str) -> None:
-    if unknown := {*labels} - {*NUMBERS}:
-        raise SystemExit(f"unknown label {', '.join(sorted(unknown))}: choose from {' '.join(NUMBERS)}")
-    names = {str(NUMBERS[label]): "apology" if label == "remorse" else label for label in labels or KEPT}
-    with Path(source).open(encoding="utf-8", newline="") as stream:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("source", type=Path, help="train.tsv, dev.tsv or test.tsv of GoEmotions")
+    parser.add_argument("target", type=Path, help="the JSONL file to write: text, emotion")
+    parser.add_argument(
+        "labels", nargs="*", metavar="LABEL", help=f"of {', '.join(NUMBERS)} (default: {' '.join(KEPT)})"
+    )
+    chosen = parser.parse_args()
+    if unknown := {*chosen.labels} - {*NUMBERS}:
+        parser.error(f"unknown label {', '.join(sorted(unknown))}: choose from {' '.join(NUMBERS)}")
+    names = {str(NUMBERS[label]): "apology" if label == "remorse" else label for label in chosen.labels or KEPT}
+    with chosen.source.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
     kept = [{"text": text, "emotion": names[label]} for text, label, *_ in rows if label in names]
-    Path(target).write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    chosen.target.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -95,8 +95,11 @@ def kl_from_baseline() -> Metric:
     """KL(unedited ‖ edited) of the next token in nats: Σ p₀ log(p₀ / p) (Kullback and Leibler 1951)."""
 
     def metric(logits: Logits, baseline: Logits) -> Tensor:
-        new, old = logits.log_softmax(-1), baseline.log_softmax(-1)
-        return (old.exp() * (old - new)).sum(-1)
+        new = logits.log_softmax(-1)
+        # Rows of one prompt share its unedited row: one softmax for all. In place, because fresh memory of this size
+        # costs more than the arithmetic.
+        old = (baseline[:1] if baseline.stride(0) == 0 else baseline).log_softmax(-1)
+        return new.neg_().add_(old).mul_(old.exp()).sum(-1)
 
     return metric
 
@@ -154,6 +157,8 @@ class _PromptPass:
         everything = [*rows, *(Row(rows[firsts[p]][0], BASELINE) for p in extra)]
         found = self._forward(everything, [*owner, *extra], firsts, min(layers))
         require_numbers(lm, found, everything, 0)
+        if len(firsts) == 1:  # a view, not a copy for every row
+            return found[: len(rows)], found[unedited[0]].expand(len(rows), -1)
         return found[: len(rows)], found[[unedited[p] for p in owner]]
 
     def _forward(self, rows: Sequence[AnyRow], owner: Sequence[int], firsts: Sequence[int], layer: int) -> Logits:

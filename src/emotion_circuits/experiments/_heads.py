@@ -103,11 +103,9 @@ class Bench:
 
     @cached_property
     def tokens(self) -> TokenSets:
-        from emotion_circuits.prompts import load_prompts
-        from emotion_circuits.scorers.emotion_tokens import resolve_emotion_tokens
+        from emotion_circuits.scorers.emotion_tokens import matching_prefixes, resolve_emotion_tokens
 
-        prefixes = [p for p in load_prompts("neutral_pool") if p.split == "fit"]
-        found = resolve_emotion_tokens(self.context.lm, self.emotions, prefixes)
+        found = resolve_emotion_tokens(self.context.lm, self.emotions, matching_prefixes())
         self.context.measure.run.write_json(f"{TOKENS}.json", found.to_dict())
         return found
 

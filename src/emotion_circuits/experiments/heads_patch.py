@@ -132,8 +132,12 @@ def _sentence(row: Mapping[str, Any], heads: int, mode: str) -> str:
         )
     if not row["random"]:
         return f"{found}; random heads are not run in this mode"
-    verdict = "more" if row["confirmed"] else "NOT more"
-    return (
-        f"{found}, {verdict} than random matched heads (above {row['beaten']} of {row['sets']}, mean "
-        f"{row['random_mean']:+.3f}, p {row['p']:.3g})"
+    against = (
+        f"random matched heads (above {row['beaten']} of {row['sets']}, mean {row['random_mean']:+.3f}, "
+        f"p {row['p']:.3g})"
     )
+    if row["confirmed"]:
+        return f"{found}, more than {against}"
+    if row["ci"][0] <= 0 < row["change"]:
+        return f"{found}: NOT confirmed, the interval contains 0; beside {against}"
+    return f"{found}, NOT more than {against}"
