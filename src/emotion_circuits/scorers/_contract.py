@@ -9,6 +9,7 @@ A scorer is one file in this folder::
         def score_present(self, texts): ...       # texts that are not empty → {column: [text]}
 
 Only the continuation is scored, never its prompt: a prompt that says "thank you" would score for the model otherwise.
+(A language model may read the prompt for its context: ``fluency:`` and ``logits:`` do.)
 """
 
 from __future__ import annotations
@@ -132,8 +133,8 @@ class Scorer:
     def score(self, texts: Sequence[Continuation]) -> dict[str, Float[np.ndarray, " text"]]:
         """One float64 array ``[text]`` per column, in the order of ``texts``; finite throughout.
 
-        Empty texts get :meth:`empty_value`. Raises :class:`ModelError` when the evaluator gives a number that is not
-        finite.
+        (``fluency:`` and ``logits:`` give NaN where a text is too short to have the measure.) Empty texts get
+        :meth:`empty_value`. Raises :class:`ModelError` when the evaluator gives a number that is not finite.
         """
         present = [i for i, empty in enumerate(empty_texts(texts).tolist()) if not empty]
         found = self.score_present([texts[i].text for i in present]) if present else {}

@@ -34,14 +34,15 @@ def label_quality(
 ) -> list[LabelQuality]:
     """One-vs-rest AUROC of every label that ``columns`` maps to a column; a text may have several labels.
 
-    Positives are all texts with the label, negatives all others. Labels that every text has, or none, are left out:
-    AUROC needs both.
+    Positives are all texts with the label, negatives all others; texts without a score (NaN) are neither. Labels that
+    every text has, or none, are left out: AUROC needs both.
     """
     found = []
     for label, column in columns.items():
-        positive = np.array([label in own for own in labels], dtype=np.bool_)
+        values = np.asarray(scores[column], dtype=np.float64)
+        scored = np.isfinite(values)
+        values, positive = values[scored], np.array([label in own for own in labels], dtype=np.bool_)[scored]
         if positive.any() and not positive.all():
-            values = np.asarray(scores[column], dtype=np.float64)
             area = float(auroc(values[positive], values[~positive]))
             found.append(LabelQuality(label, column, area, int(positive.sum()), int((~positive).sum())))
     return found

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class LogitsScorer(Scorer):
     """One column per emotion that the tokenizer has words of: nats, teacher-forced, at the token after the text.
 
-    A text that continues a ``prompt`` is read behind it. An empty text has 0.
+    A text that continues a ``prompt`` is read behind it. An empty text has NaN: 0 would be a measurement.
     """
 
     def __init__(self, lm: LM, tokens: TokenSets, rows: int | None = None) -> None:
@@ -63,7 +63,7 @@ class LogitsScorer(Scorer):
         from emotion_circuits.engine import BASELINE, log_sum_exp_difference, score
 
         present = [i for i, t in enumerate(texts) if t.text.strip()]
-        found = {e: np.zeros(len(texts), dtype=np.float64) for e in self.columns}
+        found = {e: np.full(len(texts), np.nan) for e in self.columns}
         if present:
             prompts = [Prompt(str(i), texts[i].prompt + texts[i].text) for i in present]
             metrics = [log_sum_exp_difference(self._tokens.ids(e), self._tokens.neutral_ids(e)) for e in self.columns]

@@ -1,0 +1,148 @@
+"""What single decisions of the engine gain, and what others would: kept where they pay and are exact.
+
+Run: ``python benchmarks/levers.py`` (about five minutes on 2 cores; needs the embedded SmolLM2). No goals.
+
+- sampled texts: packed against bare ``generate`` on the same rows, and a nucleus against sorting the vocabulary;
+- KL divergence in place against fresh memory for every step of it;
+- not taken: a static cache (``generate`` with one against ``generate`` without), ``torch.compile`` of a decoding step
+  (and how many steps pay for compiling).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from generation import BARE_ROWS, MODEL, Work, sweep_of
+from ratios import Ratio, finish, interleaved, parser, progress, ratio, summary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TEMPERATURE, TOP_P = 1.0, 0.9
+COMPILED_STEPS = 10
+"""Decoding steps that are timed with and without compiling."""
+
+
+def measure_sampling(work: Work, repeats: int) -> list[Ratio]:
+    """Sampled texts of all rows, ours against ``generate``."""
+    from transformers import GenerationConfig
+
+    from emotion_circuits.engine import BASELINE, Sampling, add, generate
+    from emotion_circuits.types import Condition, Site
+
+    site = Site("resid_post", work.layer)
+    conditions = [BASELINE, *(Condition(f"v{n}", (add(site, v, 1.0),)) for n, v in enumerate(work.vectors))]
+    drawn = Sampling(work.new_tokens, TEMPERATURE, TOP_P)
+    config = GenerationConfig(
+        max_new_tokens=work.new_tokens, min_new_tokens=work.new_tokens, do_sample=True, temperature=TEMPERATURE,
+        top_p=TOP_P, top_k=0, pad_token_id=0,
+    )  # fmt: skip
+    found = interleaved(
+        {"packed": lambda: generate(work.lm, work.prompts, conditions, drawn), "bare": lambda: bare(work, config)},
+        repeats,
+    )
+    return [ratio("sampled: packed vs bare generate", found["bare"], found["packed"])]
+
+
+def bare(work: Work, config: Any) -> None:
+    """``generate`` of transformers on as many rows, with no hooks."""
+    from emotion_circuits.engine.batching import pad
+
+    encoded = work.lm.encode(work.prompts)
+    batch = pad(work.lm, [e for e in encoded for _ in range(BARE_ROWS // len(encoded))], range(BARE_ROWS), "left")
+    work.lm.model.generate(batch.ids, attention_mask=batch.mask, generation_config=config)
+
+
+def measure_operations(logits: Tensor, repeats: int) -> list[Ratio]:
+    """Single operations on the logits of a batch ``[row, vocabulary]``."""
+    import torch
+    from transformers import TopPLogitsWarper
+
+    from emotion_circuits.engine import kl_from_baseline
+    from emotion_circuits.engine.sampling import nucleus
+
+    warper, unread, kl = TopPLogitsWarper(TOP_P), torch.empty(0, dtype=torch.long), kl_from_baseline()
+
+    def fresh() -> Tensor:
+        new, old = logits.log_softmax(-1), logits[:1].expand_as(logits).log_softmax(-1)
+        return (old.exp() * (old - new)).sum(-1)
+
+    parts = range(0, len(logits), 16)
+    ways: dict[str, Callable[[], object]] = {
+        "sort": lambda: [warper(unread, logits[i : i + 16]) for i in parts],
+        "nucleus": lambda: [nucleus(logits[i : i + 16], TOP_P) for i in parts],
+        "fresh": fresh,
+        "in place": lambda: kl(logits, logits[:1].expand_as(logits)),
+    }
+    found = interleaved(ways, max(repeats, 5))
+    return [
+        ratio("top-p: sorting / nucleus", found["sort"], found["nucleus"]),
+        ratio("KL: fresh memory / in place", found["fresh"], found["in place"]),
+    ]
+
+
+def measure_static_cache(work: Work, repeats: int) -> list[Ratio]:
+    """``generate`` with a cache of fixed size, which needs no concatenation, against a growing one."""
+    from transformers import GenerationConfig
+
+    shared = {"max_new_tokens": work.new_tokens, "min_new_tokens": work.new_tokens, "do_sample": False}
+    growing = GenerationConfig(**shared, pad_token_id=0)
+    fixed = GenerationConfig(**shared, pad_token_id=0, cache_implementation="static")
+    found = interleaved({"growing": lambda: bare(work, growing), "static": lambda: bare(work, fixed)}, repeats)
+    return [ratio("growing / static cache", found["growing"], found["static"])]
+
+
+def measure_compiling(work: Work) -> list[Ratio]:
+    """One decoding step of a full batch, compiled and not, and the steps after which compiling has paid."""
+    import torch
+
+    model = work.lm.model
+    ids = torch.full((BARE_ROWS, 1), 100)
+
+    def steps(forward: Callable[..., Any]) -> float:
+        start = time.perf_counter()
+        for _ in range(COMPILED_STEPS):
+            forward(input_ids=ids, use_cache=False)
+        return (time.perf_counter() - start) / COMPILED_STEPS
+
+    compiled = torch.compile(model.forward, dynamic=False)
+    start = time.perf_counter()
+    try:
+        compiled(input_ids=ids, use_cache=False)
+    except RuntimeError as error:  # without a compiler of C++ there is nothing to measure
+        progress(f"torch.compile cannot run here: {str(error).splitlines()[0]}")
+        return []
+    paid = time.perf_counter() - start
+    pairs = [(steps(model.forward), steps(compiled)) for _ in range(3)]
+    gain = [plain - fast for plain, fast in pairs]
+    rows = [summary("a step, plain / compiled", [plain / fast for plain, fast in pairs])]
+    if min(gain) > 0:
+        rows.append(summary("steps that pay for compiling", [paid / g for g in gain]))
+    return rows
+
+
+def main() -> int:
+    chosen = parser(__doc__, repeats=3).parse_args()
+    import torch
+
+    from emotion_circuits.engine.decode import BASELINE, Row, next_token_logits
+    from emotion_circuits.models.products import inference
+    from emotion_circuits.prompts import load_prompts
+
+    work = sweep_of("small", MODEL, "float32")
+    texts = work.lm.encode(load_prompts("neutral_pool")[:BARE_ROWS])
+    with torch.inference_mode():
+        rows = [*measure_sampling(work, chosen.repeats), *measure_static_cache(work, chosen.repeats)]
+    with inference(work.lm.model):
+        logits = next_token_logits(work.lm, [Row(e, BASELINE) for e in texts]).float()
+        rows += measure_operations(logits, chosen.repeats)
+    with torch.inference_mode():
+        rows += measure_compiling(work)
+    return finish(rows, chosen.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
