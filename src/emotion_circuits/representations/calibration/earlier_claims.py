@@ -52,3 +52,13 @@ def massive_dimensions(simulations: int, d: int = 768, k: int = 10, massive: int
         scale[:massive] = 60.0
         values.append(raw_overlap(rng.normal(size=(70, d)) * scale, rng.normal(size=(70, d)) * scale, k))
     return float(np.mean(values))
+
+
+def overlap_by_width(simulations: int, widths: Sequence[int], k: int, d: int = 768, n: int = 70) -> list[float]:
+    """Mean overlap after least squares of one source with independent targets of several widths."""
+    found = []
+    for run in range(simulations):
+        rng = np.random.default_rng(SEED + 2000 + run)
+        x = rng.normal(size=(n, d))
+        found.append([training_set_overlap(x, rng.normal(size=(n, width)), [k])[0] for width in widths])
+    return [float(value) for value in np.mean(found, axis=0)]
