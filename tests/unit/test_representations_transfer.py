@@ -28,8 +28,8 @@ from emotion_circuits.representations.sharing_result import SharingResult
 from emotion_circuits.representations.sharing_verdict import judge
 from emotion_circuits.representations.spectral_cv import PENALTIES, fold_rows
 from emotion_circuits.representations.transfer import (
+    ResampledMap,
     direction_weights,
-    grouped_products,
     push_matrix,
     transfer_matrix,
     transfer_scores,
@@ -110,19 +110,19 @@ def test_weighted_auroc_is_auroc_of_repeated_texts() -> None:
     assert weighted_own_aurocs(scores, codes, weights.astype(float)) == pytest.approx(expected)
 
 
-def test_a_resampled_map_is_the_map_of_repeated_rows() -> None:
+@pytest.mark.parametrize("size", [1, 5])  # rows of their own, and groups whose matrices are kept
+def test_a_resampled_map_is_the_map_of_repeated_rows(size: int) -> None:
     problem = problem_of(small())
-    groups = np.arange(100) // 5
-    drawn = np.random.default_rng(0).integers(0, 3, size=20).astype(float)
+    groups = np.arange(100) // size
+    drawn = np.random.default_rng(0).integers(0, 3, size=100 // size).astype(float)
     rows = np.repeat(np.arange(100), drawn[groups].astype(int))
     f, k = problem.features, problem.kernel
-    penalty = 0.3
     # The penalty stays that of the observed number of rows.
-    expected = push_matrix(f[rows] - f[rows].mean(axis=0), k[rows] - k[rows].mean(axis=0), penalty * 100 / len(rows))
-    grouped = grouped_products(f, k, groups)
-    assert grouped is not None
-    assert push_matrix(f, k, penalty, drawn[groups]) == pytest.approx(expected, rel=1e-8, abs=1e-10)
-    assert grouped.push(drawn, penalty) == pytest.approx(expected, rel=1e-8, abs=1e-10)
+    penalty = problem.penalty * 100 / len(rows)
+    expected = problem.directions @ push_matrix(f[rows] - f[rows].mean(axis=0), k[rows] - k[rows].mean(axis=0), penalty)
+    assert ResampledMap(problem, groups).scores(problem.directions, drawn) == pytest.approx(
+        expected, rel=1e-8, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("matched", [True, False])

@@ -19,10 +19,9 @@ from emotion_circuits.representations.labelled import FloatArray
 from emotion_circuits.representations.native_probe import NativeProbe
 from emotion_circuits.representations.sharing_arrays import CheckedTexts, Texts
 from emotion_circuits.representations.transfer import (
+    ResampledMap,
     TransferProblem,
     direction_weights,
-    grouped_products,
-    push_matrix,
     weighted_own_aurocs,
 )
 from emotion_circuits.stats.bootstrap import cluster_draws, expanded_quantile
@@ -99,15 +98,10 @@ def _draw(texts: CheckedTexts, emotions: int, groups: int, resamples: int, rng: 
 
 def _arm(arm: TransferProblem, fit: Texts, draws: _Draws, rows: NDArray[np.intp]) -> FloatArray:
     """``[resample, emotion]`` AUROCs of one arm, its directions and its map refitted in every resample."""
-    grouped = grouped_products(arm.features, arm.kernel, rows)
-    own = []
+    refitted, own = ResampledMap(arm, rows), []
     for weights, test, multiplicity in zip(draws.source_fit, draws.test, draws.groups, strict=True):
         directions = direction_weights(fit, arm.emotions, weights) @ arm.fit_features
-        if grouped is None:
-            pushed = push_matrix(arm.features, arm.kernel, arm.penalty, multiplicity[rows])
-        else:
-            pushed = grouped.push(multiplicity, arm.penalty)
-        own.append(weighted_own_aurocs(directions @ pushed, arm.test.codes, test))
+        own.append(weighted_own_aurocs(refitted.scores(directions, multiplicity), arm.test.codes, test))
     return np.stack(own)
 
 

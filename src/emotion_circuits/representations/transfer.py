@@ -22,7 +22,7 @@ from emotion_circuits.representations.sharing_arrays import Texts
 from emotion_circuits.representations.spectral_cv import PENALTIES, held_out_r2, ridge_filters
 
 MOST_GROUPED = 60_000_000
-"""Numbers that the products of all groups may hold (480 MB)."""
+"""Numbers that the matrices of all groups may hold (480 MB)."""
 
 
 @dataclass(frozen=True)
@@ -95,58 +95,42 @@ def direction_weights(fit: Texts, emotions: int, weights: FloatArray | None = No
     return np.asarray(means - means.mean(axis=0))
 
 
-def push_matrix(features: FloatArray, kernel: FloatArray, penalty: float, rows: FloatArray | None = None) -> FloatArray:
-    """``[rank, test text]`` scores of each retained component on the target's test texts, through the ridge map.
-
-    ``rows`` ``[n]`` are multiplicities of a resample of the map set; the map is centred with them and fitted again.
-    """
-    if rows is None:
-        f, weighted = features, features
-        k = kernel
-    else:
-        total = rows.sum()
-        f = features - rows @ features / total
-        k = kernel - rows @ kernel / total
-        weighted = f * rows[:, None]
-    gram = weighted.T @ f
+def push_matrix(features: FloatArray, kernel: FloatArray, penalty: float) -> FloatArray:
+    """``[rank, test text]`` scores of each retained component on the target's test texts, through the ridge map."""
+    gram = features.T @ features
     gram[np.diag_indices_from(gram)] += penalty * len(features)
-    return np.asarray(linalg.solve(gram, weighted.T @ k, assume_a="pos"))
+    return np.asarray(linalg.solve(gram, features.T @ kernel, assume_a="pos"))
 
 
-@dataclass(frozen=True)
-class GroupedProducts:
-    """FᵀF, FᵀK and sums of every group of map rows, so that a resample of groups costs no pass over the rows."""
+class ResampledMap:
+    """The map fitted again on a resample of its rows, as scores of directions.
 
-    gram: FloatArray
-    cross: FloatArray
-    features: FloatArray
-    kernel: FloatArray
-    sizes: FloatArray
+    Scores are D (F̃ᵀ W F̃ + λnI)⁻¹ F̃ᵀ W K with F̃ the features centred by the weights W. The few directions go through
+    the inverse first, and Σ W F̃ = 0 makes centring K unnecessary; so no product of the size rank × test texts arises.
+    The penalty stays that of the observed number of rows.
+    """
 
-    def push(self, groups: FloatArray, penalty: float) -> FloatArray:
-        """As :func:`push_matrix` with every row of group g counted ``groups[g]`` times."""
-        r = self.features.shape[1]
-        total = groups @ self.sizes
-        mean, middle = groups @ self.features / total, groups @ self.kernel / total
-        gram = (groups @ self.gram).reshape(r, r) - total * np.outer(mean, mean)
-        cross = (groups @ self.cross).reshape(r, -1) - total * np.outer(mean, middle)
-        gram[np.diag_indices_from(gram)] += penalty * self.sizes.sum()
-        return np.asarray(linalg.solve(gram, cross, assume_a="pos"))
+    def __init__(self, problem: TransferProblem, groups: NDArray[np.intp]) -> None:
+        """``groups`` ``[n]`` codes of the map's rows; whole groups are drawn."""
+        self._problem, self._groups = problem, groups
+        f, count = problem.features, int(groups.max()) + 1
+        self._grams: FloatArray | None = None
+        # One matrix per group saves a pass over the rows in every resample, where groups are few.
+        if len(groups) >= 3 * count and count * f.shape[1] ** 2 <= MOST_GROUPED:
+            members = (f[groups == g] for g in range(count))
+            self._grams = np.stack([(m.T @ m).ravel() for m in members])
 
-
-def grouped_products(features: FloatArray, kernel: FloatArray, rows: NDArray[np.intp]) -> GroupedProducts | None:
-    """Products per group (``rows`` ``[n]`` group codes), or None where single rows or memory make them no gain."""
-    groups, r = int(rows.max()) + 1, features.shape[1]
-    if len(rows) < 3 * groups or groups * r * (r + kernel.shape[1]) > MOST_GROUPED:
-        return None
-    members = [np.flatnonzero(rows == g) for g in range(groups)]
-    return GroupedProducts(
-        gram=np.stack([(features[m].T @ features[m]).ravel() for m in members]),
-        cross=np.stack([(features[m].T @ kernel[m]).ravel() for m in members]),
-        features=np.stack([features[m].sum(axis=0) for m in members]),
-        kernel=np.stack([kernel[m].sum(axis=0) for m in members]),
-        sizes=np.array([float(len(m)) for m in members]),
-    )
+    def scores(self, directions: FloatArray, drawn: FloatArray) -> FloatArray:
+        """``[emotion, test text]`` of ``directions`` ``[emotion, rank]``, group g counted ``drawn[g]`` times."""
+        f, weights = self._problem.features, drawn[self._groups]
+        total, r = weights.sum(), f.shape[1]
+        mean = weights @ f / total
+        gram = (f * weights[:, None]).T @ f if self._grams is None else (drawn @ self._grams).reshape(r, r)
+        gram -= total * np.outer(mean, mean)
+        gram[np.diag_indices_from(gram)] += self._problem.penalty * len(f)
+        through = linalg.solve(gram, directions.T, assume_a="pos")
+        along = (f @ through - mean @ through) * weights[:, None]
+        return np.asarray(along.T @ self._problem.kernel)
 
 
 def transfer_scores(problem: TransferProblem) -> FloatArray:
