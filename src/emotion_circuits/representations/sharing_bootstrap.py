@@ -68,7 +68,9 @@ def resampled(
             for fit, test in zip(draws.target_fit, draws.test, strict=True)
         ]
     )
-    own = {name: _arm(arm, texts.source_fit, draws, rows) for name, arm in {"": problem, **floors}.items()}
+    fit = texts.source_fit  # every arm has its own activations of these texts, and the same coefficients
+    coefficients = np.stack([direction_weights(fit, problem.emotions, weights) for weights in draws.source_fit])
+    own = {name: _arm(arm, coefficients, draws, rows) for name, arm in {"": problem, **floors}.items()}
     return Replicates(own[""], probe, {name: own[name] for name in floors}, draws.smallest)
 
 
@@ -96,11 +98,14 @@ def _draw(texts: CheckedTexts, emotions: int, groups: int, resamples: int, rng: 
     return _Draws(source, target, tests, cluster_draws(groups, resamples, rng), smallest)
 
 
-def _arm(arm: TransferProblem, fit: Texts, draws: _Draws, rows: NDArray[np.intp]) -> FloatArray:
-    """``[resample, emotion]`` AUROCs of one arm, its directions and its map refitted in every resample."""
+def _arm(arm: TransferProblem, coefficients: FloatArray, draws: _Draws, rows: NDArray[np.intp]) -> FloatArray:
+    """``[resample, emotion]`` AUROCs of one arm, its directions and its map refitted in every resample.
+
+    ``coefficients`` ``[resample, emotion, fit text]`` are those of :func:`direction_weights`.
+    """
     refitted, own = ResampledMap(arm, rows), []
-    for weights, test, multiplicity in zip(draws.source_fit, draws.test, draws.groups, strict=True):
-        directions = direction_weights(fit, arm.emotions, weights) @ arm.fit_features
+    for weights, test, multiplicity in zip(coefficients, draws.test, draws.groups, strict=True):
+        directions = weights @ arm.fit_features
         own.append(weighted_own_aurocs(refitted.scores(directions, multiplicity), arm.test.codes, test))
     return np.stack(own)
 

@@ -53,7 +53,8 @@ def transfer_outcome(context: PairContext, params: Transfer.Params) -> Outcome:
     data = pair_data(context)
     cells = len(data.source.layers) * len(data.target.layers)
     seed = context.seed
-    with context.progress(f"transfer {context.source.name} → {context.target.name}", cells) as advance:
+    label = f"transfer {context.source.name} → {context.target.name}"
+    with context.progress(label, cells) as advance:
         grid = search_layers(data, seed, advance)
     strata_of = data.source.texts.strata
 
@@ -63,14 +64,18 @@ def transfer_outcome(context: PairContext, params: Transfer.Params) -> Outcome:
         )
         return found.to_dict()
 
-    total = tested(np.ones(len(strata_of), dtype=bool))
-    alone = {} if grid.dev is None else left_out(data, grid.chosen, seed)
-    total["per_emotion"] = [{**row, LEFT_OUT: alone.get(row["emotion"])} for row in total["per_emotion"]]
     present = [s for s in ("explicit", "implicit") if (strata_of == s).any()]
-    if len(present) == 1 and (strata_of == present[0]).all():
-        strata: dict[str, Any] = {present[0]: total}
-    else:
-        strata = {s: tested(strata_of == s) for s in present}
+    alike = len(present) == 1 and bool((strata_of == present[0]).all())
+    with context.progress(f"{label}: bootstrap", 2 if alike else 2 + len(present)) as advance:
+        total = tested(np.ones(len(strata_of), dtype=bool))
+        advance(1, "all texts")
+        alone = {} if grid.dev is None else left_out(data, grid.chosen, seed)
+        advance(1, "emotions left out")
+        total["per_emotion"] = [{**row, LEFT_OUT: alone.get(row["emotion"])} for row in total["per_emotion"]]
+        strata: dict[str, Any] = {present[0]: total} if alike else {}
+        for stratum in () if alike else present:
+            strata[stratum] = tested(strata_of == stratum)
+            advance(1, f"{stratum} texts")
     summary: dict[str, Any] = {
         **total,
         "layer_pair": _layer_pair(grid, data),
