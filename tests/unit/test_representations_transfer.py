@@ -114,15 +114,15 @@ def test_weighted_auroc_is_auroc_of_repeated_texts() -> None:
 def test_a_resampled_map_is_the_map_of_repeated_rows(size: int) -> None:
     problem = problem_of(small())
     groups = np.arange(100) // size
-    drawn = np.random.default_rng(0).integers(0, 3, size=100 // size).astype(float)
-    rows = np.repeat(np.arange(100), drawn[groups].astype(int))
-    f, k = problem.features, problem.kernel
-    # The penalty stays that of the observed number of rows.
-    penalty = problem.penalty * 100 / len(rows)
-    expected = problem.directions @ push_matrix(f[rows] - f[rows].mean(axis=0), k[rows] - k[rows].mean(axis=0), penalty)
-    assert ResampledMap(problem, groups).scores(problem.directions, drawn) == pytest.approx(
-        expected, rel=1e-8, abs=1e-9
-    )
+    drawn = np.random.default_rng(0).integers(0, 3, size=(3, 100 // size)).astype(float)
+    directions = np.stack([problem.directions * sign for sign in (1, -1, 2)])
+    found = ResampledMap(problem, groups).scores(directions, drawn)
+    for own, weights, scores in zip(directions, drawn, found, strict=True):
+        rows = np.repeat(np.arange(100), weights[groups].astype(int))
+        f, k = problem.features[rows], problem.kernel[rows]
+        # The penalty stays that of the observed number of rows.
+        push = push_matrix(f - f.mean(axis=0), k - k.mean(axis=0), problem.penalty * 100 / len(rows))
+        assert scores == pytest.approx(own @ push, rel=1e-8, abs=1e-9)
 
 
 @pytest.mark.parametrize("matched", [True, False])

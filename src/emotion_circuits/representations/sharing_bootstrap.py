@@ -24,7 +24,7 @@ from emotion_circuits.representations.transfer import (
     direction_weights,
     weighted_own_aurocs,
 )
-from emotion_circuits.stats.bootstrap import cluster_draws, expanded_quantile
+from emotion_circuits.stats.bootstrap import chunks, cluster_draws, expanded_quantile
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ def _arm(arm: TransferProblem, coefficients: FloatArray, draws: _Draws, rows: ND
     ``coefficients`` ``[resample, emotion, fit text]`` are those of :func:`direction_weights`.
     """
     refitted, own = ResampledMap(arm, rows), []
-    for weights, test, multiplicity in zip(coefficients, draws.test, draws.groups, strict=True):
-        directions = weights @ arm.fit_features
-        own.append(weighted_own_aurocs(refitted.scores(directions, multiplicity), arm.test.codes, test))
+    for some in chunks(len(coefficients), len(arm.features) * arm.emotions):
+        scores = refitted.scores(coefficients[some] @ arm.fit_features, draws.groups[some])
+        own += [weighted_own_aurocs(s, arm.test.codes, test) for s, test in zip(scores, draws.test[some], strict=True)]
     return np.stack(own)
 
 

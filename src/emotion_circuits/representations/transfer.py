@@ -121,16 +121,27 @@ class ResampledMap:
             self._grams = np.stack([(m.T @ m).ravel() for m in members])
 
     def scores(self, directions: FloatArray, drawn: FloatArray) -> FloatArray:
-        """``[emotion, test text]`` of ``directions`` ``[emotion, rank]``, group g counted ``drawn[g]`` times."""
-        f, weights = self._problem.features, drawn[self._groups]
-        total, r = weights.sum(), f.shape[1]
-        mean = weights @ f / total
-        gram = (f * weights[:, None]).T @ f if self._grams is None else (drawn @ self._grams).reshape(r, r)
-        gram -= total * np.outer(mean, mean)
-        gram[np.diag_indices_from(gram)] += self._problem.penalty * len(f)
-        through = linalg.solve(gram, directions.T, assume_a="pos")
-        along = (f @ through - mean @ through) * weights[:, None]
-        return np.asarray(along.T @ self._problem.kernel)
+        """``[draw, emotion, test text]`` of ``directions`` ``[draw, emotion, rank]``.
+
+        Group g counts ``drawn[b, g]`` times in draw b. Draws are worked on together, because reading the features and
+        the kernel once for each of them costs more than its arithmetic.
+        """
+        f, (draws, emotions, r) = self._problem.features, directions.shape
+        weights = drawn[:, self._groups]
+        total = weights.sum(axis=1)
+        mean = weights @ f / total[:, None]
+        grams = None if self._grams is None else (drawn @ self._grams).reshape(draws, r, r)
+        through = np.empty((r, draws, emotions))
+        for b, w in enumerate(weights):
+            gram = (f * w[:, None]).T @ f if grams is None else grams[b]
+            gram -= total[b] * np.outer(mean[b], mean[b])
+            gram[np.diag_indices_from(gram)] += self._problem.penalty * len(f)
+            through[:, b] = linalg.cho_solve(linalg.cho_factor(gram, overwrite_a=True), directions[b].T)
+        along = (f @ through.reshape(r, -1)).reshape(len(f), draws, emotions)
+        along -= np.einsum("br,rbe->be", mean, through)
+        along *= weights.T[:, :, None]
+        found = along.reshape(len(f), -1).T @ self._problem.kernel
+        return np.asarray(found.reshape(draws, emotions, -1))
 
 
 def transfer_scores(problem: TransferProblem) -> FloatArray:
