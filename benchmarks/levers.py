@@ -2,10 +2,11 @@
 
 Run: ``python benchmarks/levers.py`` (about five minutes on 2 cores; needs the embedded SmolLM2). No goals.
 
-- sampled texts: packed against bare ``generate`` on the same rows, and a nucleus against sorting the vocabulary;
-- KL divergence in place against fresh memory for every step of it;
+- sampled texts: packed against bare ``generate`` on the same rows, and a nucleus against sorting the vocabulary, also
+  on logits as bfloat16 rounds them (many tokens tie);
+- KL divergence in place against fresh memory for every step of it, and of one unedited row against a copy per row;
 - not taken: a static cache (``generate`` with one against ``generate`` without), ``torch.compile`` of a decoding step
-  (and how many steps pay for compiling).
+  with a static cache (and how many steps pay for compiling).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TEMPERATURE, TOP_P = 1.0, 0.9
-COMPILED_STEPS = 10
-"""Decoding steps that are timed with and without compiling."""
+PROMPT_TOKENS, COMPILED_STEPS = 10, 10
+"""Decoding steps that are timed with and without compiling, and the tokens in front of them."""
 
 
 def measure_sampling(work: Work, repeats: int) -> list[Ratio]:
@@ -40,6 +41,7 @@ def measure_sampling(work: Work, repeats: int) -> list[Ratio]:
         max_new_tokens=work.new_tokens, min_new_tokens=work.new_tokens, do_sample=True, temperature=TEMPERATURE,
         top_p=TOP_P, top_k=0, pad_token_id=0,
     )  # fmt: skip
+    generate(work.lm, work.prompts[:8], conditions[:8], Sampling(4, TEMPERATURE, TOP_P))  # warm up
     found = interleaved(
         {"packed": lambda: generate(work.lm, work.prompts, conditions, drawn), "bare": lambda: bare(work, config)},
         repeats,
@@ -66,21 +68,28 @@ def measure_operations(logits: Tensor, repeats: int) -> list[Ratio]:
 
     warper, unread, kl = TopPLogitsWarper(TOP_P), torch.empty(0, dtype=torch.long), kl_from_baseline()
 
+    first, copies, rounded = logits[:1], logits[:1].repeat(len(logits), 1), logits.bfloat16().float()
+
     def fresh() -> Tensor:
-        new, old = logits.log_softmax(-1), logits[:1].expand_as(logits).log_softmax(-1)
+        new, old = logits.log_softmax(-1), first.log_softmax(-1)
         return (old.exp() * (old - new)).sum(-1)
 
     parts = range(0, len(logits), 16)
     ways: dict[str, Callable[[], object]] = {
         "sort": lambda: [warper(unread, logits[i : i + 16]) for i in parts],
         "nucleus": lambda: [nucleus(logits[i : i + 16], TOP_P) for i in parts],
+        "sort, rounded": lambda: [warper(unread, rounded[i : i + 16]) for i in parts],
+        "nucleus, rounded": lambda: [nucleus(rounded[i : i + 16], TOP_P) for i in parts],
         "fresh": fresh,
-        "in place": lambda: kl(logits, logits[:1].expand_as(logits)),
+        "in place": lambda: kl(logits, first),
+        "in place, copies": lambda: kl(logits, copies),
     }
     found = interleaved(ways, max(repeats, 5))
     return [
         ratio("top-p: sorting / nucleus", found["sort"], found["nucleus"]),
+        ratio("top-p of bfloat16: sorting / nucleus", found["sort, rounded"], found["nucleus, rounded"]),
         ratio("KL: fresh memory / in place", found["fresh"], found["in place"]),
+        ratio("KL: a copy per row / one row", found["in place, copies"], found["in place"]),
     ]
 
 
@@ -96,29 +105,40 @@ def measure_static_cache(work: Work, repeats: int) -> list[Ratio]:
 
 
 def measure_compiling(work: Work) -> list[Ratio]:
-    """One decoding step of a full batch, compiled and not, and the steps after which compiling has paid."""
+    """One decoding step of a full batch behind a short prompt, plain and compiled, and the steps that pay for it.
+
+    Plain with a growing cache, as we decode; compiled with a static one, without which every step compiles anew.
+    """
     import torch
+    from transformers import DynamicCache, StaticCache
 
     model = work.lm.model
-    ids = torch.full((BARE_ROWS, 1), 100)
+    prompt, token = torch.full((BARE_ROWS, PROMPT_TOKENS), 100), torch.full((BARE_ROWS, 1), 100)
 
-    def steps(forward: Callable[..., Any]) -> float:
+    def seconds(forward: Callable[..., Any], cache: Any) -> float:
+        forward(input_ids=prompt, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        forward(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
         start = time.perf_counter()
         for _ in range(COMPILED_STEPS):
-            forward(input_ids=ids, use_cache=False)
+            forward(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return (time.perf_counter() - start) / COMPILED_STEPS
+
+    def static() -> Any:
+        return StaticCache(config=model.config, max_cache_len=PROMPT_TOKENS + COMPILED_STEPS + 1)
 
     compiled = torch.compile(model.forward, dynamic=False)
     start = time.perf_counter()
     try:
-        compiled(input_ids=ids, use_cache=False)
+        fast = [seconds(compiled, static())]
     except RuntimeError as error:  # without a compiler of C++ there is nothing to measure
         progress(f"torch.compile cannot run here: {str(error).splitlines()[0]}")
         return []
     paid = time.perf_counter() - start
-    pairs = [(steps(model.forward), steps(compiled)) for _ in range(3)]
-    gain = [plain - fast for plain, fast in pairs]
-    rows = [summary("a step, plain / compiled", [plain / fast for plain, fast in pairs])]
+    progress(f"compiling took {paid:.0f} s")
+    plain = [seconds(model.forward, DynamicCache(config=model.config)) for _ in range(3)]
+    fast = [seconds(compiled, static()) for _ in range(3)]
+    rows = [ratio("a step, plain / compiled", plain, fast)]
+    gain = [a - b for a, b in zip(plain, fast, strict=True)]
     if min(gain) > 0:
         rows.append(summary("steps that pay for compiling", [paid / g for g in gain]))
     return rows
@@ -139,7 +159,6 @@ def main() -> int:
     with inference(work.lm.model):
         logits = next_token_logits(work.lm, [Row(e, BASELINE) for e in texts]).float()
         rows += measure_operations(logits, chosen.repeats)
-    with torch.inference_mode():
         rows += measure_compiling(work)
     return finish(rows, chosen.json)
 

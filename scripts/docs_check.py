@@ -51,6 +51,7 @@ class Entry:
     run: str = ""
     lines: str = ""
     numbers: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     integers: bool = False
     tolerance: float = 0.0
     quick: bool = False
@@ -75,7 +76,8 @@ def documents(root: Path = ROOT) -> list[str]:
 
 def entries(root: Path = ROOT) -> dict[str, Entry]:
     """The register by name."""
-    tables = [{**t, "numbers": tuple(t.get("numbers", ()))} for t in _register(root)["figures"]]
+    lists = ("numbers", "words")
+    tables = [{**t, **{name: tuple(t.get(name, ())) for name in lists}} for t in _register(root)["figures"]]
     return {t["name"]: Entry(**t) for t in tables}
 
 
@@ -124,6 +126,12 @@ def compare(quoted: Quoted, entry: Entry, source: Any) -> None:
             made = [_value(n) for n in _NUMBER.findall(line)]
             _agree(quoted, _NUMBER.findall(printed[pattern]), made, entry.tolerance)
         return
+    rest = quoted.text
+    for path in entry.words:
+        word = str(value_at(source, path))
+        _, found, rest = rest.partition(word)
+        if not found:
+            raise FigureError(f"{quoted.page}: {quoted.name}: {path} is “{word}”, which the block does not say there")
     shown = (_NUMBER if entry.integers else _MEASURED).findall(quoted.text)
     _agree(quoted, shown, [float(value_at(source, path)) for path in entry.numbers], entry.tolerance)
 
@@ -131,12 +139,16 @@ def compare(quoted: Quoted, entry: Entry, source: Any) -> None:
 def value_at(source: Any, path: str) -> Any:
     """``results[emotion=anger].auroc``, ``ci.0``: keys, the member of a list whose key has a value, or by its number.
 
+    ``floor.highest`` is the largest number of a table.
+
     Raises :class:`FigureError` for a path that leads nowhere.
     """
     found = source
     for key, name, value in re.findall(r"([\w-]+)(?:\[(\w+)=([\w.-]+)\])?", path):
         if isinstance(found, list) and key.isdigit():
             found = found[int(key)] if int(key) < len(found) else None
+        elif key == "highest" and isinstance(found, dict) and found:
+            found = max(value for value in found.values() if value is not None)
         else:
             found = found.get(key) if isinstance(found, dict) else None
         if name:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from emotion_circuits.experiments._pairs.transfer_report import verdict_lines
+from emotion_circuits.experiments.heads_patch import patching_sentence
 from emotion_circuits.report import assemble, render_html, save_figures
 from emotion_circuits.report.checklist import phases
 from emotion_circuits.report.commands import OF_MODEL
@@ -68,6 +69,21 @@ def test_every_fixed_sentence_of_a_report_has_a_translation() -> None:
 )  # fmt: skip
 def test_sentences_keep_their_values(english: str, japanese: str) -> None:
     assert Catalogue(entries("ja"))(english) == japanese
+
+
+@pytest.mark.parametrize(
+    ("found", "part"),
+    [
+        ({"confirmed": True}, ", more than random"), ({}, "NOT more than random"), ({"sets": 10}, "too few random sets"),
+        ({"beaten": 19}, "NOT confirmed: the interval contains 0, though it is more"),
+    ],
+)  # fmt: skip
+def test_every_outcome_of_patching_heads_is_said_and_has_its_japanese(found: dict[str, Any], part: str) -> None:
+    row = {"emotion": "anger", "change": 0.1, "ci": [-0.1, 0.3], "pairs": 12, "unit": "share", "random": [0.0], "sets": 19,
+           "beaten": 3, "random_mean": 0.05, "p": 0.4, "confirmed": False}  # fmt: skip
+    said = patching_sentence({**row, **found}, 10, "result") + "."
+    assert part in said
+    assert KANA.search(Catalogue(entries("ja"))(said))
 
 
 @pytest.mark.parametrize(

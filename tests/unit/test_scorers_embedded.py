@@ -146,6 +146,12 @@ def test_damaged_heads_are_refused(tmp_path: Path) -> None:
         read_heads(tmp_path)
 
 
+def test_texts_without_a_score_are_in_no_auroc() -> None:
+    scores = {"a": np.array([0.9, np.nan, 0.1, 0.2, np.nan])}
+    (found,) = label_quality(scores, [frozenset("a"), frozenset("a"), *[frozenset("b")] * 3], {"a": "a"})
+    assert (found.auroc, found.n, found.rest) == (1.0, 1, 2)
+
+
 def test_label_quality_is_one_vs_rest_over_all_texts() -> None:
     rng = np.random.default_rng(0)
     labels = [frozenset(k for k in ("a", "b") if rng.random() < 0.5) for _ in range(80)]

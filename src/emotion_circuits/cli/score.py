@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -253,7 +254,8 @@ def _print_scores(found: dict[str, Any], columns: tuple[str, ...]) -> None:
     for row in found["rows"][:_MOST_ROWS]:
         flag = ", ".join(filter(None, [row["language_flag"], *(k for k in ("empty", "truncated") if row.get(k))]))
         text = row["text"][:_SHOWN] + ("…" if len(row["text"]) > _SHOWN else "")
-        best = sorted((item for item in row["scores"].items() if item[1]), key=lambda item: -item[1])[:3]
+        scored = [item for item in row["scores"].items() if item[1] and not math.isnan(item[1])]
+        best = sorted(scored, key=lambda item: -item[1])[:3]
         shown.append(
             {"row": row["row"], "text": text, "flag": flag, **row["scores"],
              "best": ", ".join(f"{column} {value:.2f}" for column, value in best)}

@@ -110,8 +110,9 @@ def nucleus(scores: Float[Tensor, "row vocabulary"], top_p: float) -> Float[Tens
     """Scores with -inf outside the smallest set of tokens whose probability reaches ``top_p``.
 
     What ``TopPLogitsWarper`` of transformers gives, without sorting the vocabulary, which costs as much as a step of a
-    small model: the likeliest tokens hold the nucleus of nearly every row. The warper itself decides rows where they do
-    not, and those where rounding or a tie could.
+    small model: the likeliest tokens hold the nucleus of most rows (SmolLM2 at .9: half have under 80 tokens, 99 of 100
+    under 610). The warper itself decides rows where they do not, and those where rounding could. Of tokens that tie at
+    the edge, as they often do in bfloat16, those of the lowest ids are kept; the warper's choice is arbitrary.
     """
     if top_p >= 1:
         return scores
@@ -120,11 +121,15 @@ def nucleus(scores: Float[Tensor, "row vocabulary"], top_p: float) -> Float[Tens
     reached = shares.cumsum(-1)
     size = (reached < top_p).sum(-1, keepdim=True) + 1  # the token that takes the sum to top_p belongs to it
     inside, outside = (top.gather(-1, (size - n).clamp_max(top.shape[-1] - 1)) for n in (1, 0))
-    sure = (size < top.shape[-1]) & (inside > outside) & ((reached - top_p).abs().amin(-1, keepdim=True) > MARGIN)
+    sure = (size < top.shape[-1]) & ((reached - top_p).abs().amin(-1, keepdim=True) > MARGIN)
     kept = scores.masked_fill(scores < inside, -math.inf)
-    unsure = (~sure).nonzero()[:, 0]
+    unsure, tied = (~sure).nonzero()[:, 0], (sure & (inside == outside)).nonzero()[:, 0]
     if len(unsure):
         kept[unsure] = TopPLogitsWarper(top_p)(_UNREAD, scores[unsure])
+    if len(tied):
+        some, edge = scores[tied], inside[tied]
+        at_edge, room = some == edge, size[tied] - (some > edge).sum(-1, keepdim=True)
+        kept[tied] = kept[tied].masked_fill(at_edge & (at_edge.cumsum(-1) > room), -math.inf)
     return kept
 
 

@@ -40,7 +40,10 @@ from emotion_circuits.types import Condition, Prompt
 
 Logits = Float[Tensor, "row vocabulary"]
 Metric = Callable[[Logits, Logits], Float[Tensor, " row"]]
-"""A number per row from its float32 logits and those of its prompt's unedited row."""
+"""A number per row from its float32 logits and those of its prompt's unedited row.
+
+Where all rows are of one prompt the second argument is that prompt's one row: metrics broadcast it.
+"""
 
 
 def score(
@@ -95,11 +98,11 @@ def kl_from_baseline() -> Metric:
     """KL(unedited ‖ edited) of the next token in nats: Σ p₀ log(p₀ / p) (Kullback and Leibler 1951)."""
 
     def metric(logits: Logits, baseline: Logits) -> Tensor:
-        new = logits.log_softmax(-1)
-        # Rows of one prompt share its unedited row: one softmax for all. In place, because fresh memory of this size
-        # costs more than the arithmetic.
-        old = (baseline[:1] if baseline.stride(0) == 0 else baseline).log_softmax(-1)
-        return new.neg_().add_(old).mul_(old.exp()).sum(-1)
+        old = baseline.log_softmax(-1)
+        p = old.exp()
+        # In place, because fresh memory of this size costs more than the arithmetic. A token that the unedited row
+        # excludes adds nothing, whatever it has now.
+        return (old - logits.log_softmax(-1)).mul_(p).masked_fill_(p == 0, 0.0).sum(-1)
 
     return metric
 
@@ -146,7 +149,10 @@ class _PromptPass:
         self._kept = None
 
     def logits(self, rows: Sequence[AnyRow]) -> tuple[Logits, Logits]:
-        """Float32 logits at the last prompt token of each row, and those of the unedited row of its prompt."""
+        """Float32 logits at the last prompt token of each row, and those of the unedited row of its prompt.
+
+        The second has one row where all are of one prompt.
+        """
         lm = self._lm
         firsts, owner = distinct([r[0] for r in rows])
         layers = [first_layer(lm, r[1]) for r in rows]
@@ -157,8 +163,8 @@ class _PromptPass:
         everything = [*rows, *(Row(rows[firsts[p]][0], BASELINE) for p in extra)]
         found = self._forward(everything, [*owner, *extra], firsts, min(layers))
         require_numbers(lm, found, everything, 0)
-        if len(firsts) == 1:  # a view, not a copy for every row
-            return found[: len(rows)], found[unedited[0]].expand(len(rows), -1)
+        if len(firsts) == 1:
+            return found[: len(rows)], found[unedited[0]].unsqueeze(0)
         return found[: len(rows)], found[[unedited[p] for p in owner]]
 
     def _forward(self, rows: Sequence[AnyRow], owner: Sequence[int], firsts: Sequence[int], layer: int) -> Logits:

@@ -35,6 +35,8 @@ RANDOM_SETS = 100
 FEWEST_PAIRS = 4
 FEWEST_SETS = 19
 """Random sets below which a rank cannot reach p = .05."""
+CONFIRMED_SHARE = 0.95
+"""Share of the random sets that a confirmed set has to beat."""
 TOKENS = "emotion-tokens"
 
 
@@ -226,7 +228,7 @@ def confirm(
         "p": float(permutation_p(changes[0].mean(), controls, "less")) if sets else None, "layer_slack": slack,
         "random_mean": float(controls.mean()) if sets else None,
         "random": [float(c) for c in controls], "clean": float(arrays["clean"].mean()),
-        "confirmed": bool(sets >= FEWEST_SETS and beaten > 0.95 * sets and own.high < 0),
+        "confirmed": bool(sets >= FEWEST_SETS and beaten > CONFIRMED_SHARE * sets and own.high < 0),
         "scenarios": len(set(clusters)),
     }  # fmt: skip
 

@@ -25,6 +25,8 @@ from emotion_circuits.experiments._contract import (
     TextStep,
 )
 from emotion_circuits.experiments._heads import (
+    CONFIRMED_SHARE,
+    FEWEST_SETS,
     Bench,
     circuit_inputs,
     confirmation_bars,
@@ -45,7 +47,7 @@ PatchMode = Literal["result", "v_only", "pattern_v"]
 class HeadsPatch(Experiment):
     """Recovery 1 is the emotional text's endpoint, 0 the neutral twin's; random matched heads are the control."""
 
-    version = 2
+    version = 3
 
     class Params(TextParams):
         """Parameters of ``heads.patch``."""
@@ -98,7 +100,7 @@ class HeadsPatch(Experiment):
                 rows += text_rows(texts, PATCHED, "patched_texts", subject.emotion)
                 paired += paired_rows(texts, PATCHED, subject.emotion, params.resamples, context.seed)
                 metrics[subject.emotion] = {c: metric_means(texts, c) for c in (BASELINE_NAME, PATCHED)}
-        said = [_sentence(t, len(heads), mode) for t in tested]
+        said = [patching_sentence(t, len(heads), mode) for t in tested]
         figure = Figure(
             "heads-patching", "bars", f"Patching {params.head_spec[:60]} ({mode})",
             "Recovery on test scenarios: 1 is the emotional text, 0 its neutral twin; random heads: central 95 %.",
@@ -121,7 +123,8 @@ class HeadsPatch(Experiment):
         return Outcome(summary, said, section)
 
 
-def _sentence(row: Mapping[str, Any], heads: int, mode: str) -> str:
+def patching_sentence(row: Mapping[str, Any], heads: int, mode: str) -> str:
+    """What one emotion's row says, and why it is not confirmed where it is not."""
     change = f"{row['change']:+.3f} [{row['ci'][0]:+.3f}, {row['ci'][1]:+.3f}]"
     into = f"{row['emotion']}: patching {heads} heads ({mode}) into {row['pairs']} neutral texts"
     found = f"{into} recovers {change} of the endpoint's difference"
@@ -138,6 +141,8 @@ def _sentence(row: Mapping[str, Any], heads: int, mode: str) -> str:
     )
     if row["confirmed"]:
         return f"{found}, more than {against}"
-    if row["ci"][0] <= 0 < row["change"]:
-        return f"{found}: NOT confirmed, the interval contains 0; beside {against}"
+    if row["sets"] < FEWEST_SETS:
+        return f"{found}; too few random sets to compare with: {against}"
+    if row["beaten"] > CONFIRMED_SHARE * row["sets"]:
+        return f"{found}, NOT confirmed: the interval contains 0, though it is more than {against}"
     return f"{found}, NOT more than {against}"

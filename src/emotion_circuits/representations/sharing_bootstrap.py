@@ -19,9 +19,9 @@ from emotion_circuits.representations.labelled import FloatArray
 from emotion_circuits.representations.native_probe import NativeProbe
 from emotion_circuits.representations.sharing_arrays import CheckedTexts, Texts
 from emotion_circuits.representations.transfer import (
+    DirectionWeights,
     ResampledMap,
     TransferProblem,
-    direction_weights,
     weighted_own_aurocs,
 )
 from emotion_circuits.stats.bootstrap import chunks, cluster_draws, expanded_quantile
@@ -68,8 +68,8 @@ def resampled(
             for fit, test in zip(draws.target_fit, draws.test, strict=True)
         ]
     )
-    fit = texts.source_fit  # every arm has its own activations of these texts, and the same coefficients
-    coefficients = np.stack([direction_weights(fit, problem.emotions, weights) for weights in draws.source_fit])
+    # Every arm has its own activations of these texts, and the same coefficients.
+    coefficients = DirectionWeights(texts.source_fit, problem.emotions)
     own = {name: _arm(arm, coefficients, draws, rows) for name, arm in {"": problem, **floors}.items()}
     return Replicates(own[""], probe, {name: own[name] for name in floors}, draws.smallest)
 
@@ -98,14 +98,13 @@ def _draw(texts: CheckedTexts, emotions: int, groups: int, resamples: int, rng: 
     return _Draws(source, target, tests, cluster_draws(groups, resamples, rng), smallest)
 
 
-def _arm(arm: TransferProblem, coefficients: FloatArray, draws: _Draws, rows: NDArray[np.intp]) -> FloatArray:
-    """``[resample, emotion]`` AUROCs of one arm, its directions and its map refitted in every resample.
-
-    ``coefficients`` ``[resample, emotion, fit text]`` are those of :func:`direction_weights`.
-    """
+def _arm(arm: TransferProblem, coefficients: DirectionWeights, draws: _Draws, rows: NDArray[np.intp]) -> FloatArray:
+    """``[resample, emotion]`` AUROCs of one arm, its directions and its map refitted in every resample."""
     refitted, own = ResampledMap(arm, rows), []
-    for some in chunks(len(coefficients), len(arm.features) * arm.emotions):
-        scores = refitted.scores(coefficients[some] @ arm.fit_features, draws.groups[some])
+    (n, rank), emotions = arm.features.shape, arm.emotions
+    widest = max(rank**2, emotions * max(n, len(arm.fit_features), arm.kernel.shape[1]))
+    for some in chunks(len(draws.groups), widest):
+        scores = refitted.scores(coefficients(draws.source_fit[some]) @ arm.fit_features, draws.groups[some])
         own += [weighted_own_aurocs(s, arm.test.codes, test) for s, test in zip(scores, draws.test[some], strict=True)]
     return np.stack(own)
 

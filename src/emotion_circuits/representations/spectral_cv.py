@@ -30,8 +30,8 @@ PENALTIES: FloatArray = 10.0 ** np.arange(-2.0, 6.01, 0.5)
 """Ridge penalties per row that are tried; standardised features have eigenvalues per row from about 1e-2 to d."""
 
 RANKS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 125, 150, 200)
-"""Numbers of source components that are tried. More would fit better and identify nothing: a map of nearly all of a
-model's dimensions carries a random direction as well as an emotion's."""
+"""Numbers of source components that are tried. In models a few hundred wide, more of them fit better and identify
+nothing: a map of nearly all dimensions carries a random direction as well as an emotion's."""
 
 CHUNK = 4_000_000
 """Numbers that one block of rearranged targets may hold (32 MB)."""

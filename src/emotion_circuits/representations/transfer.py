@@ -78,21 +78,34 @@ def direction_weights(fit: Texts, emotions: int, weights: FloatArray | None = No
     after removing their mean. ``weights`` ``[text]`` are multiplicities of a resample, constant within a cluster.
     """
     w = np.ones(len(fit.codes)) if weights is None else weights
-    member = (np.arange(emotions)[:, None] == fit.codes).astype(np.float64)
-    scenarios = np.unique(fit.clusters, return_inverse=True)[1]
-    inside = np.eye(int(scenarios.max()) + 1)[scenarios]  # [text, scenario]
-    counts = member @ inside
-    complete = (counts > 0).all(axis=0)
-    matched = complete[scenarios]
-    if complete.sum() >= 2 and matched.mean() >= 0.5 and (w * matched).any():
-        share = member / np.maximum(counts[:, scenarios], 1) * matched
-        per_scenario = np.zeros(len(complete))
-        per_scenario[scenarios] = w
-        means = share * w / per_scenario[complete].sum()
-    else:
-        means = member * w
-        means = means / np.maximum(means.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    return np.asarray(means - means.mean(axis=0))
+    return np.asarray(DirectionWeights(fit, emotions)(w[None])[0])
+
+
+class DirectionWeights:
+    """:func:`direction_weights` of many resamples of one set of texts."""
+
+    def __init__(self, fit: Texts, emotions: int) -> None:
+        self._member = (np.arange(emotions)[:, None] == fit.codes).astype(np.float64)
+        self._scenarios = np.unique(fit.clusters, return_inverse=True)[1]
+        counts = np.zeros((emotions, int(self._scenarios.max()) + 1))
+        np.add.at(counts, (fit.codes, self._scenarios), 1)
+        self._complete = np.asarray((counts > 0).all(axis=0))
+        self._matched = self._complete[self._scenarios]
+        self._share = self._member / np.maximum(counts[:, self._scenarios], 1) * self._matched
+
+    def __call__(self, weights: FloatArray) -> FloatArray:
+        """``[draw, emotion, text]`` of ``weights`` ``[draw, text]``."""
+        return np.stack([self._of(w) for w in weights])
+
+    def _of(self, w: FloatArray) -> FloatArray:
+        if self._complete.sum() >= 2 and self._matched.mean() >= 0.5 and (w * self._matched).any():
+            per_scenario = np.zeros(len(self._complete))
+            per_scenario[self._scenarios] = w
+            means = self._share * w / per_scenario[self._complete].sum()
+        else:
+            means = self._member * w
+            means = means / np.maximum(means.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        return np.asarray(means - means.mean(axis=0))
 
 
 def push_matrix(features: FloatArray, kernel: FloatArray, penalty: float) -> FloatArray:

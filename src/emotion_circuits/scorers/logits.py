@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from emotion_circuits.errors import UsageError
+from emotion_circuits.errors import ModelError, UsageError
 from emotion_circuits.prompts.lexicon import list_lexicons
 from emotion_circuits.scorers._contract import Card, Continuation, LoadOptions, Scorer
 from emotion_circuits.scorers._registry import scorer
@@ -68,6 +68,12 @@ class LogitsScorer(Scorer):
             prompts = [Prompt(str(i), texts[i].prompt + texts[i].text) for i in present]
             metrics = [log_sum_exp_difference(self._tokens.ids(e), self._tokens.neutral_ids(e)) for e in self.columns]
             values = score(self._lm, prompts, [BASELINE], metrics, max_rows=self._rows)
+            if not np.isfinite(values).all():
+                first = present[int(np.argwhere(~np.isfinite(values))[0, 0])]
+                raise ModelError(
+                    f"{self._lm.name} gives no number after text {first + 1}",
+                    "its weights may be damaged, or its number type too narrow: fetch them again, or use another model",
+                )
             for column, emotion in enumerate(self.columns):
                 found[emotion][present] = values[:, 0, column]
         return found
