@@ -74,13 +74,13 @@ def test_sentences_keep_their_values(english: str, japanese: str) -> None:
 @pytest.mark.parametrize(
     ("found", "part"),
     [
-        ({"confirmed": True}, ", more than random"), ({}, "NOT more than random"), ({"sets": 10}, "too few random sets"),
-        ({"beaten": 19}, "NOT confirmed: the interval contains 0, though it is more"),
+        ({"confirmed": True}, ", more than random"), ({}, "NOT more than random"),
+        ({"sets": 10}, "too few random sets"), ({"beaten": 19}, "NOT confirmed: the interval contains 0, though it is more"),
     ],
 )  # fmt: skip
 def test_every_outcome_of_patching_heads_is_said_and_has_its_japanese(found: dict[str, Any], part: str) -> None:
-    row = {"emotion": "anger", "change": 0.1, "ci": [-0.1, 0.3], "pairs": 12, "unit": "share", "random": [0.0], "sets": 19,
-           "beaten": 3, "random_mean": 0.05, "p": 0.4, "confirmed": False}  # fmt: skip
+    row = {"emotion": "anger", "change": 0.1, "ci": [-0.1, 0.3], "pairs": 12, "unit": "share", "random": [0.0],
+           "sets": 19, "beaten": 3, "random_mean": 0.05, "p": 0.4, "confirmed": False}  # fmt: skip
     said = patching_sentence({**row, **found}, 10, "result") + "."
     assert part in said
     assert KANA.search(Catalogue(entries("ja"))(said))
