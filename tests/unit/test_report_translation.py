@@ -75,7 +75,8 @@ def test_sentences_keep_their_values(english: str, japanese: str) -> None:
     ("found", "part"),
     [
         ({"confirmed": True}, ", more than random"), ({}, "NOT more than random"),
-        ({"sets": 10}, "too few random sets"), ({"beaten": 19}, "NOT confirmed: the interval contains 0, though it is more"),
+        ({"sets": 10}, "too few random sets"),
+        ({"beaten": 19}, "NOT confirmed: the interval contains 0, though it is more"),
     ],
 )  # fmt: skip
 def test_every_outcome_of_patching_heads_is_said_and_has_its_japanese(found: dict[str, Any], part: str) -> None:
