@@ -23,7 +23,7 @@ from emotion_circuits.experiments._components.patching import Patching
 from emotion_circuits.experiments._components.screen import exact_heads
 from emotion_circuits.experiments._heads import Subject
 from emotion_circuits.experiments.circuit_report import CircuitReport
-from emotion_circuits.experiments.heads_patch import _sentence
+from emotion_circuits.experiments.heads_patch import patching_sentence
 from emotion_circuits.prompts import load_prompts
 from emotion_circuits.prompts.lexicon import emotion_words, list_lexicons
 from emotion_circuits.scorers._words import read_words
@@ -155,11 +155,12 @@ def test_ablating_the_planted_head_is_confirmed_and_another_one_is_not(run: Any)
         found = run("heads.ablate", "--head-spec", spec, "--texts", 3, "--max-tokens", 3).json
         assert len(found["baseline_texts"]) == len(found["ablation_texts"]) == 3
         assert f"embedded:{EMOTION}" in found["ablation_metrics"][EMOTION]
-        return found["results"][0]
+        return found["results"][0] | {"same": found["baseline_texts"] == found["ablation_texts"]}
 
     planted_head, other = tested("1:2"), tested("1:0")
     assert planted_head["confirmed"] and planted_head["change"] < 0 and planted_head["ci"][1] < 0
     assert not other["confirmed"] and other["change"] > planted_head["change"]
+    assert not planted_head["same"], "the texts are those of the ablated model"
 
 
 def test_patching_the_planted_head_recovers_the_endpoint(run: Any) -> None:
@@ -167,6 +168,7 @@ def test_patching_the_planted_head_recovers_the_endpoint(run: Any) -> None:
         words = ("--patch-mode", mode, "--texts", 2, "--max-tokens", 2, "--position", "last")
         found = run("heads.patch", "--head-spec", "1:2", *words, "--random", 19).json
         assert found["patch_mode"] == mode and len(found["patched_texts"]) == 2
+        assert found["patched_texts"] != found["baseline_texts"], mode
         assert found["results"][0]["change"] > 0.5, mode
 
 
@@ -248,7 +250,7 @@ def test_patching_is_in_nats_where_there_is_nothing_to_be_a_share_of(benches: An
     row = Patching(bench, subject, (READER,), "result", "last").endpoint(19)
     assert row["unit"] == unit and row["ci"][0] <= row["change"] <= row["ci"][1]
     assert (row["beaten"] == 19) is (pairs == "clear") and row["confirmed"] is (pairs == "clear")
-    assert ("no share" in _sentence(row, 1, "result")) is (unit == "nats")
+    assert ("no share" in patching_sentence(row, 1, "result")) is (unit == "nats")
 
 
 def test_a_shortlist_holds_the_estimated_supporters_and_random_others() -> None:

@@ -27,7 +27,7 @@ from emotion_circuits.types import Figure, Section
 
 if TYPE_CHECKING:
     from emotion_circuits.circuits.components import Head, Neuron
-    from emotion_circuits.engine import Sampling
+    from emotion_circuits.engine import Generation, Sampling
     from emotion_circuits.types import Prompt
 
 ABLATED = "ablated"
@@ -78,15 +78,15 @@ def ablation_outcome(
 
 def _writer(
     context: Context, params: TextParams, subject: Subject, components: Sequence[Any]
-) -> Callable[[str, Prompt, Sampling], None]:
+) -> Callable[[str, Prompt, Sampling], list[Generation]]:
     from emotion_circuits.circuits.conditions import ablation
 
     donors = {p.clean.id: p.donor for p in subject.testing}
     every = list(donors.values())
 
-    def write(step: str, prompt: Prompt, sampling: Sampling) -> None:
+    def write(step: str, prompt: Prompt, sampling: Sampling) -> list[Generation]:
         mine = every if params.mode == "mean" else [donors[prompt.id]]
         condition = ablation(context.lm, ABLATED, components, params.mode, prompt=prompt, donors=mine)
-        context.measure.generate(step, [prompt], [condition], sampling)
+        return context.measure.generate(step, [prompt], [condition], sampling)
 
     return write

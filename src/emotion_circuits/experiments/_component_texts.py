@@ -13,7 +13,7 @@ from emotion_circuits.experiments._steering import BASELINE_NAME
 from emotion_circuits.types import Condition, Prompt, Table
 
 if TYPE_CHECKING:
-    from emotion_circuits.engine import Sampling
+    from emotion_circuits.engine import Generation, Sampling
     from emotion_circuits.experiments._contract import Context
     from emotion_circuits.experiments._texts import ScoredTexts
 
@@ -45,21 +45,23 @@ def write_both(
     step: str,
     prompts: Sequence[Prompt],
     changed: str,
-    write_one: Callable[[str, Prompt, Sampling], None],
+    write_one: Callable[[str, Prompt, Sampling], list[Generation]],
     emotions: Sequence[str],
 ) -> ScoredTexts:
     """Baseline and changed texts of every prompt.
 
-    ``write_one(step, prompt, sampling)`` generates the changed text of one prompt: which fits it alone.
+    ``write_one(step, prompt, sampling)`` writes the texts of one prompt under ``changed``, which fits it alone, in a
+    step of their own.
     """
-    from emotion_circuits.experiments._texts import write_texts
+    from emotion_circuits.experiments._texts import judge_texts
 
-    sampling, base = sampling_of(params, context.seed), Condition(BASELINE_NAME)
-    context.measure.generate(step, prompts, [base], sampling)
-    for prompt in prompts:
-        write_one(step, prompt, sampling)
-    # All texts are written now: this finds them and asks the evaluators.
-    return write_texts(context.measure, step, prompts, [base, Condition(changed)], sampling, emotions)
+    sampling, measure = sampling_of(params, context.seed), context.measure
+    base = measure.generate(step, prompts, [Condition(BASELINE_NAME)], sampling)
+    written: list[Generation] = []
+    for i, prompt in enumerate(prompts):
+        written += base[i * sampling.samples : (i + 1) * sampling.samples]
+        written += write_one(f"{step}-{changed.replace(' ', '-')}-{i}", prompt, sampling)
+    return judge_texts(measure, step, prompts, [BASELINE_NAME, changed], written, emotions)
 
 
 def text_rows(texts: ScoredTexts, changed: str, key: str, emotion: str) -> list[dict[str, Any]]:

@@ -180,11 +180,11 @@ class Measure:
         found.update({(g.prompt, g.condition, g.sample): g for g in new})
 
     def _written(self, name: str) -> dict[Key, Generation]:
-        return self._earlier.get(name, {})
+        return self._earlier.setdefault(name, {})
 
     @cached_property
     def _earlier(self) -> dict[str, dict[Key, Generation]]:
-        """What earlier attempts of this run wrote, by step; read once."""
+        """What is written, by step: read once from earlier attempts, then kept as it grows."""
         return self._read_texts()
 
     def _read_texts(self) -> dict[str, dict[Key, Generation]]:

@@ -61,14 +61,30 @@ def write_texts(
     ``plain`` are the prompts without a request in front: perplexity is that of the continuation after these.
     """
     generations = measure.generate(step, prompts, conditions, sampling)
-    shape = (len(prompts), len(conditions), sampling.samples)
+    return judge_texts(measure, step, prompts, [c.name for c in conditions], generations, emotions, plain=plain)
+
+
+def judge_texts(
+    measure: Measure, step: str, prompts: Sequence[Prompt], conditions: Sequence[str],
+    generations: Sequence[Generation], emotions: Sequence[str], *, plain: Sequence[Prompt] | None = None,
+) -> ScoredTexts:  # fmt: skip
+    """What every evaluator says of texts that are written: prompts outermost, then conditions, then samples.
+
+    Raises:
+        ValueError: texts in another order, or of other prompts or conditions.
+    """
+    samples = len(generations) // max(len(prompts) * len(conditions), 1)
+    wanted = [(p.id, c, s) for p in prompts for c in conditions for s in range(samples)]
+    if [(g.prompt, g.condition, g.sample) for g in generations] != wanted:
+        raise ValueError(f"the texts of {step} are not those of its prompts and conditions, in their order")
+    shape = (len(prompts), len(conditions), samples)
     parts, name = measure.run.parts, f"{step}-scores"
     if not parts.has(name):
         parts.write(name, _scored(measure, name, generations, plain or prompts, emotions, shape))
     import numpy as np
 
     values = {k: np.array(v, dtype=np.float64).reshape(shape) for k, v in parts.arrays(name).items()}
-    return ScoredTexts(tuple(prompts), tuple(c.name for c in conditions), tuple(generations), values)
+    return ScoredTexts(tuple(prompts), tuple(conditions), tuple(generations), values)
 
 
 def _scored(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emotion_circuits.engine import Generation
     from emotion_circuits.models.lm import LM
 
 CHANGED = "ov ablated"
@@ -34,6 +35,8 @@ CHANGED = "ov ablated"
 @experiment("circuit.ov-qk", "OV and QK circuits: who writes the direction, from which tokens, who attends by emotion.")
 class CircuitOvQk(Experiment):
     """QK is read from weights where that is valid and measured elsewhere; the result says which."""
+
+    version = 2
 
     class Params(TextParams):
         """Parameters of ``circuit.ov-qk``."""
@@ -201,8 +204,8 @@ def _texts(
     context, donors = bench.context, [p.donor for p in subject.testing]
     condition = ablation(context.lm, CHANGED, components, "mean", donors=donors)
 
-    def write(step: str, prompt: Any, sampling: Any) -> None:
-        context.measure.generate(step, [prompt], [condition], sampling)
+    def write(step: str, prompt: Any, sampling: Any) -> list[Generation]:
+        return context.measure.generate(step, [prompt], [condition], sampling)
 
     texts = write_both(context, params, f"texts-{subject.emotion}", prompts, CHANGED, write, bench.emotions)
     rows = text_rows(texts, CHANGED, "ablation_texts", subject.emotion)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class HeadsAblate(Experiment):
     """Endpoint changes on test scenarios in all three modes; texts in the chosen one."""
 
+    version = 2
+
     class Params(TextParams):
         """Parameters of ``heads.ablate``."""
 

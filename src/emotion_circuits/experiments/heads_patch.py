@@ -47,7 +47,7 @@ PatchMode = Literal["result", "v_only", "pattern_v"]
 class HeadsPatch(Experiment):
     """Recovery 1 is the emotional text's endpoint, 0 the neutral twin's; random matched heads are the control."""
 
-    version = 3
+    version = 4
 
     class Params(TextParams):
         """Parameters of ``heads.patch``."""

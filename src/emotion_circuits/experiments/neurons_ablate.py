@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 class NeuronsAblate(Experiment):
     """Endpoint changes on test scenarios in all three modes; texts in the chosen one."""
 
+    version = 2
+
     class Params(TextParams):
         """Parameters of ``neurons.ablate``."""
 

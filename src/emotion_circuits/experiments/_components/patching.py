@@ -15,7 +15,7 @@ from emotion_circuits.circuits.components import Grid, Head
 from emotion_circuits.circuits.conditions import transplant
 from emotion_circuits.circuits.pairs import Pair, align, length_matched
 from emotion_circuits.circuits.routing import routed
-from emotion_circuits.engine import Sampling, log_sum_exp_difference, score
+from emotion_circuits.engine import Generation, Sampling, log_sum_exp_difference, score
 from emotion_circuits.engine.capture import capture
 from emotion_circuits.engine.interventions import resample_ablation
 from emotion_circuits.engine.positions import prompt_indices
@@ -89,12 +89,12 @@ class Patching:
             return nullcontext()
         return routed(self.bench.context.lm, pair.donor, pair.clean, self.heads)
 
-    def write(self, step: str, prompt: Prompt, sampling: Sampling) -> None:
+    def write(self, step: str, prompt: Prompt, sampling: Sampling) -> list[Generation]:
         """Continue one neutral text with the heads patched."""
         pair = next(p for p in self.pairs if p.donor.id == prompt.id)
         condition = self.condition(pair, self.heads, PATCHED)  # reads the emotional text: not inside the routing
         with self._routing(pair):
-            self.bench.context.measure.generate(step, [prompt], [condition], sampling)
+            return self.bench.context.measure.generate(step, [prompt], [condition], sampling)
 
     def endpoint(self, sets: int) -> dict[str, Any]:
         """Recovery m of the named heads and of random matched ones (none in ``pattern_v``: each would need its own
