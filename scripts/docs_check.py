@@ -126,12 +126,14 @@ def compare(quoted: Quoted, entry: Entry, source: Any) -> None:
             made = [_value(n) for n in _NUMBER.findall(line)]
             _agree(quoted, _NUMBER.findall(printed[pattern]), made, entry.tolerance)
         return
-    rest = quoted.text
+    at = 0
     for path in entry.words:
         word = str(value_at(source, path))
-        _, found, rest = rest.partition(word)
-        if not found:
+        # A whole cell, or emphasised: “shared” is a part of “partly shared”.
+        found = re.compile(rf"(?:\| *|\*){re.escape(word)}(?: *\||\*)").search(quoted.text, at)
+        if found is None:
             raise FigureError(f"{quoted.page}: {quoted.name}: {path} is “{word}”, which the block does not say there")
+        at = found.end() - 1
     shown = (_NUMBER if entry.integers else _MEASURED).findall(quoted.text)
     _agree(quoted, shown, [float(value_at(source, path)) for path in entry.numbers], entry.tolerance)
 
@@ -147,8 +149,8 @@ def value_at(source: Any, path: str) -> Any:
     for key, name, value in re.findall(r"([\w-]+)(?:\[(\w+)=([\w.-]+)\])?", path):
         if isinstance(found, list) and key.isdigit():
             found = found[int(key)] if int(key) < len(found) else None
-        elif key == "highest" and isinstance(found, dict) and found:
-            found = max(value for value in found.values() if value is not None)
+        elif key == "highest" and isinstance(found, dict) and key not in found:
+            found = max((value for value in found.values() if value is not None), default=None)
         else:
             found = found.get(key) if isinstance(found, dict) else None
         if name:

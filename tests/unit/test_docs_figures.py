@@ -127,3 +127,13 @@ def test_figures_of_this_repository_that_need_no_model() -> None:
     words = [sys.executable, str(SCRIPT), "--quick"]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0 and "ok" in ended.stdout, ended.stdout + ended.stderr
+
+
+def test_words_are_whole_cells_and_the_highest_of_a_table_is_found(tool: ModuleType) -> None:
+    entry = tool.Entry("t", "c", words=("verdict", "other"), numbers=("floor.highest",))
+    block = tool.Quoted("README.md", "t", "| all | partly shared | .5 |\n| rest | *shared* | 0.80 |")
+    source = {"verdict": "partly shared", "other": "shared", "floor": {"a": 0.7, "b": 0.8, "c": None}}
+    tool.compare(block, entry, source)
+    for wrong in ({"verdict": "shared"}, {"other": "not shared"}, {"floor": {"a": 0.7}}, {"floor": {"a": None}}):
+        with pytest.raises(tool.FigureError):
+            tool.compare(block, entry, {**source, **wrong})

@@ -100,8 +100,8 @@ def kl_from_baseline() -> Metric:
     def metric(logits: Logits, baseline: Logits) -> Tensor:
         old = baseline.log_softmax(-1)
         p = old.exp()
-        # In place, because fresh memory of this size costs more than the arithmetic. A token that the unedited row
-        # excludes adds nothing, whatever it has now.
+        # One array of this size at a time, worked on in place: fresh memory costs more than the arithmetic. A token
+        # that the unedited row excludes adds nothing, whatever it has now.
         return (old - logits.log_softmax(-1)).mul_(p).masked_fill_(p == 0, 0.0).sum(-1)
 
     return metric

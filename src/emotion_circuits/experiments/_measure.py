@@ -64,6 +64,7 @@ class Measure:
         from emotion_circuits.engine import Row, plan_chunks, score_rows
         from emotion_circuits.store import TensorFileWriter, open_tensors
 
+        self._ask_once(name)
         path = self.run.path(f"{name}.safetensors")
         shape = (len(prompts), len(conditions))
         if not path.exists() and (crew := self._crew(name)):
@@ -92,6 +93,7 @@ class Measure:
         """Continuations of every prompt under every condition, prompts outermost, then conditions, then samples."""
         from emotion_circuits.engine import Row, plan_chunks
 
+        self._ask_once(name)
         encoded = self.lm.encode(prompts)
         rows = [Row(e, c, s) for e in encoded for c in conditions for s in range(sampling.samples)]
         found = self._written(name)
@@ -111,6 +113,19 @@ class Measure:
                     self._keep_texts(name, texts, found)
                     advance(len(texts), name)
         return [found[key] for key in keys]
+
+    def _ask_once(self, name: str) -> None:
+        """Refuse a step that was asked before: rows are found again by their names, whatever their edits are.
+
+        Raises :class:`ValueError`.
+        """
+        if name in self._asked:
+            raise ValueError(f"the step {name!r} of {self.run.experiment} was asked already: give it another name")
+        self._asked.add(name)
+
+    @cached_property
+    def _asked(self) -> set[str]:
+        return set()
 
     def _crew(self, name: str) -> Crew | None:
         """The crew; what an earlier crew left unfinished is finished by this process alone in the same way."""

@@ -28,7 +28,7 @@ role: any two selections would agree in it, and unrelated models would seem to m
 class HeadsMatch(PairExperiment):
     """The null hypothesis: the target's top heads are like any other heads of it. The answer may be no."""
 
-    version = 3
+    version = 4
 
     class Params(HeadsScreen.Params):
         """Parameters of ``heads.match``: those of both screens, and the test."""
@@ -77,7 +77,7 @@ class HeadsMatch(PairExperiment):
 
 
 def _profile(run: Run, emotion: str) -> HeadProfile:
-    """One model's heads: importance is |change when ablated| (0 where a head was not)."""
+    """One model's heads: importance is the support they give, minus the change when ablated (0 for opposing heads)."""
     import numpy as np
 
     from emotion_circuits.circuits.cross_model import HeadProfile
@@ -87,6 +87,6 @@ def _profile(run: Run, emotion: str) -> HeadProfile:
     importance, figures = np.zeros(shape), np.zeros((*shape, len(ROLE)))
     for r in summary["scores"]:
         if r["emotion"] == emotion:
-            importance[r["layer"], r["head"]] = abs(r["ablation"] or 0.0)
+            importance[r["layer"], r["head"]] = max(-r["ablation"], 0.0)
             figures[r["layer"], r["head"]] = [r[f] or 0.0 for f in ROLE]
     return HeadProfile(run.model, importance, figures)
