@@ -129,9 +129,12 @@ def score_cell(
     if not controls:
         return scored
     families = _random_families(vectors, cell, controls, seed)
+    both = signed(vectors, "v", vectors.vector(cell.emotion, cell.layer), cell)
+    own = measure.score(f"dev-kl-{cell.name}", prompts["dev"], both, {"kl": metrics["kl"]})["kl"].mean()
     arms: list[RandomArm] = []
     for family, directions in families.items():
-        scale = _scale_at_matched_kl(vectors, cell, family, directions[:DEV_CONTROLS], prompts["dev"], metrics)
+        few = directions[:DEV_CONTROLS]
+        scale = _scale_at_matched_kl(vectors, cell, family, few, prompts["dev"], metrics, float(own))
         arms.append(_random_arm(vectors, scored, family, directions, "norm", 1.0, metrics))
         arms.append(_random_arm(vectors, scored, family, directions[:KL_CONTROLS], "kl", scale, metrics))
     return CellScores(cell, test, scores, kl, tuple(arms), halves)
@@ -242,18 +245,15 @@ def _random_arm(
 
 def _scale_at_matched_kl(
     vectors: Vectors, cell: Cell, family: Family, directions: NDArray[Any], dev: Sequence[Prompt],
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, Metric], own: float,
 ) -> float | None:  # fmt: skip
-    """How much longer a family's vectors must be so that their mean KL on dev equals the tested vector's.
+    """How much longer a family's vectors must be so that their mean KL on dev equals the tested vector's, ``own``.
 
     Interpolated between the lengths of ``KL_SCALES`` (log KL against log length); None outside their range.
     """
     import numpy as np
 
     measure, kl = vectors.context.measure, {"kl": metrics["kl"]}
-    own = measure.score(
-        f"dev-kl-{cell.name}", dev, signed(vectors, "v", vectors.vector(cell.emotion, cell.layer), cell), kl
-    )["kl"].mean()
     conditions = [
         Condition(f"{family}:{i}×{scale}", (vectors.add(v, cell.layer, scale * cell.length),))
         for scale in KL_SCALES
@@ -262,7 +262,7 @@ def _scale_at_matched_kl(
     found = measure.score(f"dev-kl-{cell.name}-{family}", dev, conditions, kl)["kl"]
     means = np.asarray(found, dtype=np.float64).reshape(len(dev), len(KL_SCALES), len(directions)).mean(axis=(0, 2))
     logs = np.maximum.accumulate(np.log(np.maximum(means, 1e-12)))
-    wanted = float(np.log(max(float(own), 1e-12)))
+    wanted = float(np.log(max(own, 1e-12)))
     if not logs[0] <= wanted <= logs[-1]:
         return None
     return float(np.exp(np.interp(wanted, logs, np.log(KL_SCALES))))
