@@ -63,6 +63,15 @@ def mean_over_prompts(values: NDArray[np.float64] | None, prompts: Sequence[Prom
     }  # fmt: skip
 
 
+def mean_known(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Mean over ``axis`` of what was measured; NaN where nothing was."""
+    import numpy as np
+
+    known = np.isfinite(values)
+    count, total = known.sum(axis=axis), np.where(known, values, 0.0).sum(axis=axis)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+
 def t_of_mean(values: NDArray[np.float64], prompts: Sequence[Prompt]) -> float:
     """Cluster-robust t of the mean of ``[prompt]`` values; 0 where nothing varies."""
     import numpy as np

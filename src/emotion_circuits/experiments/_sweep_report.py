@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from emotion_circuits.experiments._cell import ASKED, BASE, MINUS, PLUS
 from emotion_circuits.experiments._contract import Outcome
 from emotion_circuits.experiments._grid import TEXTS_READ, Grid, Tested, cell_name
+from emotion_circuits.experiments._paired import mean_known
 from emotion_circuits.experiments._sweep_numbers import (
     broken_cells,
     dose_rows,
@@ -268,10 +269,12 @@ def _frontier(grid: Grid) -> Figure:
             for s in (s for s in grid.strengths if s > 0):
                 name = cell_name(emotion, layer, s)
                 gain = texts.of(scorer, name).mean() - texts.of(scorer, BASE).mean()
-                cost = np.nanmean(texts.of("log_perplexity", name)) - np.nanmean(texts.of("log_perplexity", BASE))
-                rows.append(
-                    {"x": float(cost), "value": float(gain), "series": emotion, "label": f"layer {layer}, α {s:g}"}
-                )
+                after, before = (mean_known(texts.of("log_perplexity", c).ravel(), axis=0) for c in (name, BASE))
+                if np.isfinite(after - before):  # else no text of the cell is long enough to have a perplexity
+                    rows.append({
+                        "x": float(after - before), "value": float(gain), "series": emotion,
+                        "label": f"layer {layer}, α {s:g}",
+                    })  # fmt: skip
     return Figure(
         "frontier", "scatter", "Gain and cost of every cell",
         "Change of the classifier's score against change of log perplexity under the unsteered model (greedy texts, "

@@ -19,7 +19,7 @@ from emotion_circuits.experiments._contract import (
     TextStep,
 )
 from emotion_circuits.experiments._full_controls import full_figures, full_grid, full_table, full_work
-from emotion_circuits.experiments._paired import as_csv, paired_row
+from emotion_circuits.experiments._paired import as_csv, mean_known, paired_row
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import (
     Vectors,
@@ -122,8 +122,8 @@ class _Arms:
 
         name = f"{scorer}:{self.cell.emotion}" if scorer in ("embedded", "lexicon") else scorer
         if arm == ASKED:
-            return np.asarray(np.nanmean(self.asked.of(name, BASE), axis=1))
-        return np.asarray(np.nanmean([np.nanmean(self.texts.of(name, c), axis=1) for c in self.families[arm]], axis=0))
+            return mean_known(self.asked.of(name, BASE), axis=1)
+        return mean_known(np.array([mean_known(self.texts.of(name, c), axis=1) for c in self.families[arm]]), axis=0)
 
     def scorers(self) -> list[str]:
         named = {s.split(":")[0] for s in self.texts.values if ":" not in s or s.endswith(f":{self.cell.emotion}")}
