@@ -194,6 +194,11 @@ def matched_sets(components: Sequence[C], grid: Grid, count: int, seed: int) -> 
     return [], 0
 
 
+def beats_random(beaten: int, sets: int) -> bool:
+    """Whether a set that beats ``beaten`` of ``sets`` random ones is above chance; too few sets show nothing."""
+    return sets >= FEWEST_SETS and beaten > CONFIRMED_SHARE * sets
+
+
 def confirm(
     bench: Bench, subject: Subject, components: Sequence[C], name: str, mode: Mode, sets: int
 ) -> dict[str, Any]:
@@ -228,7 +233,7 @@ def confirm(
         "p": float(permutation_p(changes[0].mean(), controls, "less")) if sets else None, "layer_slack": slack,
         "random_mean": float(controls.mean()) if sets else None,
         "random": [float(c) for c in controls], "clean": float(arrays["clean"].mean()),
-        "confirmed": bool(sets >= FEWEST_SETS and beaten > CONFIRMED_SHARE * sets and own.high < 0),
+        "confirmed": bool(beats_random(beaten, sets) and own.high < 0),
         "scenarios": len(set(clusters)),
     }  # fmt: skip
 

@@ -25,9 +25,9 @@ from emotion_circuits.experiments._contract import (
     TextStep,
 )
 from emotion_circuits.experiments._heads import (
-    CONFIRMED_SHARE,
     FEWEST_SETS,
     Bench,
+    beats_random,
     circuit_inputs,
     confirmation_bars,
     required_directions,
@@ -143,6 +143,6 @@ def patching_sentence(row: Mapping[str, Any], heads: int, mode: str) -> str:
         return f"{found}, more than {against}"
     if row["sets"] < FEWEST_SETS:
         return f"{found}; too few random sets to compare with: {against}"
-    if row["beaten"] > CONFIRMED_SHARE * row["sets"]:
+    if beats_random(row["beaten"], row["sets"]):
         return f"{found}, NOT confirmed: the interval contains 0, though it is more than {against}"
     return f"{found}, NOT more than {against}"

@@ -20,7 +20,7 @@ from emotion_circuits.engine.capture import capture
 from emotion_circuits.engine.interventions import resample_ablation
 from emotion_circuits.engine.positions import prompt_indices
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._heads import CONFIRMED_SHARE, FEWEST_SETS, Bench, Subject, matched_sets
+from emotion_circuits.experiments._heads import Bench, Subject, beats_random, matched_sets
 from emotion_circuits.stats import UnclearDenominatorError, bootstrap_interval, permutation_p, ratio_interval
 from emotion_circuits.types import Condition, Positions, Prompt, Site
 
@@ -123,7 +123,7 @@ class Patching:
             "random": (means[1:] / scale).tolist(), "sets": len(random), "beaten": beaten,
             "random_mean": float(means[1:].mean()) / scale if len(random) else None, "layer_slack": slack,
             "p": float(permutation_p(means[0], means[1:], "greater")) if len(random) else None,
-            "confirmed": bool(len(random) >= FEWEST_SETS and beaten > CONFIRMED_SHARE * len(random) and low > 0),
+            "confirmed": bool(beats_random(beaten, len(random)) and low > 0),
         }  # fmt: skip
 
     def _scores(self, random: Sequence[Sequence[Head]]) -> dict[str, NDArray[np.float64]]:
