@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
 SUFFIX = ".crew"
+FIRST_LOOK_SECONDS = 0.05
 
 
 class OvertakenError(StoreError):
@@ -39,6 +40,9 @@ class OvertakenError(StoreError):
 @dataclass(frozen=True)
 class Crew:
     """How the members of a crew watch each other; seconds. ``pause`` waits between two looks at what is missing.
+
+    The first look comes early and each further one twice as late, up to ``look_again``: small steps end together, and
+    a shared folder is asked seldom during long ones.
 
     ``marker`` is a file that lies in the shared folder as long as it is there: a folder that was unmounted would
     otherwise be made anew, on one machine's own disk.
@@ -136,7 +140,7 @@ def share(
     _agree(folder, blocks)
     claims = Claims(folder / "claims", crew.heartbeat, crew.stale)
     waiting = list(blocks)
-    told = time.monotonic()
+    told, pause = time.monotonic(), FIRST_LOOK_SECONDS
     while waiting:
         left = []
         for block in waiting:
@@ -147,8 +151,11 @@ def share(
             if time.monotonic() - told > 60:
                 told = time.monotonic()
                 log.info("%d blocks of %s are with other workers: %s", len(left), folder.name, claims.held())
-            crew.pause(crew.look_again)
+            crew.pause(min(pause, crew.look_again))
+            pause *= 2
             crew.require_folder()
+        else:
+            pause = FIRST_LOOK_SECONDS
         waiting = left
 
 
