@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,8 +13,15 @@ from torch import nn
 
 from emotion_circuits import generate
 from emotion_circuits.engine import Sampling
-from emotion_circuits.models import load_lm, products
-from emotion_circuits.models.products import SETTING, SMALLEST, fast_products, inference, product_library
+from emotion_circuits.models import load_lm, packing, products
+from emotion_circuits.models.products import (
+    SETTING,
+    SMALLEST,
+    bytes_of_copies,
+    fast_products,
+    inference,
+    product_library,
+)
 from emotion_circuits.types import Prompt
 
 
@@ -23,6 +31,7 @@ def onednn(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pytest.skip("this build of PyTorch has no oneDNN")
     monkeypatch.setenv(SETTING, "onednn")
     product_library.cache_clear()
+    packing._PACKED.clear()
     yield
     product_library.cache_clear()
 
@@ -71,6 +80,61 @@ def test_gradients_are_recorded_as_ever(onednn: None) -> None:
     assert x.grad is not None and torch.allclose(x.grad[0], module.weight.sum(0), atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 7, 8, 31, 120, 128, 500])
+@pytest.mark.parametrize("size", [(576, 192), (576, 1536), (1536, 576), (100, 3001)])
+def test_a_weight_that_is_laid_out_changes_no_bit(
+    onednn: None, dtype: torch.dtype, rows: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if dtype is torch.bfloat16 and not packing.bfloat16_in_hardware():
+        pytest.skip("this processor does not multiply bfloat16")
+    module, x = layer(*size).to(dtype), torch.randn(rows, size[0]).to(dtype)
+    with inference(module):
+        found = module(x)
+    assert (module in packing._PACKED) == (rows > 1 or dtype is torch.bfloat16), "the layout was used"
+    monkeypatch.setattr(packing, "SHARE_OF_MACHINE", 0)
+    packing._PACKED.clear()
+    with inference(module):
+        assert torch.equal(module(x), found)
+    assert module not in packing._PACKED
+
+
+@pytest.mark.parametrize("change", ["in place", "another", "in inference mode"])
+def test_a_changed_weight_is_laid_out_anew(onednn: None, change: str) -> None:
+    module, x = layer(256, 512), torch.randn(4, 256)
+    with inference(module):
+        before = module(x)
+    if change == "in place":
+        with torch.no_grad():
+            module.weight.mul_(2)
+    elif change == "another":
+        module.weight = nn.Parameter(2 * module.weight.detach())
+    else:
+        with torch.inference_mode():
+            module.weight.mul_(2)
+    with inference(module):
+        assert torch.allclose(module(x) - module.bias, 2 * (before - module.bias), atol=1e-5)
+
+
+def test_copies_are_made_only_where_there_is_room_and_go_with_the_model(
+    onednn: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, x = nn.Sequential(layer(256, 512), layer(512, 4)), torch.randn(4, 256)
+    assert bytes_of_copies(module) == 4 * 256 * 512, "the small one has none"
+    with inference(module):
+        module(x)
+    assert len(packing._PACKED) == 1
+    del module
+    gc.collect()
+    assert not packing._PACKED
+    module = nn.Sequential(layer(256, 512))
+    monkeypatch.setattr(packing, "free_bytes", lambda device: 4 * 256 * 512)
+    assert bytes_of_copies(module) == 0
+    with inference(module):
+        module(x)
+    assert not packing._PACKED
+
+
 def test_what_is_small_half_precise_or_somebody_elses_is_left_alone(onednn: None) -> None:
     class Own(nn.Linear):
         pass
@@ -78,7 +142,7 @@ def test_what_is_small_half_precise_or_somebody_elses_is_left_alone(onednn: None
     wrapped = layer(256, 512)
     vars(wrapped)["forward"] = lambda x: x + 1
     small = layer(8, SMALLEST // 8 - 1)
-    left = nn.ModuleList([small, layer(256, 512).bfloat16(), Own(256, 512), wrapped])
+    left = nn.ModuleList([small, layer(256, 512).half(), Own(256, 512), wrapped])
     with inference(left):
         assert [("forward" in vars(m)) for m in left] == [False, False, False, True]
         assert torch.equal(wrapped(torch.zeros(1)), torch.ones(1))

@@ -34,8 +34,8 @@ class Work:
     """What is left to compute. ``tokens`` run through the model's blocks, in ``forwards`` passes.
 
     ``texts`` are captured, ``scored`` rows scored at their next token, ``written`` texts generated (and read once more
-    for their perplexity). ``memory_bytes``: the model's weights and the widest values of the largest batch, on the
-    device that it runs on. ``seconds`` are estimated.
+    for their perplexity). ``memory_bytes``: the model's weights, their copies for faster products, and the widest
+    values of the largest batch, on the device that it runs on. ``seconds`` are estimated.
     """
 
     texts: int = 0
@@ -220,7 +220,9 @@ def _packed(
 
 
 def _weight_bytes(lm: LM) -> int:
-    return sum(p.numel() * p.element_size() for p in lm.model.parameters())
+    from emotion_circuits.models.products import bytes_of_copies
+
+    return bytes_of_copies(lm.model) + sum(p.numel() * p.element_size() for p in lm.model.parameters())
 
 
 def _token_bytes(lm: LM) -> int:

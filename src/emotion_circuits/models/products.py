@@ -1,9 +1,13 @@
-"""Matrix products of a model's linear layers by the faster of PyTorch's two libraries.
+"""Matrix products of a model's linear layers by the faster of PyTorch's two libraries, with weights laid out for it.
 
 PyTorch multiplies float32 matrices through MKL, which leaves AVX-512 unused on processors that are not Intel's. oneDNN,
 which the same PyTorch carries (and uses for bfloat16), does use it: on an AMD EPYC with AVX-512 it multiplied the
 weights of SmolLM2-135M 2.2 times as fast for 120 rows (timed as in :mod:`~emotion_circuits.models.product_limit`). Both
 are float32 throughout; they add in another order, so results differ by rounding (some 1e-6 of a logit's size).
+
+oneDNN lays a weight out anew for every product unless it gets one that is laid out already. Such a copy is kept beside
+the model's own weight (:mod:`~emotion_circuits.models.packing`): on that processor 1.25 times as fast in float32 and
+1.35 times in bfloat16 for 120 rows, twice for 8, and the same bits.
 
 The model's own forward stays as it is outside the context: its logits are Hugging Face's bit for bit.
 """
@@ -19,6 +23,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from emotion_circuits.models.packing import bfloat16_in_hardware, can_be_packed, has_layout, has_room, packed_weight
 
 SETTING = "EMOTION_CIRCUITS_PRODUCTS"
 """Environment variable: ``torch`` leaves every product to PyTorch's default, ``onednn`` asks for oneDNN anywhere."""
@@ -36,19 +42,20 @@ def inference(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def fast_products(model: nn.Module) -> Iterator[None]:
-    """Inside the context, the model's float32 linear layers on the CPU multiply with oneDNN where that is faster.
+    """Inside the context, the model's linear layers on the CPU multiply with oneDNN where that is faster.
 
-    Only where no gradient is recorded. Layers whose forward somebody else replaced keep it; those that
-    accelerate offloads multiply the same way, so that where a weight lies changes no number.
+    That is float32 where :func:`product_library` says so, and bfloat16, which PyTorch gives to oneDNN anyway, where
+    weights can be laid out for it. Only where no gradient is recorded. Layers whose forward somebody else replaced
+    keep it; those that accelerate offloads multiply the same way, so that where a weight lies changes no number.
     """
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     try:
-        if product_library() == "onednn":
-            for module in model.modules():
-                if isinstance(module, nn.Linear) and (name := _forward_of(module)) is not None:
-                    own = vars(module)
-                    replaced.append((own, name, own.get(name)))
-                    own[name] = partial(_linear, module)
+        found = _faster(model)
+        packs = has_room([m.weight for m, _ in found])
+        for module, name in found:
+            own = vars(module)
+            replaced.append((own, name, own.get(name)))
+            own[name] = partial(_linear, module, packs and can_be_packed(module.weight))
         yield
     finally:
         for own, name, before in replaced:
@@ -58,9 +65,15 @@ def fast_products(model: nn.Module) -> Iterator[None]:
                 own[name] = before
 
 
+def bytes_of_copies(model: nn.Module) -> int:
+    """Bytes of the weights that are laid out for oneDNN beside the model's own, once it has run; 0 without room."""
+    weights = [m.weight for m, _ in _faster(model)]
+    return sum(w.nbytes for w in weights if can_be_packed(w)) if has_room(weights) else 0
+
+
 @cache
 def product_library() -> str:
-    """``onednn`` or ``torch``: what :func:`fast_products` multiplies with on this machine.
+    """``onednn`` or ``torch``: what :func:`fast_products` multiplies float32 with on this machine.
 
     Depends on the processor alone, so that a run which is taken up again multiplies as it began.
     """
@@ -81,13 +94,20 @@ def has_onednn() -> bool:
     return _operator() is not None
 
 
+def _faster(model: nn.Module) -> list[tuple[nn.Linear, str]]:
+    """The layers that oneDNN multiplies faster, each with the attribute that holds what it computes."""
+    return [
+        (m, name) for m in model.modules() if isinstance(m, nn.Linear) and (name := _forward_of(m)) is not None
+    ]  # fmt: skip
+
+
 def _forward_of(module: nn.Linear) -> str | None:
     """The attribute that holds what the layer computes, or None for a layer that is left alone.
 
     Where accelerate fetches a layer's weights it wraps ``forward`` and keeps the layer's own as ``_old_forward``.
     """
     weight, own = module.weight, vars(module)
-    if type(module) is not nn.Linear or weight.dtype is not torch.float32 or weight.numel() < SMALLEST:
+    if type(module) is not nn.Linear or not _multiplies(weight.dtype) or weight.numel() < SMALLEST:
         return None  # quantised layers are subclasses
     fetched = hasattr(module, "_hf_hook") and "_old_forward" in own
     name = "_old_forward" if fetched else "forward"
@@ -96,13 +116,25 @@ def _forward_of(module: nn.Linear) -> str | None:
     return name if weight.device.type in (("cpu", "meta") if fetched else ("cpu",)) else None
 
 
-def _linear(module: nn.Linear, x: Tensor) -> Tensor:
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Whether anything is to be gained for weights of a number type on this machine."""
+    if dtype is torch.bfloat16:
+        return os.environ.get(SETTING) != "torch" and has_onednn() and has_layout() and bfloat16_in_hardware()
+    return dtype is torch.float32 and product_library() == "onednn"
+
+
+def _linear(module: nn.Linear, packed: bool, x: Tensor) -> Tensor:
     """``x`` ``[..., in]`` → ``[..., out]``, as the module itself would."""
-    operator = _operator()
-    plain = torch.is_grad_enabled() or x.dtype is not torch.float32 or x.device.type != "cpu"
+    operator, weight = _operator(), module.weight
+    plain = torch.is_grad_enabled() or x.dtype is not weight.dtype or x.device.type != "cpu"
     if operator is None or plain:
-        return nn.functional.linear(x, module.weight, module.bias)
-    product: Tensor = operator(x, module.weight, module.bias, "none", [], "")
+        return nn.functional.linear(x, weight, module.bias)
+    # One row of float32 is another kind of product to oneDNN: its last bits would differ with a packed weight.
+    if packed and (x.shape[:-1].numel() > 1 or weight.dtype is torch.bfloat16):
+        weight = packed_weight(module)
+    elif weight.dtype is torch.bfloat16:
+        return nn.functional.linear(x, weight, module.bias)
+    product: Tensor = operator(x, weight, module.bias, "none", [], "")
     return product
 
 
