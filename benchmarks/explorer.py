@@ -88,6 +88,7 @@ def compared(lm: LM, address: str, name: str, text: str, repeats: int) -> Ratio:
     """The page's first steered token over a bare forward pass, on one prompt."""
     import torch
 
+    from emotion_circuits.models.products import inference
     from emotion_circuits.types import Prompt
 
     (encoded,) = lm.encode([Prompt("text", text)])
@@ -103,7 +104,7 @@ def compared(lm: LM, address: str, name: str, text: str, repeats: int) -> Ratio:
         assert [e["event"] for e in open_streams.pop()][-1] == "done"
 
     def bare() -> None:
-        with torch.inference_mode():
+        with inference(lm.model):  # the page's own products
             lm.model(input_ids=ids, use_cache=True, logits_to_keep=1)
 
     ways = {"first steered token": first_token, "its other tokens": rest, "bare forward": bare}

@@ -10,6 +10,9 @@ a goal is missed. 8 prompts × 15 conditions × 20 tokens, greedy, interleaved i
 - matrix products: those of the same weights and the same number of rows, once per written token, and nothing else. The
   share of this limit that packing reaches is printed.
 
+"Same products": the other ways with our library of matrix products (:mod:`emotion_circuits.models.products`), which
+they have not by themselves; what is left of a ratio then comes from packing alone. The texts of both are compared.
+
 ``--size large``: 50 prompts × 105 conditions × 30 tokens, the size of a default sweep with its controls; of the other
 ways two conditions are run and scaled up. ``--model tiny``: random weights of four narrow blocks, where calling an
 operation costs more than its arithmetic; no goals. ``--dtype bfloat16``: on a processor that multiplies it.
@@ -22,17 +25,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ratios import Ratio, finish, interleaved, parser, progress, ratio
+from ratios import Ratio, Seconds, finish, interleaved, parser, progress, ratio, summary
 
 if TYPE_CHECKING:
     from emotion_circuits.models import LM
-    from emotion_circuits.types import Prompt
+    from emotion_circuits.models.lm import Encoded
+    from emotion_circuits.types import Condition, Prompt
 
 BATCH_GOAL, SINGLE_GOAL, BARE_GOAL, LIMIT_GOAL, BFLOAT_GOAL = 5.0, 24.0, 1.3, 0.6, 8.0
 MODEL = "smollm2-135m"
@@ -41,6 +44,7 @@ SAMPLED = 2
 """Conditions that the slow ways run where all of them would take too long; their time is scaled up."""
 BARE_ROWS = 120
 """Rows of a bare batch, and of the matrix products."""
+SAME = ", same products"
 
 TEXTS = (
     "The parcel arrived on Tuesday and",
@@ -73,6 +77,14 @@ class Work:
     def layer(self) -> int:
         """The block whose output is steered."""
         return self.lm.n_layers // 2
+
+    def packed_conditions(self) -> list[Condition]:
+        """The baseline, and one condition a vector."""
+        from emotion_circuits.engine import BASELINE, add
+        from emotion_circuits.types import Condition, Site
+
+        site = Site("resid_post", self.layer)
+        return [BASELINE, *(Condition(f"v{n}", (add(site, v, 1.0),)) for n, v in enumerate(self.vectors))]
 
 
 def sweep_of(size: str, model: str, dtype: str) -> Work:
@@ -108,65 +120,106 @@ def tiny_model(like: LM) -> Any:
 def measure_generation(repeats: int, work: Work, named: str, judged: bool) -> list[Ratio]:
     """Packed generation against every other way; ``judged``: held against the goals."""
     import torch
-    from transformers import GenerationConfig
 
-    from emotion_circuits.engine import BASELINE, Sampling, add, generate
-    from emotion_circuits.engine.batching import pad
+    from emotion_circuits.engine import Sampling, generate
     from emotion_circuits.models.product_limit import seconds_per_forward
-    from emotion_circuits.types import Condition, Site
+    from emotion_circuits.models.products import fast_products, product_library
 
-    lm, encoded = work.lm, work.lm.encode(work.prompts)
-    site = Site("resid_post", work.layer)
-    conditions = [BASELINE, *(Condition(f"v{n}", (add(site, v, 1.0),)) for n, v in enumerate(work.vectors))]
-    config = GenerationConfig(
-        max_new_tokens=work.new_tokens, min_new_tokens=work.new_tokens, do_sample=False, pad_token_id=0
-    )
-
-    def theirs(rows: list[Any]) -> None:
-        batch = pad(lm, rows, range(len(rows)), "left")
-        lm.model.generate(batch.ids, attention_mask=batch.mask, generation_config=config)
-
-    def run_with(vector: Any, rows: list[Any]) -> None:
-        with steered(lm, work.layer, vector):
-            theirs(rows)
+    lm, encoded, conditions = work.lm, work.lm.encode(work.prompts), work.packed_conditions()
 
     def packed() -> None:
         generate(lm, work.prompts, conditions, Sampling(work.new_tokens))
 
-    def by_condition() -> None:
-        for vector in work.vectors[: work.sampled - 1]:
-            run_with(vector, encoded)
-        theirs(encoded)
-
     def one_by_one() -> None:
         for vector in work.vectors[:SAMPLED]:
             for row in encoded[: len(TEXTS)]:
-                run_with(vector, [row])
+                with steered(lm, work.layer, vector):
+                    write(work, [row])
 
-    bare_rows = [e for e in encoded for _ in conditions][:BARE_ROWS]
+    def same(way: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            with fast_products(lm.model):
+                way()
 
-    ways: dict[str, Callable[[], None]] = {
-        "packed": packed, "bare": lambda: theirs(bare_rows), "condition by condition": by_condition,
-        "one by one": one_by_one,
-    }  # fmt: skip
+        return run
+
+    # Prompts in turn, so that few of them have the lengths of all.
+    bare_rows = [encoded[n % len(encoded)] for n in range(min(BARE_ROWS, len(encoded) * work.conditions))]
     texts = len(work.prompts) * work.conditions
+    bare, apart = lambda: write(work, bare_rows), lambda: by_condition(work)
+    ways: dict[str, Callable[[], object]] = {
+        "packed": packed, "bare": bare, "condition by condition": apart, "one by one": one_by_one,
+        "matrix products": lambda: Seconds(work.new_tokens * seconds_per_forward(lm, BARE_ROWS)),
+    }  # fmt: skip
     rows = {"packed": texts, "bare": len(bare_rows), "condition by condition": len(work.prompts) * work.sampled,
-            "one by one": SAMPLED * len(TEXTS)}  # fmt: skip
+            "one by one": SAMPLED * len(TEXTS), "matrix products": BARE_ROWS}  # fmt: skip
+    if named == "float32" and product_library() != "torch":
+        for name in ("bare", "condition by condition"):
+            ways[f"{name}{SAME}"], rows[f"{name}{SAME}"] = same(ways[name]), rows[name]
     with torch.inference_mode():
         generate(lm, work.prompts[:8], conditions[:8], Sampling(4))  # warm up
+        write(work, encoded[:8])
         measured = interleaved(ways, repeats)
-        limit = [work.new_tokens * seconds_per_forward(lm, BARE_ROWS) * texts / BARE_ROWS for _ in range(repeats)]
+        equal = texts_equal(work)
     for name, values in measured.items():
         progress(f"{name}: {rows[name] * work.new_tokens / min(values):.0f} tokens/s at best")
     seconds = {name: [s * texts / rows[name] for s in values] for name, values in measured.items()}
-    ours = seconds["packed"]
-    goals = (BATCH_GOAL, SINGLE_GOAL, BARE_GOAL, LIMIT_GOAL) if judged else (None,) * 4
-    return [
-        ratio(f"packed vs condition by condition, {named}", seconds["condition by condition"], ours, goals[0]),
-        ratio(f"packed vs one by one, {named}", seconds["one by one"], ours, goals[1]),
-        ratio(f"packed vs bare generate, {named}", seconds["bare"], ours, goals[2]),
-        ratio(f"share of the GEMM limit, {named}", limit, ours, goals[3]),
-    ]
+    ours = seconds.pop("packed")
+    limit = seconds.pop("matrix products")
+    goals = {
+        "condition by condition": BATCH_GOAL,
+        "one by one": SINGLE_GOAL,
+        "bare": BARE_GOAL,
+        f"bare{SAME}": BARE_GOAL,
+    }
+    found = [
+        ratio(f"packed vs {name.replace('bare', 'bare generate')}, {named}", theirs, ours,
+              goals.get(name) if judged else None)
+        for name, theirs in seconds.items()
+    ]  # fmt: skip
+    found.append(ratio(f"share of the GEMM limit, {named}", limit, ours, LIMIT_GOAL if judged else None))
+    found.append(summary(f"texts equal to condition by condition, {named}", [equal]))
+    return found
+
+
+def write(work: Work, rows: Sequence[Encoded]) -> Any:
+    """``generate`` of transformers on rows: ids ``[row, token]``, of the new tokens alone."""
+    from transformers import GenerationConfig
+
+    from emotion_circuits.engine.batching import pad
+
+    batch = pad(work.lm, rows, range(len(rows)), "left")
+    config = GenerationConfig(
+        max_new_tokens=work.new_tokens, min_new_tokens=work.new_tokens, do_sample=False, pad_token_id=0
+    )
+    found = work.lm.model.generate(batch.ids, attention_mask=batch.mask, generation_config=config)
+    return found[:, batch.ids.shape[1] :]
+
+
+def by_condition(work: Work) -> list[list[int]]:
+    """One condition after the other on a batch of all prompts, the unedited one last: the tokens of every text."""
+    encoded, found = work.lm.encode(work.prompts), []
+    for vector in work.vectors[: work.sampled - 1]:
+        with steered(work.lm, work.layer, vector):
+            found += write(work, encoded).tolist()
+    return found + write(work, encoded).tolist()
+
+
+def texts_equal(work: Work) -> float:
+    """Share of texts that packing writes token for token as condition by condition does, with the same products.
+
+    Greedy choices between two tokens whose logits are equal up to rounding are what differs.
+    """
+    from emotion_circuits.engine import Sampling, generate
+    from emotion_circuits.models.products import fast_products
+
+    with fast_products(work.lm.model):
+        theirs = by_condition(work)
+    baseline, *edited = work.packed_conditions()
+    ours = generate(work.lm, work.prompts, [*edited[: work.sampled - 1], baseline], Sampling(work.new_tokens))
+    written = {(g.condition, g.prompt): list(g.tokens) for g in ours}
+    names = [(c.name, p.id) for c in [*edited[: work.sampled - 1], baseline] for p in work.prompts]
+    return sum(written[name] == one for name, one in zip(names, theirs, strict=True)) / len(names)
 
 
 @contextmanager
@@ -191,35 +244,24 @@ def steered(lm: LM, layer: int, vector: Any) -> Iterator[None]:
 def measure_bfloat16(repeats: int) -> list[Ratio]:
     """Packed in bfloat16 against condition by condition in float32: what the number type and packing give together."""
     import torch
-    from transformers import GenerationConfig
 
-    from emotion_circuits.engine import BASELINE, Sampling, add, generate
-    from emotion_circuits.engine.batching import pad
-    from emotion_circuits.types import Condition, Site
+    from emotion_circuits.engine import Sampling, generate
 
     half, full = (sweep_of("small", MODEL, dtype) for dtype in ("bfloat16", "float32"))
-    site = Site("resid_post", half.layer)
-    conditions = [BASELINE, *(Condition(f"v{n}", (add(site, v, 1.0),)) for n, v in enumerate(half.vectors))]
-    batch = pad(full.lm, full.lm.encode(full.prompts), range(len(full.prompts)), "left")
-    config = GenerationConfig(max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
-
-    def by_condition() -> None:
-        for vector in full.vectors:
-            with steered(full.lm, full.layer, vector):
-                full.lm.model.generate(batch.ids, attention_mask=batch.mask, generation_config=config)
-
+    conditions = half.packed_conditions()
     ways: dict[str, Callable[[], object]] = {
         "packed, bfloat16": lambda: generate(half.lm, half.prompts, conditions, Sampling(NEW_TOKENS)),
-        "condition by condition, float32": by_condition,
+        "condition by condition, float32": lambda: by_condition(full),
     }  # fmt: skip
     with torch.inference_mode():
-        ways["packed, bfloat16"]()  # warm up
+        generate(half.lm, half.prompts, conditions, Sampling(4))  # warm up
+        write(full, full.lm.encode(full.prompts))
         ours, theirs = interleaved(ways, repeats).values()
     return [ratio("packed bfloat16 vs by condition float32", theirs, ours, BFLOAT_GOAL)]
 
 
-def measure_scores(n_vectors: int, n_prompts: int) -> dict[str, float]:
-    """Seconds for ``n_vectors`` × ``n_prompts`` scores."""
+def measure_scores(n_vectors: int, n_prompts: int, repeats: int) -> Ratio:
+    """``n_vectors`` × ``n_prompts`` scores: all blocks for every row over only those above the edit."""
     import numpy as np
 
     from emotion_circuits.engine import add, kl_from_baseline, log_sum_exp_difference, score
@@ -233,16 +275,26 @@ def measure_scores(n_vectors: int, n_prompts: int) -> dict[str, float]:
         Condition(f"v{n}", (add(site, v, 1.0),)) for n, v in enumerate(rng.standard_normal((n_vectors, lm.d_model)))
     ]
     metrics = [log_sum_exp_difference([300, 301], [302, 303]), kl_from_baseline()]
-    seconds = {}
     scoring: Any = importlib.import_module("emotion_circuits.engine.score")  # the package's `score` is the function
     original = scoring.first_layer
-    for name, first in (("skipping blocks", original), ("all blocks", lambda lm, condition: 0)):
-        scoring.first_layer = first
-        start = time.perf_counter()
-        score(lm, prompts, conditions, metrics)
-        seconds[name] = time.perf_counter() - start
-    scoring.first_layer = original
-    return seconds
+
+    def scored(first: Any) -> Callable[[], None]:
+        def run() -> None:
+            scoring.first_layer = first
+            try:
+                score(lm, prompts, conditions, metrics)
+            finally:
+                scoring.first_layer = original
+
+        return run
+
+    score(lm, prompts, conditions[: len(conditions) // 10], metrics)  # warm up
+    ways: dict[str, Callable[[], object]] = {
+        "score, skipping blocks": scored(original), "score, all blocks": scored(lambda lm, condition: 0),
+    }  # fmt: skip
+    skipping, all_blocks = interleaved(ways, repeats).values()
+    progress(f"{1000 * min(skipping) / (n_vectors * n_prompts):.2f} ms a score")
+    return ratio("score, all blocks vs skipping", all_blocks, skipping)
 
 
 def main() -> int:
@@ -260,11 +312,7 @@ def main() -> int:
     if chosen.dtype == "bfloat16" and plain:
         found += measure_bfloat16(chosen.repeats)
     elif chosen.vectors and plain:
-        scores = measure_scores(chosen.vectors, chosen.prompts)
-        for name, value in scores.items():
-            rows = chosen.vectors * chosen.prompts
-            progress(f"score, {name}: {value:.1f} s for {rows} rows ({1000 * value / rows:.2f} ms each)")
-        found.append(ratio("score, all blocks vs skipping", [scores["all blocks"]], [scores["skipping blocks"]]))
+        found.append(measure_scores(chosen.vectors, chosen.prompts, min(chosen.repeats, 2)))
     return finish(found, chosen.json)
 
 

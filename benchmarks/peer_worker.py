@@ -11,12 +11,15 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-Round = Callable[[], None]
+Tokens = list[list[int]]
+Round = Callable[[], Tokens]
+"""One round of all conditions, the unedited one first: the new tokens of every text, condition by condition."""
 
 
 def padded(job: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +30,7 @@ def padded(job: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
-def hugging_face(job: dict[str, Any]) -> tuple[Any, Callable[[Any], None]]:
+def hugging_face(job: dict[str, Any]) -> tuple[Any, Callable[[Any], Tokens]]:
     """The model, and a function that writes the texts of one batch with it (or with what wraps it)."""
     from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -37,21 +40,27 @@ def hugging_face(job: dict[str, Any]) -> tuple[Any, Callable[[Any], None]]:
     config = GenerationConfig(
         max_new_tokens=job["new_tokens"], min_new_tokens=job["new_tokens"], do_sample=False, pad_token_id=0
     )
-    return model, lambda model: model.generate(ids, attention_mask=mask, generation_config=config)
+
+    def write(model: Any) -> Tokens:
+        found: Tokens = model.generate(ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :].tolist()
+        return found
+
+    return model, write
 
 
 def steering_vectors(job: dict[str, Any]) -> Round:
-    """``with vector.apply(model): model.generate(...)``."""
+    """``with vector.apply(model, token_indices=…): model.generate(...)``."""
     from steering_vectors import SteeringVector
 
     model, write = hugging_face(job)
     vectors = [SteeringVector({job["layer"]: torch.tensor(v)}) for v in job["vectors"]]
 
-    def once() -> None:
-        write(model)
+    def once() -> Tokens:
+        found = write(model)
         for vector in vectors:
-            with vector.apply(model):
-                write(model)
+            with vector.apply(model, token_indices=slice(-1, None)):
+                found += write(model)
+        return found
 
     return once
 
@@ -64,12 +73,13 @@ def repeng(job: dict[str, Any]) -> Round:
     model = ControlModel(inner, [job["layer"]])
     vectors = [torch.tensor(v) for v in job["vectors"]]
 
-    def once() -> None:
+    def once() -> Tokens:
         model.reset()
-        write(model)
+        found = write(model)
         for vector in vectors:
             model.set_raw_control({job["layer"]: vector})
-            write(model)
+            found += write(model)
+        return found
 
     return once
 
@@ -86,12 +96,22 @@ def transformer_bridge(job: dict[str, Any]) -> Round:
         "return_type": "tokens", "attention_mask": mask,
     }  # fmt: skip
 
-    def once() -> None:
-        bridge.generate(ids, **settings)
+    def steer(value: torch.Tensor, hook: Any, vector: torch.Tensor) -> torch.Tensor:
+        value = value.clone()
+        value[:, -1] += vector
+        return value
+
+    def write() -> Tokens:
+        found: Tokens = bridge.generate(ids, **settings)[:, ids.shape[1] :].tolist()
+        return found
+
+    def once() -> Tokens:
+        found = write()
         for vector in vectors:
-            hook = (f"blocks.{job['layer']}.hook_resid_post", lambda value, hook, vector=vector: value + vector)
+            hook = (f"blocks.{job['layer']}.hook_resid_post", partial(steer, vector=vector))
             with bridge.hooks(fwd_hooks=[hook]):
-                bridge.generate(ids, **settings)
+                found += write()
+        return found
 
     return once
 
@@ -118,8 +138,8 @@ def main() -> int:
         answer({"ready": True})
         for _ in sys.stdin:
             start = time.perf_counter()
-            once()
-            answer({"seconds": time.perf_counter() - start})
+            tokens = once()
+            answer({"seconds": time.perf_counter() - start, "tokens": tokens})
     return 0
 
 

@@ -1,20 +1,21 @@
 """The packed sweep against libraries that people steer with, each in an environment of its own.
 
 Run: ``python benchmarks/peers.py`` (the first run installs the libraries into ``.venv-peers``, some 3 GB; later runs
-take about five minutes on 2 cores). The work is that of ``generation.py``: 8 prompts × 15 conditions × 20 greedy tokens
-in float32 on the embedded SmolLM2, a vector added to one block's output at every token. Every library gets a batch of
-the 8 prompts, one condition after the other, as its documentation shows; it runs in a process that stays alive, in turn
-with ours. A library that cannot be installed or started is named with its reason, and the others go on.
+take about five minutes on 2 cores). The work is that of ``generation.py``: 8 prompts × 15 conditions × 20 greedy
+tokens in float32 on the embedded SmolLM2, a vector added to one block's output from the prompt's last token on (repeng
+adds at every token, and so do we beside it). Every library gets a batch of the 8 prompts, one condition after the
+other; it runs in a process that stays alive, in turn with ours. Its texts are compared with ours. A library that cannot
+be installed or started is named with its reason, and the others go on.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from typing import Any
 import numpy as np
 
 from generation import CONDITIONS, MODEL, NEW_TOKENS, TEXTS
-from ratios import Ratio, finish, parser, progress, ratio
+from ratios import Ratio, Seconds, finish, interleaved, parser, progress, ratio, summary
 
 GOAL = 5.0
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = HERE.parent / ".venv-peers"
 TORCH = "torch==2.13.0"
+EVERYWHERE = ("repeng",)
+"""Peers that can only add at every token."""
 PEERS = {
     # These two need Transformers 4; TransformerBridge needs 5.
     "steering-vectors": ("four", ("transformers<5", "steering-vectors", "repeng")),
@@ -99,7 +102,7 @@ def main() -> int:
     from emotion_circuits.engine import BASELINE, Sampling, add, generate
     from emotion_circuits.models import load_lm
     from emotion_circuits.models.sources import resolve_source
-    from emotion_circuits.types import Condition, Prompt, Site
+    from emotion_circuits.types import Condition, Positions, Prompt, Site
 
     lm = load_lm(MODEL, device="cpu")
     lm.model.generation_config.eos_token_id = lm.tokenizer.eos_token = None  # all write the same number of tokens
@@ -107,17 +110,23 @@ def main() -> int:
     vectors = rng.standard_normal((CONDITIONS - 1, lm.d_model)).astype(np.float32)
     vectors *= 30 / np.linalg.norm(vectors, axis=1, keepdims=True)
     prompts = [Prompt(str(i), text) for i, text in enumerate(TEXTS)]
-    conditions = [
-        BASELINE,
-        *(Condition(f"v{n}", (add(Site("resid_post", layer), v, 1.0),)) for n, v in enumerate(vectors)),
-    ]
+    site = Site("resid_post", layer)
+    conditions = {
+        at: [BASELINE, *(Condition(f"v{n}", (add(site, v, 1.0, Positions(at)),)) for n, v in enumerate(vectors))]
+        for at in ("onward", "all")
+    }
     job = {
         "folder": str(resolve_source(MODEL).folder), "layer": layer, "new_tokens": NEW_TOKENS,
         "vectors": vectors.tolist(), "ids": [list(e.ids) for e in lm.encode(prompts)],
         "threads": torch.get_num_threads(),
     }  # fmt: skip
-    generate(lm, prompts, conditions, Sampling(NEW_TOKENS))  # warm up
+
+    def ours(at: str) -> list[list[int]]:
+        return [list(g.tokens) for g in generate(lm, prompts, conditions[at], Sampling(NEW_TOKENS))]
+
+    ours("onward")  # warm up
     rows: list[Ratio] = []
+    missing: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(job))
@@ -126,18 +135,28 @@ def main() -> int:
             try:
                 workers[peer] = stack.enter_context(worker(peer, path))
             except NotHereError as reason:
-                print(f"{peer}: skipped, {reason}")
-        ours: list[float] = []
-        theirs: dict[str, list[float]] = {peer: [] for peer in workers}
-        for _ in range(chosen.repeats):
-            start = time.perf_counter()
-            generate(lm, prompts, conditions, Sampling(NEW_TOKENS))
-            ours.append(time.perf_counter() - start)
-            for peer, process in workers.items():
-                theirs[peer].append(ask(process, "run")["seconds"])
-                progress(f"ours {ours[-1]:.2f} s, {peer} {theirs[peer][-1]:.2f} s")
-        rows = [ratio(f"packed sweep vs {peer}", seconds, ours, GOAL) for peer, seconds in theirs.items()]
-    return finish(rows, chosen.json)
+                progress(f"{peer}: skipped, {reason}")
+                missing[peer] = str(reason)
+        answers: dict[str, Any] = {}
+
+        def asked(peer: str) -> Seconds:
+            answers[peer] = ask(workers[peer], "run")
+            return Seconds(answers[peer]["seconds"])
+
+        ways: dict[str, Callable[[], object]] = {"onward": lambda: ours("onward"), "all": lambda: ours("all")}
+        ways |= {peer: functools.partial(asked, peer) for peer in workers}
+        seconds = interleaved(ways, chosen.repeats)
+        for peer in workers:
+            at = "all" if peer in EVERYWHERE else "onward"
+            rows.append(ratio(f"packed sweep vs {peer}", seconds[peer], seconds[at], GOAL))
+            same = [a == b for a, b in zip(ours(at), in_our_order(answers[peer]["tokens"]), strict=True)]
+            rows.append(summary(f"texts equal to {peer}'s", [sum(same) / len(same)]))
+    return finish(rows, chosen.json, missing)
+
+
+def in_our_order(tokens: list[list[int]]) -> list[list[int]]:
+    """Texts ``[condition * prompt, token]`` prompt by prompt, as ours come."""
+    return [tokens[n] for p in range(len(TEXTS)) for n in range(p, len(tokens), len(TEXTS))]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Literal
 
 Direction = Literal["at least", "at most"]
-Seconds = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What a way took that timed itself."""
+
+    value: float
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,16 @@ def parser(description: str | None, repeats: int) -> argparse.ArgumentParser:
 
 
 def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every way, one after the other, ``repeats`` times; progress goes to standard error."""
+    """Seconds of every way, one after the other, ``repeats`` times; progress goes to standard error.
+
+    A way that returns :class:`Seconds` has timed itself.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(repeats):
         for name, way in ways.items():
             start = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - start)
+            own = way()
+            seconds[name].append(own.value if isinstance(own, Seconds) else time.perf_counter() - start)
             progress(f"{repeat + 1}/{repeats} {name}: {seconds[name][-1]:.2f} s")
     return seconds
 
@@ -88,11 +97,17 @@ def summary(
     return Ratio(work, statistics.median(values), min(values), max(values), len(values), goal, direction)
 
 
-def finish(rows: Sequence[Ratio], to: Path | None) -> int:
-    """Print the table, write it as JSON where asked, and return the exit code: 1 when a goal is missed."""
+def finish(rows: Sequence[Ratio], to: Path | None, missing: Mapping[str, str] | None = None) -> int:
+    """Print the table, write it as JSON where asked, and return the exit code: 1 when a goal is missed.
+
+    ``missing``: what could not be measured here, and why; a goal that was not measured is missed too.
+    """
     print(f"{'work':38}  median [range]")
     for row in rows:
         print(row.line())
+    for what, why in (missing or {}).items():
+        print(f"{what}: not measured, {why}")
     if to is not None:
-        to.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
-    return int(not all(row.reached for row in rows))
+        found = {"rows": [asdict(row) for row in rows], "missing": dict(missing or {})}
+        to.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return int(bool(missing) or not all(row.reached for row in rows))

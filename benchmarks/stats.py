@@ -1,7 +1,8 @@
 """Cluster bootstrap of the mean over many cells, against a loop over ``scipy.stats.bootstrap``.
 
 Both make BCa intervals from the same number of resamples of the same clusters. Scipy has no clusters, so it is given
-the cluster means (all clusters have one size, so the mean of means is the mean). Run: ``python benchmarks/stats.py``.
+the cluster means (all clusters have one size, so the mean of means is the mean). Ours draws one set of resamples for
+all cells, which share their clusters; scipy draws one a cell. Run: ``python benchmarks/stats.py``.
 """
 
 from __future__ import annotations
