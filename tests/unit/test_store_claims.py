@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,7 +91,41 @@ def test_a_folder_that_is_gone_is_a_clear_error(tmp_path: Path) -> None:
     assert claim is not None
     claim.path.unlink()
     claim.path.parent.rmdir()
-    assert not claim.beat() and claim.lost
+    assert not claim.beat() and not claim.lost, "it may come back"
+    claim.release()
+
+
+@pytest.mark.parametrize("failing", ["utime", "iterdir"])
+def test_a_heartbeat_goes_on_after_a_file_server_did_not_answer(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the renewing nor the look for other holders may end the heartbeat, or fail work that is finished."""
+    claim = Claims(tmp_path, heartbeat=0.01).take("a")
+    assert claim is not None
+    calls = list[int]()
+
+    def refuse(*_: Any) -> Any:
+        calls.append(1)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with claim:
+        with monkeypatch.context() as patch:
+            patch.setattr(os if failing == "utime" else Path, failing, refuse)
+            wait_for(lambda: len(calls) >= 3)
+        os.utime(claim.path, (0, 0))
+        wait_for(lambda: claim.path.stat().st_mtime > 0)
+    assert not claim.lost and not list(tmp_path.iterdir())
+    assert caplog.text.count("cannot be renewed now") == 1
+    with pytest.raises(ZeroDivisionError), Claims(tmp_path).take("b") or pytest.fail("it is free"):
+        monkeypatch.setattr(os if failing == "utime" else Path, failing, refuse)
+        raise ZeroDivisionError  # what ended the work is what is told
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
 
 
 def test_write_once_has_one_winner(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from emotion_circuits.errors import StoreError
 from emotion_circuits.store.files import make_folder, translating, write_once
 
 log = logging.getLogger(__name__)
@@ -109,21 +110,31 @@ class Claim:
     generation: int
     path: Path
     lost: bool = field(default=False, init=False)
+    _unreachable: bool = field(default=False, init=False, repr=False)
     _stop: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
     _thread: threading.Thread | None = field(default=None, init=False, repr=False)
 
     def beat(self) -> bool:
-        """Renew the claim; False (and :attr:`lost`) when it was taken over or its folder cannot be reached."""
+        """Renew the claim; False when that was not possible, and :attr:`lost` when somebody has taken it over.
+
+        Never raises: a file server that does not answer now may do so at the next beat.
+        """
+        newest, unreachable = None, None
         try:
             os.utime(self.path)
-            self.lost = self.claims._newest(self.name) != self.generation
-        except OSError:
-            self.lost = True
-        return not self.lost
+            newest = self.claims._newest(self.name)
+        except (OSError, StoreError) as error:
+            unreachable = error
+        if unreachable is not None and not self._unreachable:  # once, however often it fails in a row
+            log.warning("the claim on %s cannot be renewed now, which is tried again: %s", self.name, unreachable)
+        self._unreachable = unreachable is not None
+        self.lost = newest is not None and newest > self.generation
+        return not (self.lost or self._unreachable)
 
     def release(self) -> None:
-        """Give the claim back, with what earlier holders left; one that was taken over is left alone."""
-        if not self.beat():
+        """Give the claim back, with what earlier holders left; one that was taken over is left alone. Never raises."""
+        self.beat()
+        if self.lost:
             return
         for generation in range(self.generation, -1, -1):
             with suppress(OSError):
@@ -144,8 +155,9 @@ class Claim:
 
     def _renew(self) -> None:
         while not self._stop.wait(self.claims.heartbeat):
-            if not self.beat():
-                log.warning("the claim on %s was lost (taken over, or its folder cannot be reached)", self.name)
+            self.beat()
+            if self.lost:
+                log.warning("the claim on %s was taken over by another process", self.name)
                 return
 
 
