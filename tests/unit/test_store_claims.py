@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import signal
@@ -42,8 +43,8 @@ def test_one_holder_and_free_again_after_release(tmp_path: Path) -> None:
 
 def test_a_claim_whose_heartbeat_stands_still_is_taken_over(tmp_path: Path) -> None:
     clock = Clock()
-    first = Claims(tmp_path).take("a")
-    watcher = Claims(tmp_path, stale=100, clock=clock)
+    first = Claims(tmp_path, stale=100).take("a")
+    watcher = Claims(tmp_path, stale=5, clock=clock)  # what the holder has written into its claim counts
     assert first is not None and watcher.take("a") is None
     clock.now = 99
     assert watcher.take("a") is None
@@ -58,6 +59,50 @@ def test_a_claim_whose_heartbeat_stands_still_is_taken_over(tmp_path: Path) -> N
     assert Claims(tmp_path).take("a") is None, "releasing a lost claim frees nothing"
     second.release()
     assert not list(tmp_path.iterdir())
+
+
+def elsewhere(path: Path, seconds_ago: float, **more: Any) -> Path:
+    """A claim of a process on another machine (or before this one was started again), renewed the last time then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"host": "node7", "place": "another boot", "pid": 12, "born": "34", **more}))
+    then = time.time() - seconds_ago
+    os.utime(path, (then, then))
+    return path
+
+
+def test_what_died_on_another_machine_is_seen_at_the_first_look(tmp_path: Path) -> None:
+    """Whoever looks once, as `ls` does, and whoever begins again, does not have to watch it for minutes."""
+    elsewhere(tmp_path / "dead.0", 190)
+    elsewhere(tmp_path / "alive.0", 60)
+    elsewhere(tmp_path / "slow.0", 2000, stale=3600)
+    elsewhere(tmp_path / "quick.0", 20, stale=10)
+    assert Claims(tmp_path).held() == {"alive": "process 12 on node7", "slow": "process 12 on node7"}
+    assert Claims(tmp_path).take("alive") is None and Claims(tmp_path).take("slow") is None
+    claim = Claims(tmp_path, stale=77).take("dead")
+    assert claim is not None and claim.generation == 1 and json.loads(claim.path.read_text())["stale"] == 77
+    assert {path.name for path in tmp_path.iterdir()} == {"dead.0", "dead.1", "alive.0", "slow.0", "quick.0"}
+
+
+def test_age_is_counted_by_the_clock_of_the_file_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour ahead of this machine's; who may not write there has this machine's clock only."""
+    elsewhere(tmp_path / "dead.0", 200 - 3600)
+    elsewhere(tmp_path / "alive.0", 20 - 3600)
+    utime = os.utime
+
+    def served(path: Path, times: Any = None) -> None:
+        utime(path, times or (time.time() + 3600, time.time() + 3600))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", served)
+        assert list(Claims(tmp_path).held()) == ["alive"]
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    elsewhere(tmp_path / "dead.0", 200)
+    elsewhere(tmp_path / "alive.0", 20)
+    assert list(Claims(tmp_path).held()) == ["alive"]
 
 
 def _hold(folder: Path, ready: Connection) -> None:

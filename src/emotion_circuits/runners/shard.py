@@ -18,7 +18,7 @@ from emotion_circuits.experiments._study import Failure, attempt, clear_log, lea
 from emotion_circuits.runners.desk import Desk
 from emotion_circuits.runners.manifest import Cell, Manifest
 from emotion_circuits.runners.state import claims_of, is_done, write_done, write_failed
-from emotion_circuits.store import Store
+from emotion_circuits.store import Claim, Store
 
 if TYPE_CHECKING:
     from emotion_circuits.store import Run
@@ -81,7 +81,7 @@ def run_shard(
             report.there.append(cell.id)
             continue
         started = time.monotonic()
-        with _claimed(manifest, cell, crew):
+        with _claimed(manifest, number, cell, crew):
             if is_done(manifest, cell):
                 report.there.append(cell.id)
                 continue
@@ -113,11 +113,18 @@ def _name(models: tuple[str, ...]) -> str | tuple[str, ...]:
 
 
 @contextmanager
-def _claimed(manifest: Manifest, cell: Cell, crew: Crew) -> Iterator[None]:
+def _claimed(manifest: Manifest, number: int, cell: Cell, crew: Crew) -> Iterator[None]:
     """Hold a cell; workers on the same single-model cell each hold a claim of their own, which only shows them."""
     claims = claims_of(manifest, crew.heartbeat, crew.stale)
-    name = cell.id if len(cell.models) > 1 else f"{cell.id}-{secrets.token_hex(4)}"
-    while (claim := claims.take(name)) is None:
+
+    def take() -> Claim | None:
+        if len(cell.models) > 1:
+            return claims.take(cell.id)
+        # Whoever begins a shard again takes over what its predecessor left. Where that one may still live (a shard that
+        # was started twice, or that died a moment ago on another machine) both are shown.
+        return claims.take(f"{cell.id}-{number}") or claims.take(f"{cell.id}-{number}-{secrets.token_hex(4)}")
+
+    while (claim := take()) is None:
         if is_done(manifest, cell):
             yield
             return
