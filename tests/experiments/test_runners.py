@@ -18,17 +18,15 @@ import runner_worker
 from emotion_circuits.cli._watch import watch_shards
 from emotion_circuits.errors import EmotionCircuitsError, StoreError, UsageError
 from emotion_circuits.experiments import load_profile
-from emotion_circuits.runners import Cell, Manifest, collect, local, plan_study, read_manifest, run_shard, states
+from emotion_circuits.runners import collect, local, read_manifest, run_shard, states
 from emotion_circuits.runners.backend import ATTEMPTS, backend, run_manifest, unfinished
 from emotion_circuits.runners.local import run_local
 from emotion_circuits.runners.state import drivers_of, write_failed
 from emotion_circuits.runners.worker import work
-from emotion_circuits.store import Run, Store
 from fakehub import Repository, serve
+from runner_worker import finished_run, stub_plan
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-
-LOADING = {"dtype": "float32", "device": "cpu", "device_map": None, "cache": None, "offline": True}
 
 WORKER = """
 import os, signal, sys
@@ -47,12 +45,6 @@ sys.exit(main([path, str(number)]))
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     runner_worker.registered(monkeypatch)
-
-
-def stub_plan(results: Path, shards: int | None = None) -> Manifest:
-    return plan_study(
-        runner_worker.PROFILE, runner_worker.MODELS, results, shards=shards, rows=runner_worker.ROWS, loading=LOADING
-    )
 
 
 def command(marker: Path | str = "") -> Any:
@@ -161,58 +153,6 @@ def test_what_is_watched(stub: None, tmp_path: Path, capsys: pytest.CaptureFixtu
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and any(line.startswith("  failed   stub on two after 0 s") for line in lines)
     assert [line for line in lines if line.startswith("           →")], lines
-
-
-def ghost(manifest: Manifest, name: str, seconds_ago: float) -> Path:
-    """The claim of a worker that died on another machine, or before this one was started again."""
-    path = manifest.folder / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"host": "node7", "place": "another boot", "pid": 12, "born": "34", "stale": 180.0}))
-    then = time.time() - seconds_ago
-    os.utime(path, (then, then))
-    return path
-
-
-def test_workers_that_died_elsewhere_are_waited_for_no_longer(
-    stub: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Neither they nor the command that died with them; the next worker of the shard clears their claim away."""
-    manifest = stub_plan(tmp_path).write()
-    claim = ghost(manifest, f"claims/{manifest.cells[0].id}-0.0", 200)
-    ghost(manifest, "drivers/command-1.0", 200)
-    assert watch_shards(tmp_path, None, 0.1, as_json=False, pause=lambda _: pytest.fail("it goes on for ever")) == 1
-    assert "2 waiting" in capsys.readouterr().out
-    assert run_shard(manifest, 0, run_cell=lambda cell: (finished_run(manifest, cell), "stub")).exit_code == 0
-    assert not list(claim.parent.iterdir())
-
-
-def test_why_a_shard_was_given_up_is_told_while_its_worker_seems_to_live(stub: None, tmp_path: Path) -> None:
-    """Its node died a minute ago: until its claim is old, only the note is newer than its last sign of life."""
-    manifest = stub_plan(tmp_path).write()
-    cell = manifest.cells[0]
-    claim = ghost(manifest, f"claims/{cell.id}-0.0", 60)
-    assert states(manifest)[0].status == "running"
-    write_failed(manifest, cell, UsageError("no such layer", "choose another"))
-    (state, _), (failure, _) = states(manifest), collect(manifest).failures
-    assert (state.status, state.workers) == ("failed", ("process 12 on node7",))
-    assert failure.error.what == "no such layer" and failure.error.exit_code == 2
-    looks: list[float] = []
-
-    def pause(seconds: float) -> None:
-        looks.append(seconds)
-        ghost(manifest, f"claims/{cell.id}-0.0", 200)
-
-    assert watch_shards(tmp_path, None, 0.1, as_json=False, pause=pause) == 1
-    assert len(looks) == 1, "another worker may go on with it"
-    os.utime(claim)
-    assert states(manifest)[0].status == "running", "somebody works on it after it had failed"
-
-
-def finished_run(manifest: Manifest, cell: Cell) -> Run:
-    run = Store(manifest.results).run(manifest.work.profile, cell.models[0], cell.experiment, {"stub": True})
-    with run.open():
-        run.finish({"verdicts": []})
-    return run
 
 
 def test_workers_tell_why_a_model_cannot_be_had(

@@ -15,6 +15,7 @@ from emotion_circuits.experiments import load_profile, run_study
 from emotion_circuits.models import load_lm
 from emotion_circuits.runners import Manifest, collect, plan_study, slurm, states
 from emotion_circuits.runners.slurm import JOBS, ShardJob, run_slurm
+from emotion_circuits.runners.state import forget_failure
 from emotion_circuits.store import Store
 
 submitit = pytest.importorskip("submitit", reason="submitit is not installed (pip install -e '.[slurm]')")
@@ -54,6 +55,32 @@ def test_a_job_that_dies_is_told(model: Path, tmp_path: Path, monkeypatch: pytes
     (failure,) = collect(manifest).failures
     assert "ended without a result; its log is" in failure.error.what and "sacct" in failure.error.fix
     assert any("was lost" in line for line in told)
+
+
+def test_why_a_job_ended_is_told(model: Path, tmp_path: Path) -> None:
+    """It ran and could not use the manifest, or it raised what nobody foresaw: the end of its log, or of its trace."""
+    manifest = plan(model, tmp_path, 1)
+    manifest.path.write_text(manifest.path.read_text().replace('"schema":1', '"schema":99'))
+    told: list[str] = []
+    run_slurm(manifest, told.append, cluster="local", timeout_min=5)
+    (failure,) = collect(manifest).failures
+    assert "ended with code 1: " in failure.error.what and "written by another version" in failure.error.what
+    assert "use one version on all machines" in failure.error.fix
+
+    class Raised:
+        """A job that submitit started and that left a trace."""
+
+        job_id = "7_0"
+        paths = submitit.core.utils.JobPaths(tmp_path, "7_0", 0)
+
+        def exception(self) -> Exception:
+            rule, trace = "-" * 22, 'Traceback\n  File "x.py"\nRuntimeError: shapes differ\n'
+            return submitit.core.utils.FailedJobError(f"failed with trace:\n{rule}\n{trace}\n{rule}\nlogs are there")
+
+    forget_failure(manifest, manifest.cells[0])
+    slurm._ended(manifest, 0, Raised(), told.append)
+    (failure,) = collect(manifest).failures
+    assert "its job 7_0 failed: RuntimeError: shapes differ; its log is" in failure.error.what
 
 
 def test_a_preempted_job_is_submitted_again_as_it_is() -> None:

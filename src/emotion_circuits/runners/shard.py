@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.errors import EmotionCircuitsError, StoreError
 from emotion_circuits.experiments._crew import Crew
 from emotion_circuits.experiments._runner import Progress, no_progress
 from emotion_circuits.experiments._study import Failure, attempt, clear_log, leave_log
@@ -90,8 +90,11 @@ def run_shard(
             seconds = time.monotonic() - started
             crew.require_folder()  # where it has gone, that is why the cell failed, and nothing can be noted
             if isinstance(found, Failure):
+                try:
+                    write_failed(manifest, cell, found.error, seconds)
+                except StoreError as error:  # a full disk, say: whoever started the shard reads why from its log
+                    log.warning("%s", error.what)
                 log.error("%s failed: %s", cell.shown, found.error)
-                write_failed(manifest, cell, found.error, seconds)
                 leave_log(store, manifest.work.profile, found, names)
                 report.failure = found
                 return report

@@ -8,10 +8,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from emotion_circuits.errors import EmotionCircuitsError
-from emotion_circuits.runners.backend import Tell, give_up, not_installed, unfinished
+from emotion_circuits.runners.backend import Tell, give_up, not_installed, tell_end, unfinished
 from emotion_circuits.runners.manifest import Manifest
 from emotion_circuits.store import read_json, write_json
 
@@ -183,16 +184,26 @@ def _watch(manifest: Manifest, jobs: Mapping[int, Any], tell: Tell, pause: Pause
 def _ended(manifest: Manifest, number: int, job: Any, tell: Tell) -> None:
     """Tell how a job ended that left a result, or that submitit started here."""
     failure = job.exception()
-    if failure is not None:
+    if failure is None:
+        tell_end(manifest, number, job.result(), Path(job.paths.stderr), tell)
+    elif reason := _end_of_trace(str(failure)):
+        _lost(manifest, number, job, reason, tell, f"failed: {reason}")
+    else:
         _lost(manifest, number, job, " ".join(str(failure).split())[:300], tell)
-        return
-    code = job.result()
-    tell(f"shard {number} ({_models(manifest, number)}): {'done' if code == 0 else f'ended with code {code}'}")
 
 
-def _lost(manifest: Manifest, number: int, job: Any, reason: str, tell: Tell) -> None:
+def _end_of_trace(message: str) -> str:
+    """The last line of the trace that submitit puts between two lines of dashes; empty when there is none."""
+    rule = "-" * 22
+    lines = message.partition(rule)[2].rpartition(rule)[0].split("\n")
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+
+
+def _lost(
+    manifest: Manifest, number: int, job: Any, reason: str, tell: Tell, how: str = "ended without a result"
+) -> None:
     tell(f"shard {number} ({_models(manifest, number)}) was lost: {reason}")
-    give_up(manifest, number, f"its job {job.job_id} ended without a result; its log is {job.paths.stderr}",
+    give_up(manifest, number, f"its job {job.job_id} {how}; its log is {job.paths.stderr}",
             "look at the log and `sacct`, then run the same command again: it resumes")  # fmt: skip
 
 

@@ -70,6 +70,11 @@ def forget_failure(manifest: Manifest, cell: Cell) -> None:
         path.unlink(missing_ok=True)
 
 
+def has_failed(manifest: Manifest, cell: Cell) -> bool:
+    """Whether it is noted why a cell failed."""
+    return _file(manifest, cell, FAILED).exists()
+
+
 def is_done(manifest: Manifest, cell: Cell) -> bool:
     """Whether a cell is noted as finished and its run still is (somebody may have removed it)."""
     return bool(_finished(manifest, cell))
