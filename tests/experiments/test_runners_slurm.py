@@ -14,6 +14,7 @@ from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments import load_profile, run_study
 from emotion_circuits.models import load_lm
 from emotion_circuits.runners import Manifest, collect, plan_study, slurm, states
+from emotion_circuits.runners.backend import backend
 from emotion_circuits.runners.slurm import JOBS, ShardJob, run_slurm
 from emotion_circuits.runners.state import forget_failure
 from emotion_circuits.store import Store
@@ -133,6 +134,38 @@ def test_what_slurm_is_asked(model: Path, stand_ins: Path, monkeypatch: pytest.M
     run_slurm(manifest, told.append, **options)
     assert "--array=0-1%2" in (stand_ins / "submitted.sh").read_text(), "only those that are gone"
     assert [set(w) for w in watched[1:]] == [set(jobs), {"4242_0", "4242_1"}]
+
+
+def test_more_shards_than_an_array_may_have(model: Path, stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several arrays share the jobs at a time; what was taken before a refusal is waited for by the next call."""
+    manifest = plan(model, stand_ins, 5)
+    (stand_ins / "bin" / "sbatch").write_text(SBATCH_THAT_REFUSES)
+    watched: list[list[str]] = []
+    monkeypatch.setattr(slurm, "_watch", lambda manifest, jobs, tell: watched.append([j.job_id for j in jobs.values()]))
+    options = backend("slurm", ("array_size=2", "array_parallelism=3", "timeouts=7")).options
+    (stand_ins / "most").write_text("2")
+    with pytest.raises(EmotionCircuitsError, match="did not take the jobs") as refused:
+        run_slurm(manifest, lambda line: None, **options)
+    assert "array_size" in refused.value.fix and not watched
+    (stand_ins / "most").write_text("9")
+    (stand_ins / "queue").write_text("1_0\n1_1\n2_0\n2_1\n")
+    run_slurm(manifest, lambda line: None, **options)
+    assert sorted(watched[0]) == ["1_0", "1_1", "2_0", "2_1", "4"], "the third array is the last shard"
+    arrays = [(stand_ins / f"submitted-{n}.sh").read_text() for n in (1, 2, 4)]
+    assert all("--array=0-1%1" in script for script in arrays[:2]) and "--array" not in arrays[2]
+    (pickled,) = (manifest.folder / "slurm").glob("1_0_submitted.pkl")
+    assert submitit.core.utils.DelayedSubmission.load(pickled)._timeout_countdown == 7
+
+
+SBATCH_THAT_REFUSES = """#!/bin/sh
+# Keeps what it gets by number, which is the id of the job too, and takes as many as the file "most" says.
+[ "$1" = "--version" ] && exit 0
+number=$(($(cat "$EC_TEST/number" 2> /dev/null || echo 0) + 1))
+echo $number > "$EC_TEST/number"
+[ $number -le "$(cat "$EC_TEST/most")" ] || { echo "sbatch: error: Job submit limit" >&2; exit 1; }
+cp "$1" "$EC_TEST/submitted-$number.sh"
+echo "Submitted batch job $number"
+"""
 
 
 def test_a_job_that_left_the_queue_without_a_result_is_told(

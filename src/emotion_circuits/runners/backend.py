@@ -30,13 +30,14 @@ ATTEMPTS = 3
 LAST_BYTES = 8192
 _STAMP = re.compile(r"^[\d-]+ [\d:,]+ [A-Z]+ ")
 
-_INTEGERS = {"workers", "threads", "timeout_min", "cpus_per_task", "gpus_per_node", "array_parallelism"}
+_INTEGERS = {"workers", "threads", "timeout_min", "cpus_per_task", "gpus_per_node", "array_parallelism", "array_size",
+             "timeouts"}  # fmt: skip
 _NUMBERS = {"mem_gb", "cpus", "gpus", "store_gb"}
 _MAY_BE_NONE = {"gpus", "gpus_per_node"}
 KNOWN: Mapping[Name, tuple[str, ...]] = {
     "local": ("workers", "threads"),
     "slurm": ("partition", "account", "qos", "constraint", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node",
-              "array_parallelism", "setup", "cluster"),
+              "array_parallelism", "array_size", "timeouts", "setup", "cluster"),
     "ray": ("address", "cpus", "gpus", "store_gb"),
 }  # fmt: skip
 """Options of each backend, as ``--runner-options name=value``."""
