@@ -21,7 +21,8 @@ from emotion_circuits.experiments import _crew_steps as steps
 from emotion_circuits.experiments._profiles import Profile
 from emotion_circuits.experiments._registry import _REGISTERED
 from emotion_circuits.models import LM, load_lm
-from emotion_circuits.store import PartSet, Run, append_jsonl
+from emotion_circuits.runners import Cell, Manifest, plan_study
+from emotion_circuits.store import PartSet, Run, Store, append_jsonl
 from emotion_circuits.types import Condition, Intervention, Observation, Positions, Prompt, Site
 from tiny_models import byte_level_tokenizer, tiny_model
 
@@ -29,6 +30,7 @@ STUB = "stub"
 MODELS = ("one", "two")
 PROFILE = Profile("stub-study", "Stub", "", MODELS, ((STUB, {"prompts": 12}),))
 ROWS = 4
+LOADING = {"dtype": "float32", "device": "cpu", "device_map": None, "cache": None, "offline": True}
 BLOCK = 8
 COMPUTED = "computed.jsonl"
 """In the results folder: every part that was written, a line each."""
@@ -94,6 +96,19 @@ def registered(patch: Any) -> None:
     patch.setitem(_REGISTERED, STUB, Stub())
 
 
+def stub_plan(results: Path, shards: int | None = None) -> Manifest:
+    """The plan of the stub study, not written."""
+    return plan_study(PROFILE, MODELS, results, shards=shards, rows=ROWS, loading=LOADING)
+
+
+def finished_run(manifest: Manifest, cell: Cell) -> Run:
+    """A finished run of a cell, computed by nobody."""
+    run = Store(manifest.results).run(manifest.work.profile, cell.models[0], cell.experiment, {"stub": True})
+    with run.open():
+        run.finish({"verdicts": []})
+    return run
+
+
 def install() -> None:
     """In a worker: tiny models by name, small blocks."""
     _REGISTERED[STUB] = Stub()
@@ -104,7 +119,6 @@ def install() -> None:
 def alone(results: str) -> None:
     """The study in one process, without a runner."""
     from emotion_circuits.experiments import run_study
-    from emotion_circuits.store import Store
 
     install()
     study = run_study(PROFILE, MODELS, Store(Path(results)), tiny, rows=ROWS)

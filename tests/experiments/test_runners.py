@@ -18,17 +18,15 @@ import runner_worker
 from emotion_circuits.cli._watch import watch_shards
 from emotion_circuits.errors import EmotionCircuitsError, StoreError, UsageError
 from emotion_circuits.experiments import load_profile
-from emotion_circuits.runners import Cell, Manifest, collect, local, plan_study, read_manifest, run_shard, states
+from emotion_circuits.runners import collect, local, read_manifest, run_shard, states
 from emotion_circuits.runners.backend import ATTEMPTS, backend, run_manifest, unfinished
 from emotion_circuits.runners.local import run_local
 from emotion_circuits.runners.state import drivers_of, write_failed
 from emotion_circuits.runners.worker import work
-from emotion_circuits.store import Run, Store
 from fakehub import Repository, serve
+from runner_worker import finished_run, stub_plan
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-
-LOADING = {"dtype": "float32", "device": "cpu", "device_map": None, "cache": None, "offline": True}
 
 WORKER = """
 import os, signal, sys
@@ -47,12 +45,6 @@ sys.exit(main([path, str(number)]))
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     runner_worker.registered(monkeypatch)
-
-
-def stub_plan(results: Path, shards: int | None = None) -> Manifest:
-    return plan_study(
-        runner_worker.PROFILE, runner_worker.MODELS, results, shards=shards, rows=runner_worker.ROWS, loading=LOADING
-    )
 
 
 def command(marker: Path | str = "") -> Any:
@@ -161,13 +153,6 @@ def test_what_is_watched(stub: None, tmp_path: Path, capsys: pytest.CaptureFixtu
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and any(line.startswith("  failed   stub on two after 0 s") for line in lines)
     assert [line for line in lines if line.startswith("           →")], lines
-
-
-def finished_run(manifest: Manifest, cell: Cell) -> Run:
-    run = Store(manifest.results).run(manifest.work.profile, cell.models[0], cell.experiment, {"stub": True})
-    with run.open():
-        run.finish({"verdicts": []})
-    return run
 
 
 def test_workers_tell_why_a_model_cannot_be_had(

@@ -142,13 +142,14 @@ def test_a_folder_that_goes_in_the_middle_of_a_step_is_not_made_anew(
         return compute(*args, **options)
 
     monkeypatch.setattr(engine, name, unmounting)
+    crew = Crew(stale=0.3, look_again=0.1)
     with pytest.raises(StoreError, match="has gone"):
-        run_shard(manifest, 0)
+        run_shard(manifest, 0, crew=crew)
     assert away.exists() and not results.exists()
     away.rename(results)
     monkeypatch.setattr(engine, name, compute)
     # The claim of this process, which still lives, could not be given back.
-    assert run_shard(manifest, 0, crew=Crew(stale=0.3, look_again=0.1)).exit_code == 0, "it resumes"
+    assert run_shard(manifest, 0, crew=crew).exit_code == 0, "it resumes"
 
 
 class Workers(RuleBasedStateMachine):

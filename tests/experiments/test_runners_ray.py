@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments import load_profile, run_study
 from emotion_circuits.models import load_lm
 from emotion_circuits.runners import Manifest, collect, plan_study, states
-from emotion_circuits.runners.ray import run_ray
+from emotion_circuits.runners.ray import _run, run_ray
+from emotion_circuits.runners.state import forget_failure
 from emotion_circuits.store import Store
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install -e '.[ray]')")
@@ -86,3 +89,40 @@ def test_a_node_dies_and_its_shard_is_finished_elsewhere(
 def test_no_cluster_at_the_address(profile_of_captures: Path, tmp_path: Path) -> None:
     with pytest.raises(EmotionCircuitsError, match="no Ray cluster answers"):
         run_ray(plan(profile_of_captures, tmp_path, 1), lambda line: None, address="127.0.0.1:1")
+
+
+class Cluster:
+    """Stands in for Ray: a task is computed when it is asked for; ``broken`` ones raise as Ray does."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, broken: int) -> None:
+        self.broken = broken
+
+    def remote(self, max_calls: int) -> Any:
+        return lambda function: SimpleNamespace(
+            options=lambda **_: SimpleNamespace(remote=lambda *args: functools.partial(function, *args))
+        )
+
+    def wait(self, left: list[Any], num_returns: int) -> Any:
+        return left[:num_returns], left[num_returns:]
+
+    def get(self, task: Any) -> Any:
+        if task.args[1] == self.broken:
+            raise ray.exceptions.RayTaskError("_shard", "Traceback …", KeyError("layer"), "title", 1, "127.0.0.1")
+        return task()
+
+
+def test_what_ends_a_task_outside_of_its_cells_is_told(profile_of_captures: Path, tmp_path: Path) -> None:
+    """An error of ours with its exit code, and what nobody foresaw by its name."""
+    manifest = plan(profile_of_captures, tmp_path, 1)
+    manifest.path.write_text(manifest.path.read_text().replace('"schema":1', '"schema":99'))
+    told: list[str] = []
+    _run(Cluster(-1), manifest, [0], told.append, 1.0, 0.0)
+    (failure,) = collect(manifest).failures
+    assert "written by another version" in failure.error.what and "use one version" in failure.error.fix
+    assert "failed: " in told[0] and "written by another version" in told[0]
+    forget_failure(manifest, manifest.cells[0])
+    _run(Cluster(0), manifest, [0], told.append, 1.0, 0.0)
+    (failure,) = collect(manifest).failures
+    assert "KeyError: 'layer'" in failure.error.what and "session_latest" in failure.error.fix

@@ -14,7 +14,9 @@ from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments import load_profile, run_study
 from emotion_circuits.models import load_lm
 from emotion_circuits.runners import Manifest, collect, plan_study, slurm, states
+from emotion_circuits.runners.backend import backend
 from emotion_circuits.runners.slurm import JOBS, ShardJob, run_slurm
+from emotion_circuits.runners.state import forget_failure
 from emotion_circuits.store import Store
 
 submitit = pytest.importorskip("submitit", reason="submitit is not installed (pip install -e '.[slurm]')")
@@ -54,6 +56,32 @@ def test_a_job_that_dies_is_told(model: Path, tmp_path: Path, monkeypatch: pytes
     (failure,) = collect(manifest).failures
     assert "ended without a result; its log is" in failure.error.what and "sacct" in failure.error.fix
     assert any("was lost" in line for line in told)
+
+
+def test_why_a_job_ended_is_told(model: Path, tmp_path: Path) -> None:
+    """It ran and could not use the manifest, or it raised what nobody foresaw: the end of its log, or of its trace."""
+    manifest = plan(model, tmp_path, 1)
+    manifest.path.write_text(manifest.path.read_text().replace('"schema":1', '"schema":99'))
+    told: list[str] = []
+    run_slurm(manifest, told.append, cluster="local", timeout_min=5)
+    (failure,) = collect(manifest).failures
+    assert "ended with code 1: " in failure.error.what and "written by another version" in failure.error.what
+    assert "use one version on all machines" in failure.error.fix
+
+    class Raised:
+        """A job that submitit started and that left a trace."""
+
+        job_id = "7_0"
+        paths = submitit.core.utils.JobPaths(tmp_path, "7_0", 0)
+
+        def exception(self) -> Exception:
+            rule, trace = "-" * 22, 'Traceback\n  File "x.py"\nRuntimeError: shapes differ\n'
+            return submitit.core.utils.FailedJobError(f"failed with trace:\n{rule}\n{trace}\n{rule}\nlogs are there")
+
+    forget_failure(manifest, manifest.cells[0])
+    slurm._ended(manifest, 0, Raised(), told.append)
+    (failure,) = collect(manifest).failures
+    assert "its job 7_0 failed: RuntimeError: shapes differ; its log is" in failure.error.what
 
 
 def test_a_preempted_job_is_submitted_again_as_it_is() -> None:
@@ -106,6 +134,38 @@ def test_what_slurm_is_asked(model: Path, stand_ins: Path, monkeypatch: pytest.M
     run_slurm(manifest, told.append, **options)
     assert "--array=0-1%2" in (stand_ins / "submitted.sh").read_text(), "only those that are gone"
     assert [set(w) for w in watched[1:]] == [set(jobs), {"4242_0", "4242_1"}]
+
+
+def test_more_shards_than_an_array_may_have(model: Path, stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several arrays share the jobs at a time; what was taken before a refusal is waited for by the next call."""
+    manifest = plan(model, stand_ins, 5)
+    (stand_ins / "bin" / "sbatch").write_text(SBATCH_THAT_REFUSES)
+    watched: list[list[str]] = []
+    monkeypatch.setattr(slurm, "_watch", lambda manifest, jobs, tell: watched.append([j.job_id for j in jobs.values()]))
+    options = backend("slurm", ("array_size=2", "array_parallelism=3", "timeouts=7")).options
+    (stand_ins / "most").write_text("2")
+    with pytest.raises(EmotionCircuitsError, match="did not take the jobs") as refused:
+        run_slurm(manifest, lambda line: None, **options)
+    assert "array_size" in refused.value.fix and not watched
+    (stand_ins / "most").write_text("9")
+    (stand_ins / "queue").write_text("1_0\n1_1\n2_0\n2_1\n")
+    run_slurm(manifest, lambda line: None, **options)
+    assert sorted(watched[0]) == ["1_0", "1_1", "2_0", "2_1", "4"], "the third array is the last shard"
+    arrays = [(stand_ins / f"submitted-{n}.sh").read_text() for n in (1, 2, 4)]
+    assert all("--array=0-1%1" in script for script in arrays[:2]) and "--array" not in arrays[2]
+    (pickled,) = (manifest.folder / "slurm").glob("1_0_submitted.pkl")
+    assert submitit.core.utils.DelayedSubmission.load(pickled)._timeout_countdown == 7
+
+
+SBATCH_THAT_REFUSES = """#!/bin/sh
+# Keeps what it gets by number, which is the id of the job too, and takes as many as the file "most" says.
+[ "$1" = "--version" ] && exit 0
+number=$(($(cat "$EC_TEST/number" 2> /dev/null || echo 0) + 1))
+echo $number > "$EC_TEST/number"
+[ $number -le "$(cat "$EC_TEST/most")" ] || { echo "sbatch: error: Job submit limit" >&2; exit 1; }
+cp "$1" "$EC_TEST/submitted-$number.sh"
+echo "Submitted batch job $number"
+"""
 
 
 def test_a_job_that_left_the_queue_without_a_result_is_told(

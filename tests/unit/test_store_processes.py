@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from emotion_circuits.errors import StoreError
-from emotion_circuits.store import Store, TensorFileWriter, open_tensors, read_jsonl
+from emotion_circuits.store import Store, TensorFileWriter, locks, open_tensors, read_jsonl
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -157,6 +159,39 @@ def test_second_runner_is_told_who_holds_the_run(tmp_path: Path, caplog: pytest.
     assert f"waiting for process {holder.pid}" in caplog.text
     with run.lock(wait=0):
         pass
+
+
+@posix
+def test_a_lock_that_no_server_gives_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A long wait says which file to remove when the holder's machine is known to be gone; that frees the run."""
+    monkeypatch.setattr(locks, "LONG_SECONDS", 0.3)
+    run = Store(tmp_path).run("p", "m", "e", {})
+    told = threading.Event()
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "still waiting" in record.getMessage():
+                told.set()
+
+    def remove() -> None:
+        assert told.wait(30)
+        run.folder.with_name(f".{run.key}.lock").unlink()
+
+    with child(HOLD, str(tmp_path)) as holder:
+        assert line_from(holder) == "held"
+        locks.logger.addHandler(listening := Listening())
+        person = threading.Thread(target=remove)
+        person.start()
+        try:
+            with run.lock():
+                assert holder.poll() is None, "it was not waited for to the end"
+        finally:
+            locks.logger.removeHandler(listening)
+            person.join()
+    line = next(r.getMessage() for r in caplog.records if "still waiting" in r.getMessage())
+    assert f"process {holder.pid} on " in line and f"remove {run.folder.with_name(f'.{run.key}.lock')}" in line
 
 
 PEAK = """

@@ -94,7 +94,7 @@ def _folded(line: str) -> list[str]:
 def _goes_on(manifest: Manifest, cells: Sequence[CellState]) -> bool:
     from emotion_circuits.runners.state import drivers_of
 
-    return any(cell.status == "running" for cell in cells) or bool(drivers_of(manifest).held())
+    return any(cell.workers and cell.status != "done" for cell in cells) or bool(drivers_of(manifest).held())
 
 
 def _plain(manifest: Manifest, cells: Sequence[CellState]) -> dict[str, Any]:

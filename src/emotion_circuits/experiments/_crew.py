@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 from emotion_circuits.errors import StoreError
 from emotion_circuits.store import Claims, content_key, read_json, write_once
 from emotion_circuits.store.claims import HEARTBEAT_SECONDS, STALE_SECONDS
+from emotion_circuits.store.files import look_anew
 
 if TYPE_CHECKING:
     from emotion_circuits.store import Run
 
 log = logging.getLogger(__name__)
 
-PLAN = "plan.json"
+PLAN, PARTS = "plan.json", "parts"
 SUFFIX = ".crew"
 FIRST_LOOK_SECONDS = 0.05
 
@@ -172,7 +173,11 @@ def _settle(
         if claim is None:
             return False
         with claim:
-            if not finished(block):  # its holder may have written it before it released the claim
+            # Its holder may have written the part before it released the claim. On NFS this machine may still believe
+            # what it found a moment ago, that there is none.
+            step = claims.folder.parent
+            look_anew(step, step / PARTS)
+            if not finished(block):
                 compute(block)
     advance(sum(map(len, block.batches)))
     return True
@@ -216,7 +221,7 @@ def progress_of(profile_folder: Path) -> Iterator[StepProgress]:
             continue
         try:
             content: dict[str, Any] = read_json(plan)
-            parts = sum(1 for p in (plan.parent / "parts").glob("[!.]*") if p.suffix in (".parquet", ".safetensors"))
+            parts = sum(1 for p in (plan.parent / PARTS).glob("[!.]*") if p.suffix in (".parquet", ".safetensors"))
         except (StoreError, OSError):  # its crew has finished and cleared away while we looked
             continue
         done = min(parts, content["blocks"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.experiments._crew import Block, Crew, crew_folder, plan_blocks, share
+from emotion_circuits.experiments._crew import PARTS, Block, Crew, crew_folder, plan_blocks, share
 from emotion_circuits.store import PartSet, read_tables, write_table
 from emotion_circuits.store.tables import SUFFIX
 
@@ -38,7 +38,7 @@ def share_scores(
     import numpy as np
 
     folder = crew_folder(run) / name
-    parts = folder / "parts"
+    parts = folder / PARTS
     blocks = plan_blocks(_names(rows), batches, SCORED_ROWS)
 
     def compute(block: Block) -> None:
@@ -68,7 +68,7 @@ def share_texts(
     from emotion_circuits.engine import Generation
 
     folder = crew_folder(run) / name
-    parts = folder / "parts"
+    parts = folder / PARTS
     blocks = plan_blocks(_names(rows), batches, WRITTEN_ROWS)
 
     def compute(block: Block) -> None:
@@ -110,7 +110,7 @@ def share_capture(
     from emotion_circuits.engine.capture import capture_batches, run_capture, split_shapes
 
     folder = crew_folder(run) / name
-    parts = PartSet(folder / "parts")
+    parts = PartSet(folder / PARTS)
     names = [f"{n}:{e.prompt.id}" for n, e in enumerate(plan.encoded)]
     blocks = plan_blocks(names, capture_batches(lm, plan, max_rows), CAPTURED_ROWS)
 

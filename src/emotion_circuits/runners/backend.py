@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
 from emotion_circuits.experiments._crew import Crew, clear_finished
 from emotion_circuits.runners.manifest import Manifest
-from emotion_circuits.runners.state import collect, drivers_of, forget_failure, is_done, write_failed
+from emotion_circuits.runners.state import collect, drivers_of, forget_failure, has_failed, is_done, write_failed
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Study
@@ -24,13 +27,17 @@ Tell = Callable[[str], None]
 ATTEMPTS = 3
 """How often a shard whose process was ended from outside is begun again."""
 
-_INTEGERS = {"workers", "threads", "timeout_min", "cpus_per_task", "gpus_per_node", "array_parallelism"}
+LAST_BYTES = 8192
+_STAMP = re.compile(r"^[\d-]+ [\d:,]+ [A-Z]+ ")
+
+_INTEGERS = {"workers", "threads", "timeout_min", "cpus_per_task", "gpus_per_node", "array_parallelism", "array_size",
+             "timeouts"}  # fmt: skip
 _NUMBERS = {"mem_gb", "cpus", "gpus", "store_gb"}
 _MAY_BE_NONE = {"gpus", "gpus_per_node"}
 KNOWN: Mapping[Name, tuple[str, ...]] = {
     "local": ("workers", "threads"),
     "slurm": ("partition", "account", "qos", "constraint", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node",
-              "array_parallelism", "setup", "cluster"),
+              "array_parallelism", "array_size", "timeouts", "setup", "cluster"),
     "ray": ("address", "cpus", "gpus", "store_gb"),
 }  # fmt: skip
 """Options of each backend, as ``--runner-options name=value``."""
@@ -110,12 +117,48 @@ def unfinished(manifest: Manifest) -> list[int]:
     return [n for n in range(len(manifest.shards)) if not all(is_done(manifest, c) for c in manifest.cells_of(n))]
 
 
-def give_up(manifest: Manifest, number: int, reason: str, fix: str) -> None:
-    """Note that a shard's first unfinished cell failed, where its process could not do so itself."""
-    for cell in manifest.cells_of(number):
-        if not is_done(manifest, cell):
-            write_failed(manifest, cell, EmotionCircuitsError(f"{cell.shown}: {reason}", fix))
-            return
+def give_up(manifest: Manifest, number: int, reason: str, fix: str, code: int = 1) -> bool:
+    """Note that a shard's first unfinished cell failed, where its process could not do so itself; True when it did not.
+
+    ``code`` is what its process ended with. What was noted before stays. Raises :class:`StoreError` when nothing can be
+    written: that is then why nothing goes on.
+    """
+    Crew(marker=manifest.path).require_folder()  # a note would make it anew
+    cell = next((cell for cell in manifest.cells_of(number) if not is_done(manifest, cell)), None)
+    if cell is None or has_failed(manifest, cell):
+        return False
+    error = EmotionCircuitsError(f"{cell.shown}: {reason}", fix)
+    error.exit_code = code if code in (1, 2) else 1
+    write_failed(manifest, cell, error)
+    return True
+
+
+def tell_end(manifest: Manifest, number: int, code: int, log: Path, tell: Tell) -> None:
+    """Tell that a shard's process has ended; where it left no reason for its code, what its log says last is noted."""
+    shown = f"shard {number} ({' → '.join(manifest.shards[number].models)})"
+    if code == 0:
+        tell(f"{shown}: done")
+        return
+    what, fix = last_words(log)
+    said = f": {what}" if what else ""
+    noted = give_up(
+        manifest, number, f"its process ended with code {code}{said}; its log is {log}",
+        fix or "look at the log, then run the same command again: it resumes", code,
+    )  # fmt: skip
+    tell(f"{shown}: ended with code {code}{said if noted else ''}")
+
+
+def last_words(log: Path) -> tuple[str, str]:
+    """The last line of a log, and the line behind it that says what to do, where there is one."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").split("\n")
+    except OSError:
+        return "", ""
+    lines = [line.strip() for line in lines if line.strip()]
+    fix = lines.pop().removeprefix("→").strip() if lines and lines[-1].startswith("→") else ""
+    return (_STAMP.sub("", lines[-1])[:300] if lines else ""), fix
 
 
 def not_installed(package: str, extra: str) -> UsageError:

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, unfinished
+from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, tell_end, unfinished
 from emotion_circuits.runners.manifest import Manifest
 
 LOOK_SECONDS = 0.2
@@ -153,7 +154,13 @@ def _start(manifest: Manifest, number: int, pool: _Pool, command: Command) -> su
 def _log(manifest: Manifest, number: int) -> IO[bytes]:
     from emotion_circuits.store.files import make_folder
 
-    return (make_folder(manifest.folder / "logs") / f"shard-{number:04d}.log").open("ab")
+    file = _log_file(manifest, number)
+    make_folder(file.parent)
+    return file.open("ab")
+
+
+def _log_file(manifest: Manifest, number: int) -> Path:
+    return manifest.folder / "logs" / f"shard-{number:04d}.log"
 
 
 def _ended(pool: _Pool) -> Iterator[tuple[int, int]]:
@@ -169,7 +176,7 @@ def _again(manifest: Manifest, number: int, code: int, pool: _Pool, tell: Tell) 
     """Whether a shard is to be begun again: its process was ended from outside, and not too often."""
     names = " → ".join(manifest.shards[number].models)
     if code in (0, 1, 2, 3):
-        tell(f"shard {number} ({names}): {'done' if code == 0 else f'ended with code {code}'}")
+        tell_end(manifest, number, code, _log_file(manifest, number), tell)
         return False
     pool.attempts[number] = pool.attempts.get(number, 0) + 1
     how = f"signal {-code}" if code < 0 else f"code {code}"
@@ -178,10 +185,9 @@ def _again(manifest: Manifest, number: int, code: int, pool: _Pool, tell: Tell) 
     if pool.attempts[number] < ATTEMPTS:
         tell(f"shard {number} ({names}) was ended by {how}: beginning it again, {pool.limit} at a time")
         return True
-    log = manifest.folder / "logs" / f"shard-{number:04d}.log"
     tell(f"shard {number} ({names}) was ended by {how} {ATTEMPTS} times")
     give_up(
-        manifest, number, f"its process was ended by {how} {ATTEMPTS} times; its log is {log}",
+        manifest, number, f"its process was ended by {how} {ATTEMPTS} times; its log is {_log_file(manifest, number)}",
         "if memory ran out: --rows, --dtype bfloat16, --device-map auto, or --runner-options workers=1",
     )  # fmt: skip
     return False

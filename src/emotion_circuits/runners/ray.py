@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, not_installed, unfinished
-from emotion_circuits.runners.manifest import Manifest
+from emotion_circuits.runners.manifest import Manifest, read_manifest
 
 ANSWER_SECONDS = 10.0
 
@@ -92,7 +93,12 @@ def _run(ray: Any, manifest: Manifest, waiting: list[int], tell: Tell, cpus: flo
         names = " → ".join(manifest.shards[number].models)
         try:
             code = ray.get(ended[0])
-            tell(f"shard {number} ({names}): {'done' if code == 0 else f'ended with code {code}'}")
+            if isinstance(code, EmotionCircuitsError):
+                _note(manifest, number, code, tell)
+            else:
+                tell(f"shard {number} ({names}): {'done' if code == 0 else f'ended with code {code}'}")
+        except ray.exceptions.RayTaskError as error:  # a defect, or a node without the package
+            _note(manifest, number, error.cause, tell)
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[0]
             tell(f"shard {number} ({names}) was lost: {reason}")
@@ -100,8 +106,25 @@ def _run(ray: Any, manifest: Manifest, waiting: list[int], tell: Tell, cpus: flo
                     "look at `ray status`, then run the same command again: it resumes")  # fmt: skip
 
 
-def _shard(path: str, number: int, *after: int) -> int:
-    """One shard in a worker of the cluster; ``after`` only makes Ray wait for these."""
-    from emotion_circuits.runners.worker import work
+def _note(manifest: Manifest, number: int, cause: BaseException, tell: Tell) -> None:
+    """Tell and note what went wrong outside of a cell, where the task cannot note it."""
+    if isinstance(cause, EmotionCircuitsError):
+        what, fix, code = cause.what, cause.fix, cause.exit_code
+    else:
+        what, code = " ".join(f"{type(cause).__name__}: {cause}".split())[:300], 1
+        fix = "look at Ray's logs on its node (/tmp/ray/session_latest/logs), then run the same command again"
+    tell(f"shard {number} ({' → '.join(manifest.shards[number].models)}) failed: {what}")
+    give_up(manifest, number, what, fix, code)
 
-    return work(path, number)
+
+def _shard(path: str, number: int, *after: object) -> int | EmotionCircuitsError:
+    """One shard in a worker of the cluster; ``after`` only makes Ray wait for these.
+
+    An error is returned for the command that waits: raised, it would end the shards that only come after this one.
+    """
+    from emotion_circuits.runners.shard import run_shard
+
+    try:
+        return run_shard(read_manifest(Path(path)), number).exit_code
+    except EmotionCircuitsError as error:
+        return error

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.errors import EmotionCircuitsError, StoreError
 from emotion_circuits.experiments._crew import Crew
 from emotion_circuits.experiments._runner import Progress, no_progress
 from emotion_circuits.experiments._study import Failure, attempt, clear_log, leave_log
 from emotion_circuits.runners.desk import Desk
 from emotion_circuits.runners.manifest import Cell, Manifest
 from emotion_circuits.runners.state import claims_of, is_done, write_done, write_failed
-from emotion_circuits.store import Store
+from emotion_circuits.store import Claim, Store
 
 if TYPE_CHECKING:
     from emotion_circuits.store import Run
@@ -81,7 +81,7 @@ def run_shard(
             report.there.append(cell.id)
             continue
         started = time.monotonic()
-        with _claimed(manifest, cell, crew):
+        with _claimed(manifest, number, cell, crew):
             if is_done(manifest, cell):
                 report.there.append(cell.id)
                 continue
@@ -90,8 +90,11 @@ def run_shard(
             seconds = time.monotonic() - started
             crew.require_folder()  # where it has gone, that is why the cell failed, and nothing can be noted
             if isinstance(found, Failure):
+                try:
+                    write_failed(manifest, cell, found.error, seconds)
+                except StoreError as error:  # a full disk, say: whoever started the shard reads why from its log
+                    log.warning("%s", error.what)
                 log.error("%s failed: %s", cell.shown, found.error)
-                write_failed(manifest, cell, found.error, seconds)
                 leave_log(store, manifest.work.profile, found, names)
                 report.failure = found
                 return report
@@ -113,11 +116,18 @@ def _name(models: tuple[str, ...]) -> str | tuple[str, ...]:
 
 
 @contextmanager
-def _claimed(manifest: Manifest, cell: Cell, crew: Crew) -> Iterator[None]:
+def _claimed(manifest: Manifest, number: int, cell: Cell, crew: Crew) -> Iterator[None]:
     """Hold a cell; workers on the same single-model cell each hold a claim of their own, which only shows them."""
     claims = claims_of(manifest, crew.heartbeat, crew.stale)
-    name = cell.id if len(cell.models) > 1 else f"{cell.id}-{secrets.token_hex(4)}"
-    while (claim := claims.take(name)) is None:
+
+    def take() -> Claim | None:
+        if len(cell.models) > 1:
+            return claims.take(cell.id)
+        # Whoever begins a shard again takes over what its predecessor left. Where that one may still live (a shard that
+        # was started twice, or that died a moment ago on another machine) both are shown.
+        return claims.take(f"{cell.id}-{number}") or claims.take(f"{cell.id}-{number}-{secrets.token_hex(4)}")
+
+    while (claim := take()) is None:
         if is_done(manifest, cell):
             yield
             return

@@ -1,4 +1,4 @@
-"""Shards as a Slurm job array, through submitit: requeued when they are pre-empted or run out of time."""
+"""Shards as Slurm job arrays, through submitit: requeued when they are pre-empted or run out of time."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from emotion_circuits.errors import EmotionCircuitsError
-from emotion_circuits.runners.backend import Tell, give_up, not_installed, unfinished
+from emotion_circuits.runners.backend import Tell, give_up, not_installed, tell_end, unfinished
 from emotion_circuits.runners.manifest import Manifest
 from emotion_circuits.store import read_json, write_json
 
 log = logging.getLogger(__name__)
 
 JOBS = "slurm-jobs.json"
+ARRAY_SIZE, TIMEOUTS = 1000, 100
+"""Slurm takes arrays of 1001 jobs unless it was set up otherwise. submitit itself queues a job again three times."""
+
 LOOK_SECONDS, QUEUE_SECONDS = 1.0, 20.0
 """Between two looks for results, and between two looks at the queue; a shared folder may be that late."""
 
@@ -57,15 +61,20 @@ def run_slurm(
     cpus_per_task: int = 4,
     gpus_per_node: int = 0,
     array_parallelism: int = 64,
+    array_size: int = ARRAY_SIZE,
+    timeouts: int = TIMEOUTS,
     setup: str | None = None,
 ) -> None:
     """Submit all shards as job arrays and wait for them; jobs that an earlier call submitted are waited for instead.
 
-    Pairs of models are a second array behind the first. Stopping this call leaves the jobs running: the same command
+    Pairs of models come in arrays behind the others. Stopping this call leaves the jobs running: the same command
     takes them up again. ``setup`` is a shell line run before each job (``module load …``).
 
     Args:
         cluster: ``slurm``; ``local`` and ``debug`` are submitit's own stand-ins, for trying it without Slurm.
+        array_parallelism: jobs at a time, shared out where there are several arrays (one each at least).
+        array_size: the most jobs of an array, below the cluster's MaxArraySize.
+        timeouts: how often a shard that runs out of time is queued again.
 
     Raises:
         UsageError: submitit is not installed. EmotionCircuitsError: there is no Slurm here, or it refuses.
@@ -75,9 +84,9 @@ def run_slurm(
     except ImportError as error:
         raise not_installed("submitit", "slurm") from error
     folder = manifest.folder / "slurm"
-    slurm = {
+    slurm: dict[str, Any] = {
         "slurm_partition": partition, "slurm_account": account, "slurm_qos": qos, "slurm_constraint": constraint,
-        "slurm_array_parallelism": array_parallelism, "slurm_setup": None if setup is None else [setup],
+        "slurm_setup": None if setup is None else [setup],
     }  # fmt: skip
     general = {"timeout_min": timeout_min, "mem_gb": mem_gb, "cpus_per_task": cpus_per_task,
                "gpus_per_node": gpus_per_node or None, "name": _job_name(manifest)}  # fmt: skip
@@ -87,20 +96,24 @@ def run_slurm(
     for stage in _stages(manifest, at_once):
         left = set(unfinished(manifest))
         numbers = [n for n in stage if n in left and n not in known]
+        arrays = [numbers[i : i + array_size] for i in range(0, len(numbers), array_size)]
+        slurm["slurm_array_parallelism"] = max(1, array_parallelism // max(1, len(arrays)))
+        submitted: dict[int, Any] = {}
         try:
-            executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+            executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=timeouts)
             settings = {**general, **slurm} if cluster == "slurm" else general
             executor.update_parameters(**{k: v for k, v in settings.items() if v is not None})
-            jobs = _submit(executor, manifest, numbers)
+            for array in arrays:
+                jobs = dict(zip(array, _submit(executor, manifest, array), strict=True))
+                if cluster == "slurm":  # one by one: where the next one is refused, these are not submitted twice
+                    _note_jobs(manifest, jobs)
+                submitted.update(jobs)
         except (RuntimeError, OSError, submitit.core.utils.FailedJobError) as error:
             raise EmotionCircuitsError(
                 f"Slurm did not take the jobs: {' '.join(str(error).split())[:300]}",
-                "check --runner-options (partition, account, timeout_min …) with `sinfo` and `sacctmgr`",
+                "check --runner-options (partition, account, timeout_min …) with `sinfo` and `sacctmgr`, array_size"
+                " with `scontrol show config`",
             ) from error
-        submitted = dict(zip(numbers, jobs, strict=True))
-        if cluster == "slurm" and submitted:
-            noted = read_json(manifest.folder / JOBS) if (manifest.folder / JOBS).exists() else {}
-            write_json(manifest.folder / JOBS, {**noted, **{str(n): j.job_id for n, j in submitted.items()}})
         if submitted:
             tell(f"{len(submitted)} jobs submitted to {cluster}; logs in {folder}")
             if cluster == "slurm":
@@ -115,11 +128,17 @@ def run_slurm(
 
 
 def _submit(executor: Any, manifest: Manifest, numbers: Sequence[int]) -> list[Any]:
-    """One array for all shards."""
+    """One array for these shards."""
     jobs: list[Any] = []
     with executor.batch(allow_implicit_submissions=True):
         jobs.extend(executor.submit(ShardJob(str(manifest.path), number)) for number in numbers)
     return jobs
+
+
+def _note_jobs(manifest: Manifest, jobs: Mapping[int, Any]) -> None:
+    """Add jobs to those that a later call waits for."""
+    path = manifest.folder / JOBS
+    write_json(path, {**(read_json(path) if path.exists() else {}), **{str(n): j.job_id for n, j in jobs.items()}})
 
 
 def _stages(manifest: Manifest, at_once: int | None) -> Iterator[Sequence[int]]:
@@ -183,16 +202,26 @@ def _watch(manifest: Manifest, jobs: Mapping[int, Any], tell: Tell, pause: Pause
 def _ended(manifest: Manifest, number: int, job: Any, tell: Tell) -> None:
     """Tell how a job ended that left a result, or that submitit started here."""
     failure = job.exception()
-    if failure is not None:
+    if failure is None:
+        tell_end(manifest, number, job.result(), Path(job.paths.stderr), tell)
+    elif reason := _end_of_trace(str(failure)):
+        _lost(manifest, number, job, reason, tell, f"failed: {reason}")
+    else:
         _lost(manifest, number, job, " ".join(str(failure).split())[:300], tell)
-        return
-    code = job.result()
-    tell(f"shard {number} ({_models(manifest, number)}): {'done' if code == 0 else f'ended with code {code}'}")
 
 
-def _lost(manifest: Manifest, number: int, job: Any, reason: str, tell: Tell) -> None:
+def _end_of_trace(message: str) -> str:
+    """The last line of the trace that submitit puts between two lines of dashes; empty when there is none."""
+    rule = "-" * 22
+    lines = message.partition(rule)[2].rpartition(rule)[0].split("\n")
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+
+
+def _lost(
+    manifest: Manifest, number: int, job: Any, reason: str, tell: Tell, how: str = "ended without a result"
+) -> None:
     tell(f"shard {number} ({_models(manifest, number)}) was lost: {reason}")
-    give_up(manifest, number, f"its job {job.job_id} ended without a result; its log is {job.paths.stderr}",
+    give_up(manifest, number, f"its job {job.job_id} {how}; its log is {job.paths.stderr}",
             "look at the log and `sacct`, then run the same command again: it resumes")  # fmt: skip
 
 

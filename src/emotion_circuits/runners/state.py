@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.runners.manifest import FILE, FOLDER, Cell, Manifest, read_manifest
 from emotion_circuits.store import Claims, read_json, write_json
+from emotion_circuits.store.claims import Holder
 from emotion_circuits.store.files import translating
 from emotion_circuits.store.provenance import now
 
@@ -23,7 +24,10 @@ DONE, FAILED = "done", "failed"
 
 @dataclass(frozen=True)
 class CellState:
-    """One cell: what became of it, who works on it, where its run is (relative to the results), and why it failed."""
+    """One cell: what became of it, who works on it, where its run is (relative to the results), and why it failed.
+
+    A cell that failed may have workers: others that go on with it, or some that died so lately that it does not show.
+    """
 
     cell: Cell
     status: Status
@@ -66,6 +70,11 @@ def forget_failure(manifest: Manifest, cell: Cell) -> None:
         path.unlink(missing_ok=True)
 
 
+def has_failed(manifest: Manifest, cell: Cell) -> bool:
+    """Whether it is noted why a cell failed."""
+    return _file(manifest, cell, FAILED).exists()
+
+
 def is_done(manifest: Manifest, cell: Cell) -> bool:
     """Whether a cell is noted as finished and its run still is (somebody may have removed it)."""
     return bool(_finished(manifest, cell))
@@ -78,22 +87,32 @@ def _finished(manifest: Manifest, cell: Cell) -> dict[str, Any]:
 
 def states(manifest: Manifest) -> list[CellState]:
     """Every cell of the manifest, in order."""
-    held: dict[str, list[str]] = {}
-    for name, who in Claims(manifest.folder / "claims").held().items():
-        held.setdefault(name.partition("-")[0], []).append(who)
+    held: dict[str, list[Holder]] = {}
+    for name, holder in Claims(manifest.folder / "claims").holders().items():
+        held.setdefault(name.partition("-")[0], []).append(holder)
     found = []
     for cell in manifest.cells:
-        workers = tuple(sorted(held.get(cell.id, ())))
+        holders = held.get(cell.id, [])
+        workers = tuple(sorted(holder.who for holder in holders))
         status: Status = "running" if workers else "waiting"
         if noted := _finished(manifest, cell):
             status = "done"
-        elif not workers and (noted := _noted(manifest, cell, FAILED)):
+        elif noted := _failed_since(manifest, cell, max((holder.beat for holder in holders), default=0)):
             status = "failed"
         found.append(CellState(
             cell, status, workers, noted.get("run", ""), noted.get("source", ""), noted.get("message", ""),
             noted.get("fix", ""), noted.get("exit_code", 0), noted.get("seconds", 0.0),
         ))  # fmt: skip
     return found
+
+
+def _failed_since(manifest: Manifest, cell: Cell, beat: int) -> dict[str, Any]:
+    """Why a cell failed, unless somebody has worked on it since: ``beat`` is the last sign of life of its workers."""
+    try:
+        noted_at = _file(manifest, cell, FAILED).stat().st_mtime_ns
+    except OSError:
+        return {}
+    return _noted(manifest, cell, FAILED) if noted_at > beat else {}
 
 
 def collect(manifest: Manifest) -> Study:

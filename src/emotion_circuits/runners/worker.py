@@ -30,12 +30,13 @@ def main(words: list[str]) -> int:
     # A scheduler that takes the machine back sends this first: leave through the context managers, release the claims.
     signal.signal(signal.SIGTERM, _stop)
     try:
-        path, number = words
-        return work(path, int(number))
+        path, text = words
+        number = int(text)
     except ValueError:
         error = UsageError(f"a worker takes a manifest and a number, not {' '.join(words)!r}", "see docs/scaling.md")
         log.error("%s", error)
         return error.exit_code
+    return work(path, number)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

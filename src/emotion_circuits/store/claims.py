@@ -1,9 +1,11 @@
 """Claims on pieces of work in a shared folder: one process each, taken over when its holder has died.
 
 A claim is a file ``{name}.{generation}``, created exclusively, whose time of change its holder renews (the heartbeat).
-It is stale when its holder is known to be gone, or when its time did not change for :attr:`Claims.stale` seconds on the
-*watcher's* clock, so that the clocks of two machines are never compared. Whoever creates the next generation has taken
-it over: nothing is renamed or removed that somebody else may have renewed in between.
+It is stale when its holder is known to be gone, or when its time did not change for as long as its holder wrote into
+it. A first look compares it with the time that a file touched in the same folder gets, so that a file server's clock
+is compared with itself; further looks count the seconds since it changed on the watcher's own clock. (Where machines
+set the times of files themselves, as on Lustre, their clocks have to agree within those three minutes.) Whoever creates
+the next generation has taken it over: nothing is renamed or removed that somebody else may have renewed in between.
 
 A claim only keeps work from being done twice. What was computed is written whole and renamed, and looked for again
 once the claim is held, so that a holder that was thought dead and wakes up does no harm.
@@ -15,6 +17,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import socket
 import threading
 import time
@@ -25,7 +28,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from emotion_circuits.store.files import make_folder, translating, write_once
+from emotion_circuits.errors import StoreError
+from emotion_circuits.store.files import TEMPORARY_SUFFIX, make_folder, translating, write_once
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +40,27 @@ STALE_SECONDS = 180.0
 _GENERATION = re.compile(r"(.+)\.(\d+)")
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a claim ("process 12 on host a"), and when it was renewed last (nanoseconds, as files have them)."""
+
+    who: str
+    beat: int
+
+
 @dataclass
 class Claims:
-    """The claims in one folder, as one process sees them. ``clock`` gives seconds that never run backwards."""
+    """The claims in one folder, as one process sees them. ``clock`` gives seconds that never run backwards.
+
+    ``stale`` is written into the claims that are taken here; those of others count as long as theirs say.
+    """
 
     folder: Path
     heartbeat: float = HEARTBEAT_SECONDS
     stale: float = STALE_SECONDS
     clock: Callable[[], float] = time.monotonic
     _seen: dict[str, tuple[tuple[int, int], float]] = field(default_factory=dict, init=False, repr=False)
+    _ahead: float | None = field(default=None, init=False, repr=False)
 
     def take(self, name: str) -> Claim | None:
         """The claim ``name``, or None while somebody else holds it; raises :class:`StoreError` when the folder is gone.
@@ -57,22 +73,28 @@ class Claims:
             return None
         generation = 0 if newest is None else newest + 1
         path = self.folder / f"{name}.{generation}"
-        if not write_once(path, json.dumps(_myself()) + "\n"):
+        if not write_once(path, json.dumps({**_myself(), "stale": self.stale}) + "\n"):
             return None  # another process was quicker
         if generation:
             log.warning("taking over %s: its holder has gone", name)
         return Claim(self, name, generation, path)
 
     def held(self) -> dict[str, str]:
-        """Who holds what ("process 12 on host a"), claims of processes that are known to be gone left out."""
+        """Who holds what ("process 12 on host a"), claims of processes that have gone left out."""
+        return {name: holder.who for name, holder in self.holders().items()}
+
+    def holders(self) -> dict[str, Holder]:
+        """Who holds what, and since when nothing was heard; claims of processes that have gone left out."""
         newest_of: dict[str, int] = {}
         for name, generation in self._all():
             newest_of[name] = max(generation, newest_of.get(name, 0))
         found = {}
         for name, newest in newest_of.items():
             if not self._is_stale(name, newest):
-                owner = _read(self.folder / f"{name}.{newest}")
-                found[name] = f"process {owner.get('pid')} on {owner.get('host')}"
+                path = self.folder / f"{name}.{newest}"
+                owner = _read(path)
+                with suppress(OSError):  # released while we looked
+                    found[name] = Holder(f"process {owner.get('pid')} on {owner.get('host')}", path.stat().st_mtime_ns)
         return found
 
     def _all(self) -> list[tuple[str, int]]:
@@ -89,15 +111,33 @@ class Claims:
         path = self.folder / f"{name}.{generation}"
         try:
             beat = (generation, path.stat().st_mtime_ns)
-        except FileNotFoundError:  # released while we looked
+        except OSError:  # released while we looked, or it cannot be looked at now
             return False
-        if _is_gone(_read(path)):
+        owner = _read(path)
+        if _is_gone(owner):
             return True
         seen = self._seen.get(name)
         if seen is None or seen[0] != beat:
-            self._seen[name] = (beat, self.clock())
-            return False
-        return self.clock() - seen[1] >= self.stale
+            age = max(0.0, self._file_time() - beat[1] / 1e9) if seen is None else 0.0
+            seen = self._seen[name] = (beat, self.clock() - age)
+        stale = owner.get("stale")
+        return self.clock() - seen[1] >= (stale if isinstance(stale, int | float) else self.stale)
+
+    def _file_time(self) -> float:
+        """What time a file that is touched now in the folder gets."""
+        if self._ahead is None:
+            probe = self.folder / f".{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
+            try:
+                probe.touch(exist_ok=False)
+                os.utime(probe)
+                now = probe.stat().st_mtime
+            except OSError:  # who may only read here has nothing better than this machine's clock
+                now = time.time()
+            finally:
+                with suppress(OSError):
+                    probe.unlink(missing_ok=True)
+            self._ahead = now - self.clock()
+        return self.clock() + self._ahead
 
 
 @dataclass
@@ -109,21 +149,31 @@ class Claim:
     generation: int
     path: Path
     lost: bool = field(default=False, init=False)
+    _unreachable: bool = field(default=False, init=False, repr=False)
     _stop: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
     _thread: threading.Thread | None = field(default=None, init=False, repr=False)
 
     def beat(self) -> bool:
-        """Renew the claim; False (and :attr:`lost`) when it was taken over or its folder cannot be reached."""
+        """Renew the claim; False when that was not possible, and :attr:`lost` when somebody has taken it over.
+
+        Never raises: a file server that does not answer now may do so at the next beat.
+        """
+        newest, unreachable = None, None
         try:
             os.utime(self.path)
-            self.lost = self.claims._newest(self.name) != self.generation
-        except OSError:
-            self.lost = True
-        return not self.lost
+            newest = self.claims._newest(self.name)
+        except (OSError, StoreError) as error:
+            unreachable = error
+        if unreachable is not None and not self._unreachable:  # once, however often it fails in a row
+            log.warning("the claim on %s cannot be renewed now, which is tried again: %s", self.name, unreachable)
+        self._unreachable = unreachable is not None
+        self.lost = newest is not None and newest > self.generation
+        return not (self.lost or self._unreachable)
 
     def release(self) -> None:
-        """Give the claim back, with what earlier holders left; one that was taken over is left alone."""
-        if not self.beat():
+        """Give the claim back, with what earlier holders left; one that was taken over is left alone. Never raises."""
+        self.beat()
+        if self.lost:
             return
         for generation in range(self.generation, -1, -1):
             with suppress(OSError):
@@ -144,8 +194,9 @@ class Claim:
 
     def _renew(self) -> None:
         while not self._stop.wait(self.claims.heartbeat):
-            if not self.beat():
-                log.warning("the claim on %s was lost (taken over, or its folder cannot be reached)", self.name)
+            self.beat()
+            if self.lost:
+                log.warning("the claim on %s was taken over by another process", self.name)
                 return
 
 

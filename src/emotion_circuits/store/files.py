@@ -63,6 +63,18 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def look_anew(*folders: Path) -> None:
+    """Make a network file system ask its server which names are in these folders.
+
+    An NFS client remembers for up to a minute that a name did not exist. Opening a folder has it ask whether that has
+    changed, and forget its names if so; the outer folder first, where the inner one may be new as well.
+    """
+    for folder in folders:
+        with suppress(OSError), os.scandir(folder) as entries:
+            for _ in entries:
+                pass
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in ``folder`` survive a power cut (where the system allows to open folders)."""
     if os.name != "posix":

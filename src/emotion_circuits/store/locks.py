@@ -19,6 +19,8 @@ from emotion_circuits.store.provenance import now
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_SECONDS = 0.2
+LONG_SECONDS = 600.0
+"""A run is locked while it is computed by one process, which may take hours; a wait says so after ten minutes."""
 
 
 @contextmanager
@@ -63,10 +65,19 @@ def _wait_for(lock: Any, path: Path, wait: float | None) -> None:
     if wait != 0:
         logger.warning("waiting for %s, which works on %s", who, path.parent)
     started = time.monotonic()
-    while wait is None or time.monotonic() - started < wait:
+    told_at = LONG_SECONDS
+    while (waited := time.monotonic() - started) < (float("inf") if wait is None else wait):
         with suppress(filelock.Timeout):
             lock.acquire(timeout=_LOOK_AGAIN_SECONDS if wait is None else min(_LOOK_AGAIN_SECONDS, wait))
             return
+        if waited >= told_at:
+            told_at *= 2
+            # Where a machine dies, some file servers never learn that its lock is free.
+            logger.warning(
+                "still waiting for %s after %.0f minutes; when that process is known to have ended (its machine was "
+                "switched off, say), remove %s and this goes on",
+                holder(path) or who, waited / 60, path,
+            )  # fmt: skip
     raise StoreError(
         f"{path.parent} is in use by {holder(path) or who}",
         "wait until it has finished, then run the same command again",
