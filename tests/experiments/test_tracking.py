@@ -41,6 +41,17 @@ def test_study_with_track_shows_runs_and_failed_models(cli: Any, profile: Path, 
 
 
 @needs_mlflow
+def test_a_profile_is_named_as_study_takes_it(cli: Any, profile: Path, copied: Path) -> None:
+    for verb in ("status", "sync"):
+        cli("track", verb, "--profile", "smal", "--results", copied).refused(2, "unknown profile 'smal'", "mean small")
+        cli("track", verb, "--profile", "quickstart", "--results", copied).refused(
+            2, "there are results of small", f"emotion-circuits study quickstart --results {copied}"
+        )
+    assert cli("track", "sync", "--profile", profile, "--results", copied).out.count("2 sent") == 1
+    assert len(cli("track", "status", "--profile", profile, "--results", copied, "--json").json["runs"]) == 2
+
+
+@needs_mlflow
 def test_study_is_finished_whatever_becomes_of_the_server(cli: Any, profile: Path, model: Path, copied: Path) -> None:
     address = f"mlflow:http://127.0.0.1:{free_port()}"
     answer = cli("study", profile, "--track", address, "--results", copied, "--model", model)
