@@ -1,4 +1,4 @@
-"""Run folders to mirror: finished, failed and interrupted ones, and a model that never had a run."""
+"""What is mirrored: finished, failed and interrupted runs, a model that never had a run, and a profile's report."""
 
 from __future__ import annotations
 
@@ -51,6 +51,25 @@ def failed_model(store: Store) -> Path:
               "type": "ModelError", "message": "there is no model 'absent'", "fix": "models list"}  # fmt: skip
     write_json(folder / "failed.json", record)
     append_jsonl(folder / "failures.jsonl", [{**record, "traceback": "Traceback …"}])
+    return folder
+
+
+REPORT = {
+    "report/report.json": b'{"schema": 1, "report": {"verdicts": [{"question": "Question 1", "answers": ["yes"], '
+    b'"reason": ""}]}}',
+    "report/report.html": b"<html>", "report/report.md": b"# Report", "report/summary.csv": b"model\n",
+    "plots/directions/layer-auroc.png": b"png", "plots/directions/layer-auroc.svg": b"svg",
+    "stats/effect_sizes.csv": b"effect\n",
+}  # fmt: skip
+
+
+def written_report(store: Store, **changed: bytes) -> Path:
+    """The report of the profile ``small`` as ``study`` and ``stats`` leave it; ``changed``: other pages by stem."""
+    folder = store.root / "small"
+    for name, content in REPORT.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(changed.get(path.stem, content) if path.suffix == ".html" else content)
     return folder
 
 

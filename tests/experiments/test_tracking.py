@@ -33,10 +33,22 @@ def test_study_with_track_shows_runs_and_failed_models(cli: Any, profile: Path, 
     answer = cli("study", profile, "--track", "mlflow", *words)
     assert answer.code == 3 and len(answer.json["failures"]) == 1, "stdout stays one JSON object, the code the study's"
     runs = cli("track", "status", "--results", copied, "--json").json["runs"]
-    assert len(runs) == len(before) + 1 and {run["there"] for run in runs} == {"mirrored"}
+    assert len(runs) == len(before) + 2 and {run["there"] for run in runs} == {"mirrored"}
+    assert runs[-1]["run"] == "small/study/report", "beside the failure of the model"
     assert {run["status"] for run in runs} == {"done", "failed"}
     assert "0 sent" in cli("track", "sync", "--results", copied).out
     assert cli("ls", "--results", copied, "--json").json["other_schema"] == [], "copies of runs are no runs"
+
+
+@needs_mlflow
+def test_a_profile_is_named_as_study_takes_it(cli: Any, profile: Path, copied: Path) -> None:
+    for verb in ("status", "sync"):
+        cli("track", verb, "--profile", "smal", "--results", copied).refused(2, "unknown profile 'smal'", "mean small")
+        cli("track", verb, "--profile", "quickstart", "--results", copied).refused(
+            2, "there are results of small", f"emotion-circuits study quickstart --results {copied}"
+        )
+    assert cli("track", "sync", "--profile", profile, "--results", copied).out.count("2 sent") == 1
+    assert len(cli("track", "status", "--profile", profile, "--results", copied, "--json").json["runs"]) == 2
 
 
 @needs_mlflow

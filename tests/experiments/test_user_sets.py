@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments import experiments, load_profile
+from emotion_circuits.runners.desk import profile_of
+from emotion_circuits.runners.plan import plan_study
 from emotion_circuits.store import Store
 
 OPENINGS = {"anger": "I hate the", "gratitude": "Thank you for the", "neutral": "This is the"}
@@ -158,3 +162,94 @@ def test_set_in_a_file_is_a_profile_by_its_path(cli: Any, model: Path, tmp_path:
     cli("run", "directions", "--model", model, "--profile", bare, "--results", tmp_path / "r").refused(
         2, "0 texts of 'neutral' in its fit split", "prompts build"
     )
+
+
+def sets_named(params: dict[str, Any]) -> set[str]:
+    """Prompt sets in parameters, at any depth; the neutral texts of maps hold no emotion."""
+    found: set[str] = set()
+    for key, value in params.items():
+        if isinstance(value, dict):
+            found |= sets_named(value)
+        elif key in ("prompts", "texts", "sets") and not isinstance(value, int):
+            found |= {value} if isinstance(value, str) else {*value}
+    return found
+
+
+def test_whatever_is_run_in_the_profile_of_a_set_reads_that_set(build: Any, tmp_path: Path) -> None:
+    build(paired=True)
+    profile = load_profile("mine")
+    # To continue, to give texts a domain; `texts` of a sweep says which cells are written.
+    plain = {"continuations", "real_world", "grid"}
+    own = [name for name, e in experiments().items() if type(e).__module__.startswith("emotion_circuits.")]
+    named = {name: sets_named(profile.params(name).model_dump()) - plain for name in own}
+    assert named == {name: set() if name == "doctor" else {"mine"} for name in own}
+    carried = profile_of(plan_study(profile, ["x"], tmp_path, loading={}).work)
+    assert carried.params("transfer") == profile.params("transfer"), "in other processes too"
+
+
+def test_options_and_tables_win_over_the_profiles_set(build: Any, tmp_path: Path) -> None:
+    build(paired=True)
+    asked: Any = load_profile("mine").params("transfer", {"texts": ("mine", "atlas")})
+    assert asked.texts == ("mine", "atlas")
+    path = tmp_path / "study.toml"
+    path.write_text(
+        'prompts = "mine"\n[[experiment]]\nname = "directions"\nscenarios = 20\n[[experiment]]\n'
+        'name = "transfer"\ntexts = ["atlas"]\n[[experiment]]\nname = "sweep"\ndirections = { scenarios = 12 }\n',
+        encoding="utf-8",
+    )
+    profile: Any = load_profile(str(path))
+    assert profile.params("transfer").texts == ("atlas",) and profile.params("overlap").texts == ("mine",)
+    assert profile.params("swap").directions == profile.params("directions")
+    assert profile.params("sweep").directions.model_dump(include={"prompts", "scenarios"}) == {
+        "prompts": "mine", "scenarios": 12,
+    }  # fmt: skip
+    path.write_text('prompts = 3\n[[experiment]]\nname = "directions"\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="prompts must be a text"):
+        load_profile(str(path))
+    assert load_profile("atlas").params("transfer") == experiments()["transfer"].Params(), "built-in ones say their own"
+
+
+def test_transfer_in_the_profile_of_a_set_is_about_its_emotions(
+    build: Any, cli: Any, model: Path, tmp_path: Path
+) -> None:
+    build(paired=True)
+    words = ("run", "transfer", "--source", model, "--target", model, "--profile", "mine", "--results", tmp_path / "r")
+    small = ("--permutations", 99, "--resamples", 100, "--depths", 0, "--map-size", 70, "--floors", "embedding")
+    found = cli(*words, *small, "--quiet", "--json").json
+    assert {e["emotion"] for e in found["per_emotion"]} == {"anger", "gratitude"}
+
+
+def test_a_set_of_one_emotion_is_told_what_to_type(build: Any, cli: Any, model: Path, tmp_path: Path) -> None:
+    build(paired=True, emotions=("anger", "neutral"))
+    words = ("--source", model, "--target", "y", "--profile", "mine", "--results", tmp_path / "r")
+    for experiment in ("transfer", "overlap", "align", "k-sweep", "subspace-align", "transfer-steer"):
+        cli("run", experiment, *words).refused(2, "mine has texts of 1 emotion(s)", "--texts mine atlas")
+    alone = (*words, "--emotions", "anger")
+    cli("run", "transfer", *alone).refused(2, "1 emotion(s)", "name more with --emotions")
+
+
+def test_an_emotion_without_words_is_refused_where_its_words_are_the_endpoint(
+    build: Any, cli: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OPENINGS, "relief", "At last the")
+    build(paired=True, emotions=("relief", "neutral"))
+    words = ("--model", model, "--profile", "mine", "--results", tmp_path / "r", "--quiet")
+    cli("run", "compare", *words).refused(2, "no emotion word", "give character spans")
+    for experiment in ("sweep", "controls", "swap", "patch", "heads.screen", "neurons.saliency", "circuit.ov-qk",
+                       "circuit.report"):  # fmt: skip
+        cli("run", experiment, *words).refused(2, "'relief' cannot be measured here", "run steer --emotion relief")
+    cli("run", "heads.screen", *words, "--prompts", "extended").refused(
+        2, "no emotion of extended (", "fitted on mine (relief)", "--prompts mine"
+    )
+    cli("run", "heads.screen", *words, "--emotions", "relef").refused(2, "did you mean relief")
+    assert not list(tmp_path.glob("r/*/*/*/*/done.json")), "nothing was computed before"
+    steered = cli("run", "steer", *words, "--emotion", "relief", "--max-new-tokens", 3, "--directions.permutations",
+                  99, "--directions.resamples", 200)  # fmt: skip
+    assert steered.code == 0, steered.err
+    build(paired=True, name="two", emotions=("relief", "anger", "neutral"))
+    words = ("--model", model, "--profile", "two", "--results", tmp_path / "r", "--quiet")
+    cli("run", "sweep", *words).refused(2, "'relief' cannot be measured here", "--emotions anger")
+    monkeypatch.setitem(OPENINGS, "hope", "Maybe the")
+    build(paired=True, name="both", emotions=("relief", "hope", "neutral"))
+    pair = ("--source", model, "--target", "y", "--profile", "both", "--results", tmp_path / "r")
+    cli("run", "transfer-steer", *pair).refused(2, "'hope' and 'relief' cannot be measured here")

@@ -319,6 +319,33 @@ def test_ls_table_fits_and_filters(results: Path, capsys: pytest.CaptureFixture[
     assert "align" in text and "gpt2" not in text
 
 
+def test_ls_of_a_profile_takes_what_study_takes(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path := tmp_path / "smoke.toml").write_text('[[experiment]]\nname = "directions"\n', encoding="utf-8")
+    listed = []
+    for typed in ("smoke", path):
+        assert main(["ls", "--profile", str(typed), "--results", str(results)]) == 0
+        listed.append(capsys.readouterr().out)
+    assert listed[0] == listed[1] and "a--b" in listed[0]
+    for typed, parts in {
+        "smok": ("unknown profile 'smok'; known: ", "did you mean smoke"),
+        "quickstart": (f"emotion-circuits study quickstart --results {results}", "there are results of "),
+        str(tmp_path / "absent.toml"): ("absent.toml", "known: "),
+    }.items():
+        for more in ([], ["--watch"]):
+            assert main(["ls", "--profile", typed, "--results", str(results), *more]) == 2
+            error = capsys.readouterr().err
+            assert all(part in error for part in parts), error
+    path.write_text("title = 3", encoding="utf-8")
+    assert main(["ls", "--profile", str(path), "--results", str(results)]) == 2
+    assert "title must be a text" in capsys.readouterr().err
+    assert main(["ls", "--profile", "quikstart", "--results", str(tmp_path / "none")]) == 2
+    assert "did you mean quickstart" in capsys.readouterr().err
+    assert main(["ls", "--profile", "smoke", "--experiment", "sweep", "--results", str(results)]) == 0
+    assert "no such runs in" in capsys.readouterr().out
+
+
 def test_ls_without_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", "--results", str(tmp_path / "none")]) == 0
     assert "no runs in" in capsys.readouterr().out

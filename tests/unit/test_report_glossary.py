@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import said_lines
 from emotion_circuits.report import render_html, render_markdown
 from emotion_circuits.report.content import spans
 from emotion_circuits.report.glossary import terms_in
@@ -17,17 +18,8 @@ from emotion_circuits.types import Report, Verdict
 
 ROOT = Path(__file__).parents[2]
 ANSWERS = [
-    "gratitude: layer 13 of 30, test AUROC 1.00 [0.84, 1.00], own-vs-rest 0.97, shuffled-label p 0.001",
-    "anger: not established (layer 14, α 0.3: endpoint +1.08 [+0.76, +1.40] nats, classifier +0.03 [+0.02, +0.04]; "
-    "rank p ≤ 0.001 against random vectors; text broken)",
-    "a → b: inconclusive (τ 0.34 [0.11, 0.55]: transfer 0.85, highest floor 0.80, native 0.94; the largest null p is "
-    "0.0648); layers 22 → 11",
-    "a → b, by emotion: not identified: joy",
-    "joy: confirmed: ablating the 10 top heads changes the endpoint on 12 test scenarios by -0.5 nats, lower than 99 "
-    "of 100 random sets of equal size and layers (mean -0.1, p 0.01, resample)",
-    "joy: 20 of 300 nodes reach faithfulness 0.90 on test scenarios, more faithful than random circuits (|1 − f| "
-    "smaller than 99 of 100); CMD 0.1, stability 0.5 (chance 0.1)",
-]
+    said_lines.direction(), said_lines.sweep(), *said_lines.transfer(), said_lines.confirmed(), said_lines.circuit(),
+]  # fmt: skip
 
 
 def names(language: str) -> list[str]:

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+import said_lines
+from emotion_circuits.circuits.components import Head
+from emotion_circuits.circuits.cross_model import HeadMatch
 from emotion_circuits.experiments._pairs.transfer_report import verdict_lines
 from emotion_circuits.experiments.heads_patch import patching_sentence
+from emotion_circuits.experiments.neurons_saliency import SCORES
 from emotion_circuits.report import assemble, render_html, save_figures
 from emotion_circuits.report.checklist import phases
 from emotion_circuits.report.commands import OF_MODEL
@@ -120,6 +124,52 @@ def test_every_reason_of_a_verdict_on_sharing_is_said_in_japanese(judged: dict[s
         assert not say.unknown
         # Names of models and emotions are all that is left of English.
         assert {*re.findall("[a-z]+", " ".join(lines))} <= {"a", "b", "joy", "fear", "p"}
+
+
+ESTABLISHED = {"established": True, "damage_ok": True}
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        (said_lines.sweep(), "確立されず（層 14、"), (said_lines.sweep(), "文章が崩壊"),
+        (said_lines.sweep(**ESTABLISHED), "確立（層 14、"), (said_lines.sweep(**ESTABLISHED), "文章は健全"),
+        (said_lines.sweep(rank_p_isotropic=None, effect_embedded=None, ci_embedded=None), "無作為な対照なし"),
+        (said_lines.direction(), "層 13（全 30 層）"), (said_lines.direction(established=False), "確立されず"),
+        (said_lines.confirmed(), "上位ヘッド 10 個の切除"), (said_lines.confirmed(confirmed=False), "確認できず"),
+        (said_lines.confirmed("neurons"), "ニューロン 10 個の切除"),
+        (said_lines.confirmed(layer_slack=2), "2 層離れたものまで"), (said_lines.confirmed(sets=0), "無作為な組が"),
+        (said_lines.circuit(), "忠実度"),
+        *((said_lines.confirmed(f"top neurons by {score}", confirmed=state), "上位ニューロン 10 個の切除")
+          for score in SCORES for state in (True, False)),
+        *((f"joy: {HeadMatch(((Head(1, 2), Head(3, 4)),), 0.1, 0.2, depth, role, 999).sentence()}", part)
+          for depth, role, part in (
+              (0.01, 0.2, "深さは無作為なヘッドよりよく対応する（p = 0.01）"),
+              (0.2, 0.01, "役割は無作為なヘッドよりよく対応する（p = 0.01）"),
+              (0.2, 0.01, "深さは無作為なヘッドよりよく対応するとは言えない"),
+              (0.01, 0.2, "役割は無作為なヘッドよりよく対応するとは言えない"),
+          )),
+    ],
+)  # fmt: skip
+def test_lines_of_the_experiments_are_said_in_japanese(line: str, part: str) -> None:
+    say = Catalogue(entries("ja"))
+    # A report of several models names the model first; sections end a line with a full stop.
+    for text in (line, f"{line}.", f"smollm2-135m: {line}"):
+        said = say.sentence(text)
+        assert part in said
+        # Names, units and ways to ablate are all that is left of English.
+        assert {*re.findall("[A-Za-z]{3,}", said)} <= {
+            "anger", "gratitude", "joy", "smollm", "nats", "AUROC", "own", "rest", "resample", "CMD"
+        }  # fmt: skip
+    assert not say.unknown
+
+
+def test_a_short_label_does_not_match_a_sentence() -> None:
+    say = Catalogue(entries("ja"))
+    assert say("anger (layer 14)") == "anger（層 14）"
+    new = ["anger: something new (layer 14, α 0.3: measured)", "tried twice on gpt2: something new"]
+    assert [say.sentence(text) for text in new] == new and say.unknown == {*new}
+    assert say("heads.match on a: no") == "a での heads.match：no"
 
 
 def test_a_sentence_whose_words_have_no_translation_is_counted_and_not_mixed() -> None:

@@ -48,8 +48,10 @@ def frame(rows: Iterator[dict[str, object]] | list[dict[str, object]]) -> pd.Dat
     return pd.DataFrame(list(rows), columns=list(OBSERVATION_COLUMNS))
 
 
-def finished(results: Path, experiment: str, rows: list[dict[str, object]], **inputs: object) -> Path:
-    run = Store(results).run("quickstart", "tiny", experiment, {"rows": len(rows), **inputs})
+def finished(
+    results: Path, experiment: str, rows: list[dict[str, object]], profile: str = "quickstart", **inputs: object
+) -> Path:
+    run = Store(results).run(profile, "tiny", experiment, {"rows": len(rows), **inputs})
     with run.open():
         run.write_observations(rows)
         run.finish({})
@@ -267,3 +269,25 @@ def test_k_without_a_sweep_says_so(tmp_path: Path, capsys) -> None:
 def test_nothing_finished_is_wrong_use_and_names_the_next_step(tmp_path: Path, capsys) -> None:
     assert main(["stats", "all", "--results", str(tmp_path)]) == 2
     assert "emotion-circuits study quickstart" in capsys.readouterr().err
+
+
+def test_a_profile_file_finds_the_results_of_its_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my study.toml").write_text('[[experiment]]\nname = "directions"\n', encoding="utf-8")
+    finished(Path("kept"), "steering", list(steering()), profile="my study")
+    assert main(["stats", "effect", "--profile", "./my study.toml", "--results", "kept", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["profile"] == "my-study"
+    assert Path("kept/my-study/stats/effect_sizes.csv").is_file()
+    Path("my study.toml").unlink()
+    assert main(["stats", "effect", "--profile", "my-study", "--results", "kept"]) == 0
+    capsys.readouterr()
+    for words, parts in {
+        ("my-stdy",): ("unknown profile 'my-stdy'; known: my-study", "did you mean my-study"),
+        ("smoke",): ("there are results of my-study", "→ emotion-circuits study smoke --results kept"),
+        ("my-study", "--experiment", "sweep"): ("'sweep'", "→ emotion-circuits study my-study --results kept"),
+    }.items():
+        assert main(["stats", "effect", "--results", "kept", "--profile", *words]) == 2
+        error = capsys.readouterr().err
+        assert all(part in error for part in parts), error

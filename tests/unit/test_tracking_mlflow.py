@@ -19,9 +19,9 @@ pytest.importorskip("flask", reason="the MLflow server's packages are not instal
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.store import Run, Store
-from emotion_circuits.tracking import mirror_results, mirror_run, open_tracker, states
+from emotion_circuits.tracking import FilePolicy, mirror_results, mirror_run, open_tracker, states
 from mlflow_server import Proxy, black_hole, free_port, mlflow_server
-from tracked_runs import failed_model, failed_run, finished_run
+from tracked_runs import REPORT, failed_model, failed_run, finished_run, written_report
 
 pytestmark = [pytest.mark.network_service, pytest.mark.filterwarnings("ignore")]
 
@@ -101,6 +101,39 @@ def test_a_model_that_never_ran_is_shown_too(server: str, store: Store) -> None:
     outcome = mirror_results(store, open_tracker(f"mlflow:{server}", store.root))
     assert outcome.complete and outcome.sent == ["small/absent/failures"] and not outcome.notes
     assert found(server, "small/absent/failures")[0].info.status == "FAILED"
+
+
+def test_a_report_is_one_record_with_its_figures_that_follows_the_files(server: str, store: Store) -> None:
+    from mlflow import MlflowClient
+
+    tracker, run, folder = open_tracker(f"mlflow:{server}", store.root), finished_run(store), written_report(store)
+    assert mirror_results(store, tracker, "small").sent == [identity(run), "small/study/report"]
+    written_report(store)  # the same again: newer files, nothing new to see
+    assert mirror_results(store, tracker).unchanged == [identity(run), "small/study/report"]
+    (shown,) = found(server, "small/study/report")
+    assert shown.info.run_name == "report small" and shown.data.tags["mlflow.note.content"] == "Question 1\n\nyes"
+    client = MlflowClient(server)
+    where = {below: {f.path for f in client.list_artifacts(shown.info.run_id, below)}
+             for below in ("report", "plots/directions", "stats")}  # fmt: skip
+    assert set.union(*where.values()) == {*REPORT}
+    assert where["plots/directions"] == {f"plots/directions/layer-auroc.{form}" for form in ("png", "svg")}
+    written_report(store, report=b"<html>" + b"x" * 100)
+    assert [state for _, state in states(store, tracker)] == ["mirrored", "changed"]
+    policy = FilePolicy(largest=99)
+    assert "small/study/report" in mirror_results(store, tracker, policy=policy).sent
+    (shown,) = found(server, "small/study/report")
+    assert "report/report.html" in shown.data.tags["emotion_circuits.files_left_out"]
+    assert mirror_results(store, tracker).sent[-1] == "small/study/report"
+    assert len(found(server, "small/study/report")) == 1 and len((folder / "report/report.html").read_bytes()) == 106
+
+
+def test_what_is_half_a_report_is_shown_as_it_is(server: str, store: Store) -> None:
+    folder = written_report(store)
+    (folder / "report/report.json").write_text("{", encoding="utf-8")
+    outcome = mirror_results(store, open_tracker(f"mlflow:{server}", store.root), "small")
+    assert outcome.complete and outcome.sent == ["small/study/report"] and not outcome.notes
+    (folder / "report/report.json").unlink()
+    assert mirror_results(store, open_tracker(f"mlflow:{server}", store.root)).sent == ["small/study/report"]
 
 
 @pytest.mark.parametrize("kind", ["down", "silent"])

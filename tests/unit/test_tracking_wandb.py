@@ -18,7 +18,7 @@ from emotion_circuits.cli import main
 from emotion_circuits.errors import UsageError
 from emotion_circuits.store import Store
 from emotion_circuits.tracking import mirror_results, open_tracker, states
-from tracked_runs import failed_model, failed_run, finished_run
+from tracked_runs import REPORT, failed_model, failed_run, finished_run, written_report
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 
@@ -101,6 +101,21 @@ def test_a_run_that_changed_replaces_what_was_written(store: Store) -> None:
     mirror_results(store, tracker)
     (after,) = offline(store)
     assert after != before and [state for _, state in states(store, tracker)] == ["mirrored"]
+
+
+def test_a_report_is_one_offline_run_with_its_figures(store: Store) -> None:
+    folder, tracker = written_report(store), open_tracker("wandb", store.root)
+    assert mirror_results(store, tracker).sent == ["small/study/report"]
+    (before,) = offline(store)
+    assert {f.path for r in recorded(before) if r.HasField("files") for f in r.files.files} >= {*REPORT}
+    assert (before / "files/plots/directions/layer-auroc.png").read_bytes() == b"png"
+    written_report(store)
+    assert mirror_results(store, tracker).unchanged == ["small/study/report"] and offline(store) == [before]
+    written_report(store, report=b"<html>again")
+    assert mirror_results(store, tracker).sent == ["small/study/report"]
+    (after,) = offline(store)
+    assert after != before and (after / "files/report/report.html").read_bytes() == b"<html>again"
+    assert (folder / "report/report.html").read_bytes() == b"<html>again"
 
 
 def test_projects_are_told_apart_and_a_model_that_never_ran_is_shown(store: Store) -> None:

@@ -36,7 +36,7 @@ def twin_pairs(prompts: Sequence[Prompt], emotion: str) -> list[Pair]:
     if not pairs:
         raise UsageError(
             f"no text of {emotion!r} has a neutral text in its scenario",
-            "use a set of matched scenarios, or shuffled pairs",
+            "give each scenario a neutral text too (field: scenario), or use a matched set such as extended",
         )
     return pairs
 

@@ -1,4 +1,4 @@
-"""``--track`` on verbs that compute: the runs of a profile are mirrored when the work ends, also when it fails."""
+"""``--track`` on verbs that compute: a profile's runs and report are mirrored when the work ends, also if it fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_SECONDS = 120.0
 
 @contextmanager
 def tracking(options: TrackOptions, results: Path, profile: str, *, quiet: bool = False) -> Iterator[None]:
-    """Mirror the profile's runs to ``--track`` after the block, also after a failure, but not after Ctrl-C.
+    """Mirror the profile's runs and report to ``--track`` after the block, also after a failure, but not after Ctrl-C.
 
     A tracker that does not exist or is not installed is refused before the block; anything later is said on stderr
     and changes neither the results nor the exit code.
@@ -39,4 +39,4 @@ def tracking(options: TrackOptions, results: Path, profile: str, *, quiet: bool 
             for note in outcome.notes:
                 say(note)
             if outcome.complete:
-                say(f"{len(outcome.sent)} runs mirrored to {outcome.target}", quiet=quiet)
+                say(f"{len(outcome.sent)} records mirrored to {outcome.target}", quiet=quiet)

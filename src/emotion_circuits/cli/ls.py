@@ -22,7 +22,7 @@ app = App(name="ls")
 @app.default
 def list_runs(
     *,
-    profile: Annotated[str | None, Parameter(help="Only runs of this profile.")] = None,
+    profile: Annotated[str | None, Parameter(help="Only runs of this profile (name, TOML file or folder).")] = None,
     model: Annotated[str | None, Parameter(help="Only runs of this model (A--B for a pair).")] = None,
     experiment: Annotated[str | None, Parameter(help="Only runs of this experiment.")] = None,
     watch: Annotated[
@@ -32,8 +32,10 @@ def list_runs(
     options: Annotated[ResultOptions, Parameter(name="*")] = RESULT_OPTIONS,
 ) -> int:
     """List the runs below --results, oldest first: status (done, failed, partial, running), size and time."""
+    from emotion_circuits.cli._results import stored_profile
     from emotion_circuits.store import Store
 
+    profile = None if profile is None else stored_profile(profile, options.results)
     if watch:
         if model or experiment:
             raise UsageError("--watch shows whole studies", "leave out --model and --experiment; --profile chooses one")
@@ -54,7 +56,7 @@ def list_runs(
             if row["status"] == "failed":
                 print_text(f"failed: {row['folder']}: {row['message']}")
     else:
-        print_text(f"no runs in {options.results}")
+        print_text(f"no {'such ' if profile or model or experiment else ''}runs in {options.results}")
     if foreign:
         say(f"{len(foreign)} run folders were written by another version and are not listed: {foreign[0]} …")
     return 0

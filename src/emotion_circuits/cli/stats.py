@@ -22,7 +22,9 @@ app = App(name="stats", help="Effects, power and multiplicity from the results o
 class StatsOptions(ResultOptions):
     """What is analysed, and how."""
 
-    profile: Annotated[str, Parameter(help="Profile whose results are read.")] = "quickstart"
+    profile: Annotated[str, Parameter(help="Profile whose results are read (name, TOML file or folder).")] = (
+        "quickstart"
+    )
     experiment: Annotated[str | None, Parameter(help="Only this experiment; its files then carry its name.")] = None
     target_power: Annotated[
         float,
@@ -67,21 +69,25 @@ def all_(*, options: Options = STATS_OPTIONS) -> int:
 
 def _run(questions: tuple[Question, ...], options: StatsOptions) -> int:
     """Analyse, write and print; 3 when a run or cell could not be analysed, 1 when no run could."""
+    from emotion_circuits.cli._results import stored_profile
+    from emotion_circuits.report.commands import first_study
     from emotion_circuits.stats.results import profile_statistics
     from emotion_circuits.stats.tables import records
 
+    profile = stored_profile(options.profile, options.results)
     found = profile_statistics(
         options.results,
-        options.profile,
+        profile,
         questions,
         experiment=options.experiment,
         target_power=options.target_power,
         seed=options.seed,
+        first=first_study(options.profile, options.results),
     )
     if options.json:
         print_json(
             {
-                "profile": options.profile,
+                "profile": profile,
                 "runs": found.runs,
                 "tables": {name: records(table) for name, table in found.tables.items()},
                 "skipped": [{"run": s.run, "what": s.error.what, "fix": s.error.fix} for s in found.skipped],

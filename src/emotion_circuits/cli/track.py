@@ -22,7 +22,7 @@ To = Annotated[
         "(offline: `wandb sync` uploads)."
     ),
 ]
-OfProfile = Annotated[str | None, Parameter(help="Only runs of this profile.")]
+OfProfile = Annotated[str | None, Parameter(help="Only runs of this profile (name, TOML file or folder).")]
 MaxFileMb = Annotated[
     float, Parameter(help="Largest file that is copied, in megabytes; tensors never are.", validator=Number(gte=0))
 ]
@@ -37,12 +37,14 @@ def sync(
     options: Annotated[ResultOptions, Parameter(name="*")] = RESULT_OPTIONS,
 ) -> int:
     """Send every run below --results that is not there yet, changed, or was sent in part. Sending twice is harmless."""
+    from emotion_circuits.cli._results import stored_profile
     from emotion_circuits.store import Store
     from emotion_circuits.tracking import FilePolicy, mirror_results, open_tracker
 
     tracker = open_tracker(to, Path(options.results))
     policy = FilePolicy(int(max_file_mb * 1_000_000))
-    outcome = mirror_results(Store(Path(options.results)), tracker, profile, policy=policy, fall_back="none")
+    folder = None if profile is None else stored_profile(profile, options.results)
+    outcome = mirror_results(Store(Path(options.results)), tracker, folder, policy=policy, fall_back="none")
     if options.json:
         print_json(vars(outcome))
     else:
@@ -64,17 +66,19 @@ def status(
     options: Annotated[ResultOptions, Parameter(name="*")] = RESULT_OPTIONS,
 ) -> int:
     """List the runs below --results with what the tracker has of them: mirrored, changed, incomplete, missing."""
+    from emotion_circuits.cli._results import stored_profile
     from emotion_circuits.store import Store
     from emotion_circuits.tracking import FilePolicy, open_tracker, states
 
     tracker = open_tracker(to, Path(options.results))
     policy = FilePolicy(int(max_file_mb * 1_000_000))
-    found = states(Store(Path(options.results)), tracker, profile, policy)
+    folder = None if profile is None else stored_profile(profile, options.results)
+    found = states(Store(Path(options.results)), tracker, folder, policy)
     rows = [{"run": record.identity, "status": record.status, "there": state} for record, state in found]
     if options.json:
         print_json({"target": tracker.target, "runs": rows})
     elif rows:
         print_table(rows, {"run": "run", "status": "status", "there": f"in {tracker.target}"})
     else:
-        print_text(f"no runs in {options.results}")
+        print_text(f"no {'such ' if profile else ''}runs in {options.results}")
     return 0

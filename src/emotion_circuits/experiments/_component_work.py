@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from emotion_circuits.experiments._component_texts import TextParams
 from emotion_circuits.experiments._contract import ScoreStep, TextStep
-from emotion_circuits.experiments._heads import CircuitParams, chosen_texts, split_pairs
-from emotion_circuits.experiments.extract import emotions_of
+from emotion_circuits.experiments._heads import CircuitParams, chosen_texts, expected_emotions, split_pairs
 from emotion_circuits.types import Positions
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def component_work(
     texts, middle = chosen_texts(params), lm.n_layers // 2
     above = (lm.n_layers + 1) / (2 * lm.n_layers)
     steps: list[ScoreStep | TextStep] = []
-    for emotion in params.emotions or emotions_of(texts):
+    for emotion in expected_emotions(params):
         chosen_on, tested_on = split_pairs(texts, emotion, params.limit)
         passes = {"alone": (chosen_on, alone, above), "choosing": (chosen_on, choosing, 1.0),
                   "testing": (tested_on, testing, 1.0)}  # fmt: skip

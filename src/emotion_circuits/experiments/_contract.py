@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from emotion_circuits.store import Run
 
 
+class OfStudy:
+    """Marks a parameter that names the labelled texts a study is about: its default is the profile's ``prompts``."""
+
+
 class ExperimentParams(BaseModel):
     """Base of every experiment's parameters: frozen, unknown keys refused."""
 

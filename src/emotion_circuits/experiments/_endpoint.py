@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from emotion_circuits.errors import UsageError
+
 if TYPE_CHECKING:
     from emotion_circuits.engine.score import Metric
     from emotion_circuits.experiments._measure import Measure
@@ -57,11 +59,33 @@ class Endpoint:
         return {**{e: self.metric(e) for e in self.emotions}, "kl": kl_from_baseline()}
 
 
-def endpoint_inputs() -> Mapping[str, Any]:
-    """What the endpoint depends on besides the model: the lexicons, the everyday words and the neutral pool."""
+def require_words(emotions: Sequence[str]) -> None:
+    """Raise for an emotion without a lexicon: there is nothing whose likelihood could be measured."""
+    from emotion_circuits.prompts.lexicon import list_lexicons
+
+    known = list_lexicons()
+    if not (missing := [e for e in emotions if e not in known]):
+        return
+    rest = [e for e in emotions if e in known]
+    leave_out = f"choose others: --emotions {' '.join(rest)}; " if rest else ""
+    raise UsageError(
+        f"{' and '.join(map(repr, missing))} cannot be measured here: the endpoint is how likely an emotion's words "
+        f"come next, and there are lists of words for {', '.join(known)} only",
+        f"{leave_out}`run directions`, `run transfer` and `run steer --emotion {missing[0]}` need no list; docs/extend/"
+        "emotion.md says where to add one",
+    )
+
+
+def endpoint_inputs(emotions: Sequence[str]) -> Mapping[str, Any]:
+    """What the endpoint depends on besides the model: the lexicons, the everyday words and the neutral pool.
+
+    Raises:
+        UsageError: one of ``emotions`` has no lexicon.
+    """
     from emotion_circuits.experiments._captured import fingerprint_prompts
     from emotion_circuits.prompts import load_prompts
     from emotion_circuits.prompts.lexicon import load_lexicons
     from emotion_circuits.store import content_key
 
+    require_words(emotions)
     return {"pool": fingerprint_prompts(load_prompts("neutral_pool")), "lexicons": content_key(dict(load_lexicons()))}

@@ -13,7 +13,7 @@ from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import Context, ExperimentParams, Needed
 from emotion_circuits.experiments._steering import SITE, ReadPosition
 from emotion_circuits.experiments.directions import Directions
-from emotion_circuits.experiments.extract import EmotionNames, emotions_of, select_sets
+from emotion_circuits.experiments.extract import EmotionNames, StudySet, emotions_of, select_sets
 from emotion_circuits.types import NEUTRAL, Observation, Positions, Prompt, Site
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ TOKENS = "emotion-tokens"
 class CircuitParams(ExperimentParams):
     """Parameters of every experiment on heads, neurons and circuits."""
 
-    prompts: str = Field("extended", description="Prompt set of matched scenarios (name or JSONL file).")
+    prompts: StudySet = Field("extended", description="Prompt set of matched scenarios (name or JSONL file).")
     emotions: EmotionNames = Field((), description="Only these emotions (default: all of the set).")
     limit: int = Field(32, ge=FEWEST_PAIRS, description="Pairs of texts per emotion, for choosing and for testing.")
     read_at: ReadPosition = Field("mean-content", description="Token position the emotion direction is read at.")
@@ -67,7 +67,29 @@ def circuit_inputs(params: CircuitParams) -> Mapping[str, Any]:
     from emotion_circuits.experiments._captured import fingerprint_prompts
     from emotion_circuits.experiments._endpoint import endpoint_inputs
 
-    return {**endpoint_inputs(), "texts": fingerprint_prompts(chosen_texts(params))}
+    return {
+        **endpoint_inputs(expected_emotions(params)), "texts": fingerprint_prompts(chosen_texts(params)),
+    }  # fmt: skip
+
+
+def expected_emotions(params: CircuitParams) -> tuple[str, ...]:
+    """The emotions that will be measured: those asked for, or all of the texts that will have a direction.
+
+    Raises:
+        UsageError: an emotion without a direction, or none with one.
+    """
+    fitted, have = params.directions, emotions_of(chosen_texts(params))
+    known = fitted.emotions or emotions_of(select_sets((fitted.prompts,))[fitted.prompts])
+    for emotion in params.emotions:
+        if emotion not in known:
+            raise unknown_name("emotion with a direction", emotion, list(known))
+    if not (found := params.emotions or tuple(e for e in have if e in known)):
+        raise UsageError(
+            f"no emotion of {params.prompts} ({', '.join(have)}) has a direction: they are fitted on {fitted.prompts} "
+            f"({', '.join(known)})",
+            f"use one set for both: --prompts {fitted.prompts}",
+        )
+    return found
 
 
 def chosen_texts(params: CircuitParams) -> tuple[Prompt, ...]:
@@ -164,7 +186,8 @@ def split_pairs(texts: Sequence[Prompt], emotion: str, limit: int) -> tuple[tupl
             raise UsageError(
                 f"{len(half)} texts of {emotion} have a neutral twin in the {name} scenarios, "
                 f"{FEWEST_PAIRS} are needed",
-                "use a matched set with splits, such as --prompts extended",
+                "write more scenarios, each with a neutral text too, or use a matched set with splits, such as "
+                "--prompts extended",
             )
     return _evenly(halves[0], limit), _evenly(halves[1], limit)
 

@@ -1,7 +1,8 @@
 """Study profiles: TOML files that say which models, which experiments, with which parameters.
 
 ``[[experiment]]`` tables are run in order; their keys are the experiment's parameters. A profile is a file of the
-package (``quickstart``), a path, or the name of a prompt set (then its directions are studied with default parameters).
+package (``quickstart``), a path, or the name of a prompt set (then its directions are studied with default parameters,
+and whatever else is run in it reads that set too).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
-from emotion_circuits.experiments._contract import ExperimentParams
+from emotion_circuits.experiments._contract import ExperimentParams, OfStudy
 from emotion_circuits.experiments._registry import find_experiment
 
 Pairs = Literal["all", "first"]
-_KEYS = {"title", "description", "models", "pairs", "experiment"}
+_KEYS = {"title", "description", "models", "pairs", "prompts", "experiment"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Profile:
     """A study: ``experiments`` are (name, parameters as written) in order.
 
     ``pairs``: experiments on two models get every ordered pair of models (``all``), or only those of the ``first``
-    model with each other one, both ways.
+    model with each other one, both ways. ``prompts``: the set that every experiment reads its emotions from, whether
+    the study has that experiment or not, unless its table says otherwise (empty: the default of each experiment).
     """
 
     name: str
@@ -38,6 +40,7 @@ class Profile:
     models: tuple[str, ...]
     experiments: tuple[tuple[str, Mapping[str, Any]], ...]
     pairs: Pairs = "all"
+    prompts: str = ""
 
     def pairs_of(self, models: Sequence[str]) -> list[tuple[str, str]]:
         """The ordered pairs of ``models`` that the study compares."""
@@ -45,7 +48,7 @@ class Profile:
         return [(a, b) for a, b in found if self.pairs == "all" or models[0] in (a, b)]
 
     def params(self, experiment: str, overrides: Mapping[str, Any] | None = None) -> ExperimentParams:
-        """Parameters of an experiment in this study: its own table, then ``overrides``.
+        """Parameters of an experiment in this study: the study's prompt set, its own table, then ``overrides``.
 
         A field that is named like another experiment of the study takes that one's parameters, unless the table says
         otherwise (so that ``sweep`` steers with the study's directions).
@@ -56,13 +59,25 @@ class Profile:
 
     def _written(self, experiment: str) -> dict[str, Any]:
         """The parameters of an experiment as the study has them, those of experiments that it builds on inside."""
-        written = dict(next((p for name, p in self.experiments if name == experiment), {}))
-        for name, field in find_experiment(experiment).Params.model_fields.items():
+        model = find_experiment(experiment).Params
+        own = next((p for name, p in self.experiments if name == experiment), {})
+        written: dict[str, Any] = {**self._about(model), **own}
+        for name, field in model.model_fields.items():
             # A field of that name may be something else: `directions` has a list of sets to `compare`.
             nested = isinstance(field.annotation, type) and issubclass(field.annotation, ExperimentParams)
-            if nested and name not in written and (inner := self._written(name)):
+            if nested and isinstance(written.get(name), Mapping):
+                written[name] = {**self._about(find_experiment(name).Params), **written[name]}
+            elif nested and name not in written and (inner := self._written(name)):
                 written[name] = inner
         return written
+
+    def _about(self, model: type[ExperimentParams]) -> dict[str, Any]:
+        """The study's prompt set as a value of every parameter that says what a study is about."""
+        marked = [
+            (name, field) for name, field in model.model_fields.items()
+            if self.prompts and any(isinstance(mark, OfStudy) for mark in field.metadata)
+        ]  # fmt: skip
+        return {name: self.prompts if field.annotation is str else (self.prompts,) for name, field in marked}
 
 
 def list_profiles() -> tuple[str, ...]:
@@ -91,8 +106,7 @@ def _of_prompt_set(name: str) -> Profile:
     if name not in list_sets() and not path.is_file():
         raise unknown_name("profile", name, list(dict.fromkeys((*list_profiles(), *list_sets()))))
     title = path.stem if path.is_file() else name
-    params = {"prompts": name}
-    return Profile(title, title, f"Directions of the prompt set {title}.", (), (("directions", params),))
+    return Profile(title, title, f"Directions of the prompt set {title}.", (), (("directions", {}),), prompts=name)
 
 
 def _parse(name: str, text: str, shown: str) -> Profile:
@@ -103,7 +117,7 @@ def _parse(name: str, text: str, shown: str) -> Profile:
     for key in data:
         if key not in _KEYS:
             raise unknown_name(f"key in {shown}", key, sorted(_KEYS))
-    for key in ("title", "description"):
+    for key in ("title", "description", "prompts"):
         if not isinstance(data.get(key, ""), str):
             raise UsageError(f"{shown}: {key} must be a text, not {data[key]!r}", f'write {key} = "…"')
     models = data.get("models", [])
@@ -113,7 +127,8 @@ def _parse(name: str, text: str, shown: str) -> Profile:
     if pairs not in get_args(Pairs):
         raise UsageError(f"{shown}: pairs must be all or first, not {pairs!r}", 'write pairs = "first"')
     experiments = _experiments(data.get("experiment", []), shown)
-    return Profile(name, data.get("title", name), data.get("description", ""), tuple(models), experiments, pairs)
+    title, description, prompts = data.get("title", name), data.get("description", ""), data.get("prompts", "")
+    return Profile(name, title, description, tuple(models), experiments, pairs, prompts)
 
 
 def _experiments(tables: object, shown: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:

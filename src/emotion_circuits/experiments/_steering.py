@@ -81,11 +81,15 @@ def fitted_directions(params: SteeringParams, *positions: str) -> Directions.Par
 
 
 def expected_emotions(params: SteeringParams) -> tuple[str, ...]:
-    """The emotions that will have vectors, known before any is fitted."""
+    """The emotions that will be steered, known before any vector is fitted; raises for one without a vector."""
     from emotion_circuits.experiments.extract import emotions_of, select_sets
 
     wanted = params.directions
-    return params.emotions or wanted.emotions or emotions_of(select_sets((wanted.prompts,))[wanted.prompts])
+    known = wanted.emotions or emotions_of(select_sets((wanted.prompts,))[wanted.prompts])
+    for emotion in params.emotions:
+        if emotion not in known:
+            raise unknown_name("emotion", emotion, list(known))
+    return params.emotions or known
 
 
 def required_runs(params: SteeringParams, *positions: str) -> Sequence[Needed]:

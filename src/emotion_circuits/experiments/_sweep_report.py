@@ -66,7 +66,7 @@ def sweep_outcome(grid: Grid, params: Sweep.Params) -> Outcome:
 def verdict(row: Row) -> str:
     """One line of an answer to question 3."""
     what = "yes" if row["established"] else "not established"
-    text = "text sound" if row["damage_ok"] else "TEXT BROKEN"
+    text = "text sound" if row["damage_ok"] else "text broken"
     ranks = [row.get(f"rank_p_{family}") for family in ("isotropic", "covariance", "shuffled")]
     worst = max((p for p in ranks if p is not None), default=None)
     against = "no random controls" if worst is None else f"rank p ≤ {worst:.2g} against random vectors"

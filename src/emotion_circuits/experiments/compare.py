@@ -93,7 +93,7 @@ class Compare(Experiment):
     def inputs(self, params: Params) -> Mapping[str, Any]:
         from emotion_circuits.experiments._endpoint import endpoint_inputs
 
-        return endpoint_inputs()
+        return endpoint_inputs(expected_emotions(params))
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         curves = _measure(context, params)

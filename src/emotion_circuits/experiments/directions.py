@@ -29,6 +29,7 @@ from emotion_circuits.experiments.extract import (
     PositionNames,
     SetNames,
     SiteKinds,
+    StudySet,
     at_emotion_words,
     emotions_of,
     select_sets,
@@ -79,7 +80,9 @@ class Directions(Experiment):
     class Params(ExperimentParams):
         """Parameters of ``directions``."""
 
-        prompts: str = Field("baseline", description="Prompt set (name or JSONL file) the directions are fitted on.")
+        prompts: StudySet = Field(
+            "baseline", description="Prompt set (name or JSONL file) the directions are fitted on."
+        )
         emotions: EmotionNames = Field((), description="Only these emotions (default: all of the set).")
         scenarios: int | None = Field(None, ge=10, description="Only the first N scenarios of every set.")
         sites: Annotated[SiteKinds, AfterValidator(_residual_wide)] = Field(

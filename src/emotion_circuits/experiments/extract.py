@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from emotion_circuits.errors import UsageError, unknown_name
-from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, ExperimentParams, Outcome
+from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, ExperimentParams, OfStudy, Outcome
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.types import NEUTRAL, Positions, Prompt, Section, SiteKind, Table
 
@@ -45,6 +45,10 @@ PositionNames = Annotated[tuple[str, ...], AfterValidator(_read_positions)]
 SiteKinds = Annotated[tuple[SiteKind, ...], AfterValidator(lambda kinds: _once(_some(kinds, "sites", "resid_post")))]
 EmotionNames = Annotated[tuple[str, ...], AfterValidator(_emotions)]
 SetNames = Annotated[tuple[str, ...], AfterValidator(_once)]
+StudySet = Annotated[str, OfStudy()]
+"""A prompt set that holds the emotions a study is about; what a profile is made of is its default."""
+StudySets = Annotated[tuple[str, ...], AfterValidator(_once), OfStudy()]
+"""Several of them."""
 
 
 @experiment("extract", "Capture activations of prompt sets: residual stream, attention and MLP output, all layers.")
@@ -54,7 +58,7 @@ class Extract(Experiment):
     class Params(ExperimentParams):
         """Parameters of ``extract``."""
 
-        sets: SetNames = Field(("baseline",), description="Prompt sets (names or JSONL files).")
+        sets: StudySets = Field(("baseline",), description="Prompt sets (names or JSONL files).")
         emotions: EmotionNames = Field((), description="Only these emotions (default: all), besides neutral.")
         scenarios: int | None = Field(None, ge=4, description="Only the first N scenarios of every set.")
         sites: SiteKinds = Field(("resid_post",), description="Site kinds: resid_post, attn_out, mlp_out, …")

@@ -26,7 +26,7 @@ from emotion_circuits.experiments._steering import (
     expected_emotions,
     required_runs,
 )
-from emotion_circuits.experiments.extract import select_sets
+from emotion_circuits.experiments.extract import StudySet, select_sets
 from emotion_circuits.types import Figure, Positions, Prompt, Section, SiteKind, Table
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Patch(Experiment):
     class Params(SteeringParams):
         """Parameters of ``patch``."""
 
-        prompts: str = Field(
+        prompts: StudySet = Field(
             "extended", description="Prompt set with matched scenarios; pairs of equal length are kept."
         )
         site: SiteKind = Field(
@@ -86,7 +86,7 @@ class Patch(Experiment):
         from emotion_circuits.experiments._captured import fingerprint_prompts
         from emotion_circuits.experiments._endpoint import endpoint_inputs
 
-        return {**endpoint_inputs(), "texts": fingerprint_prompts(_texts(params))}
+        return {**endpoint_inputs(expected_emotions(params)), "texts": fingerprint_prompts(_texts(params))}
 
     def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep]:
         from emotion_circuits.circuits.patching import WAYS
@@ -121,7 +121,8 @@ class Patch(Experiment):
                 shareless[emotion] = why
         if not rows:
             raise UsageError(
-                "; ".join(f"{e}: {why}" for e, why in skipped.items()), "use a larger matched set (extended)"
+                "; ".join(f"{e}: {why}" for e, why in skipped.items()),
+                "write more pairs of equal length, or use a larger matched set, for example --prompts extended",
             )
         said = [_sentence(rows, e) for e in counts if e not in shareless]
         said += [f"{e}: changes in nats only, no share recovered ({why})" for e, why in shareless.items()]
@@ -159,7 +160,7 @@ def _pairs(lm: LM, params: Patch.Params, emotion: str) -> list[Pair]:
     if len(pairs) < FEWEST_PAIRS:
         raise UsageError(
             f"only {len(pairs)} pairs of {emotion} have texts of equal length in the tokenizer of {lm.name}",
-            "use a larger matched set, for example --prompts extended",
+            "write more such pairs, or use a larger matched set, for example --prompts extended",
         )
     return pairs
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, ExperimentParams, Outcome
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments.extract import EmotionNames, SetNames, select_sets
+from emotion_circuits.experiments.extract import EmotionNames, SetNames, StudySets, select_sets
 from emotion_circuits.types import NEUTRAL, Positions, Prompt, SiteKind
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ MOST_OWN_NEUTRAL = 300
 class SharedTextsParams(ExperimentParams):
     """Which texts, and at which layers."""
 
-    texts: SetNames = Field(("atlas", "implicit"), description="Emotional texts (sets or files), all splits.")
+    texts: StudySets = Field(("atlas", "implicit"), description="Emotional texts (sets or files), all splits.")
     on: Path | None = Field(None, description="Labelled texts of your own instead (JSONL, JSON or CSV: text, emotion).")
     emotions: EmotionNames = Field((), description="Only these emotions (default: all).")
     scenarios: int | None = Field(None, ge=10, description="Only the first N scenarios of every set.")
@@ -110,9 +110,13 @@ def emotional_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
         sets = select_sets(params.texts, params.emotions, params.scenarios)
         texts = list({p.id: p for part in sets.values() for p in part if p.emotion != NEUTRAL}.values())
     if len({p.emotion for p in texts}) < 2:
+        others = f"put others beside it: --texts {' '.join(dict.fromkeys((*params.texts, 'atlas')))}"
+        if params.on is not None or params.emotions:
+            others = "name more with --emotions" if params.emotions else "add others to the file"
         raise UsageError(
             f"{params.on or ', '.join(params.texts)} has texts of {len({p.emotion for p in texts})} emotion(s)",
-            "own-vs-rest transfer compares at least two, and at least six for a claim about which one is shared",
+            "own-vs-rest transfer compares at least two, and at least six for a claim about which one is shared; "
+            + others,
         )
     return tuple(texts)
 

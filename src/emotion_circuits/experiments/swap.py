@@ -29,7 +29,7 @@ from emotion_circuits.experiments._steering import (
     expected_emotions,
     required_runs,
 )
-from emotion_circuits.experiments.extract import select_sets
+from emotion_circuits.experiments.extract import StudySet, select_sets
 from emotion_circuits.types import (
     BASELINE_ARM,
     NEUTRAL,
@@ -70,7 +70,7 @@ class Swap(Experiment):
     class Params(SteeringParams):
         """Parameters of ``swap``."""
 
-        prompts: str = Field("baseline", description="Prompt set with matched scenarios; its test texts are used.")
+        prompts: StudySet = Field("baseline", description="Prompt set with matched scenarios; its test texts are used.")
         layers: tuple[int, ...] = Field((), description="Layers (default: five depths); each is swapped on its own.")
         at: Annotated[str, AfterValidator(_single)] = Field(
             "last", description="Position that is replaced: last, at:N."
@@ -102,7 +102,7 @@ class Swap(Experiment):
     def inputs(self, params: Params) -> Mapping[str, Any]:
         from emotion_circuits.experiments._endpoint import endpoint_inputs
 
-        return endpoint_inputs()
+        return endpoint_inputs(expected_emotions(params))
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         vectors = Vectors(context, params)
@@ -148,7 +148,7 @@ def _scenarios(params: Swap.Params) -> dict[str, dict[str, Prompt]]:
     if len(matched) < 2:
         raise UsageError(
             f"{params.prompts} has {len(matched)} test scenarios with a neutral and an emotional text",
-            "use a matched set: baseline, extended or atlas",
+            "give each scenario a neutral text too, or use a matched set: --prompts baseline, extended or atlas",
         )
     return dict(list(matched.items())[: params.scenarios])
 

@@ -24,6 +24,7 @@ from emotion_circuits.experiments._steering import (
     Unit,
     Vectors,
     depths,
+    expected_emotions,
     required_runs,
     steering_captures,
 )
@@ -93,7 +94,7 @@ class Sweep(Experiment):
     def inputs(self, params: Params) -> Mapping[str, Any]:
         from emotion_circuits.experiments._endpoint import endpoint_inputs
 
-        return endpoint_inputs()
+        return endpoint_inputs(expected_emotions(params))
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.experiments._grid import run_grid

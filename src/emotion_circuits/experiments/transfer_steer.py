@@ -88,7 +88,8 @@ class TransferSteer(PairExperiment):
     Params = TransferSteerParams
 
     def check(self, params: TransferSteerParams) -> None:
-        from emotion_circuits.prompts.lexicon import emotion_words
+        from emotion_circuits.experiments._endpoint import require_words
+        from emotion_circuits.prompts.lexicon import list_lexicons
 
         known = sorted({p.emotion for p in emotional_texts(params)})
         require_neutral(len(map_texts(params)))
@@ -101,13 +102,14 @@ class TransferSteer(PairExperiment):
         for emotion in params.steer:
             if emotion not in known:
                 raise unknown_name("emotion", emotion, known)
-            emotion_words(emotion)  # refuses one without a lexicon: its endpoint has no words
+        # Of all emotions those without words are left out; one that is asked for, or all of them, cannot be measured.
+        require_words(params.steer or ([] if {*known} & {*list_lexicons()} else known))
 
     def inputs(self, params: TransferSteerParams) -> Mapping[str, Any]:
         from emotion_circuits.experiments._captured import fingerprint_prompts
         from emotion_circuits.experiments._endpoint import endpoint_inputs
 
-        return {**own_inputs(params), **endpoint_inputs(), "steered": fingerprint_prompts(params.steered())}
+        return {**own_inputs(params), **endpoint_inputs(()), "steered": fingerprint_prompts(params.steered())}
 
     def requires_of_pair(self, params: TransferSteerParams) -> Sequence[PairNeeded]:
         return both_sides(params, untrained=params.floors == "all")

@@ -40,6 +40,11 @@ def study_command(study: Study, asked: Asked) -> str:
     return shlex.join([*words, *_options(study, asked.results)])
 
 
+def first_study(profile: str, results: Path) -> str:
+    """The command that fills the results of a profile."""
+    return shlex.join([PROGRAM, "study", profile, *_results(results)])
+
+
 def report_command(profile: str, results: Path) -> str:
     """The command that shows the figures and tables of everything that was run in a profile."""
     return shlex.join([PROGRAM, "report", "--profile", profile, *_results(results)])

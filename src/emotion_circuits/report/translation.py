@@ -1,8 +1,9 @@
 """A report's sentences in another language, from a list of the sentences that experiments write.
 
 Experiments write English once; ``sentences/{language}.toml`` holds each sentence with ``{places}`` for what changes in
-it (a place with a capital letter holds words that have a translation of their own). A sentence without an entry stays
-English: nothing is lost when an experiment says something new. Texts that a model or a user wrote are never touched.
+it (a place with a capital letter holds words that have a translation of their own; ``_HOLDS`` says which ones hold less
+than anything). A sentence without an entry stays English: nothing is lost when an experiment says something new. Texts
+that a model or a user wrote are never touched.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from emotion_circuits.types import Figure, Report, Section, Table
 
 _PLACE = re.compile(r"\{(\w+)\}")
+_HOLDS = {"layer": r"\d+", "experiment": r"\S+"}
+"""Places that hold less than anything, so that a short label never matches a whole sentence: that would come out half
+translated, and would not be counted as untranslated."""
 _LABELS = ("series", "label", "group", "row", "column", "arm")
 """Keys of a figure's rows whose values are labels."""
 _OWN_WORDS = ("argument", "checklist")
@@ -113,7 +117,8 @@ def _is_words(name: str, value: str) -> bool:
 
 def _pattern(source: str) -> re.Pattern[str]:
     parts = _PLACE.split(source)  # literal, name, literal, name, … literal
-    return re.compile("".join(f"(?P<{p}>.+?)" if i % 2 else re.escape(p) for i, p in enumerate(parts)), re.DOTALL)
+    places = (f"(?P<{p}>{_HOLDS.get(p, '.+?')})" if i % 2 else re.escape(p) for i, p in enumerate(parts))
+    return re.compile("".join(places), re.DOTALL)
 
 
 def _each(say: Catalogue, texts: Sequence[str]) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def profile_of(work: Work) -> Profile:
     """The study's profile, from the manifest instead of its file."""
-    return Profile(work.profile, work.title, work.description, tuple(work.sources), work.experiments, work.pairs)
+    models = tuple(work.sources)
+    return Profile(work.profile, work.title, work.description, models, work.experiments, work.pairs, work.prompts)
 
 
 class Desk:

@@ -21,7 +21,8 @@ class Work:
     """What has to be done, complete enough for another machine: a profile, models and how they are loaded.
 
     ``sources`` maps a model's name as the user gave it to what is loaded (a folder as an absolute path). ``loading``
-    holds dtype, device, device_map, cache and offline; ``rows`` the most rows of a batch.
+    holds dtype, device, device_map, cache and offline; ``rows`` the most rows of a batch; ``prompts`` the set that the
+    study is about.
     """
 
     profile: str
@@ -33,6 +34,7 @@ class Work:
     seed: int = 0
     rows: int | None = None
     pairs: Literal["all", "first"] = "all"
+    prompts: str = ""
 
 
 @dataclass(frozen=True, slots=True)

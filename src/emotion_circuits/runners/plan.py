@@ -48,6 +48,7 @@ def plan_study(
     work = Work(
         profile.name, profile.title, profile.description, profile.experiments,
         {m: _absolute(m) for m in models}, dict(loading), seed, rows, profile.pairs,
+        profile.prompts,
     )  # fmt: skip
     cells: list[Cell] = []
     keys = {name: _experiment_key(profile, name, work) for name in (*single, *paired)}

@@ -61,13 +61,15 @@ def profile_statistics(
     experiment: str | None = None,
     target_power: float = 0.8,
     seed: int = 0,
+    first: str = "",
 ) -> Statistics:
     """Analyse every finished run of a profile and write the tables and figures.
 
     Tables go to ``results/{profile}/stats/`` as CSV and Parquet (power also as JSON), figures of the effects to
     ``results/{profile}/plots/statistics/`` as PNG and SVG. A run whose observations cannot be used (unpaired units,
     NaN, no baseline) is skipped with its reason and the others are kept. With ``experiment`` only its runs are read
-    and the files carry its name, so that they do not replace the whole profile's.
+    and the files carry its name, so that they do not replace the whole profile's. ``first`` is what to type where
+    nothing has finished yet.
 
     Raises :class:`~emotion_circuits.errors.UsageError` when there is nothing to analyse.
     """
@@ -80,7 +82,7 @@ def profile_statistics(
         what = f"experiment {experiment!r} in profile {profile!r}" if experiment else f"profile {profile!r}"
         raise UsageError(
             f"no finished run with observations of {what} in {results}",
-            f"run `emotion-circuits study {profile}` first; `emotion-circuits ls` shows what is there",
+            first or f"emotion-circuits study {profile}",
         )
     effects, ks, skipped = _analyse(runs, questions, target_power, seed)
     tables: dict[Question, pd.DataFrame] = {}

@@ -1,6 +1,6 @@
-"""Mirrors of run folders in experiment trackers (MLflow, Weights & Biases).
+"""Mirrors of run folders and reports in experiment trackers (MLflow, Weights & Biases).
 
-The run folders are the truth: a mirror reads them and never changes them, and no failure of a tracker ends a study.
+The results folder is the truth: a mirror reads them and never changes them, and no failure of a tracker ends a study.
 What a tracker did not take is sent later by ``emotion-circuits track sync``.
 """
 

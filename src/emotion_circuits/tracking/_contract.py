@@ -1,4 +1,4 @@
-"""What a tracker is, and the record of a run that it is given.
+"""What a tracker is, and the record of a run, or of a profile's report, that it is given.
 
 A backend is one file in this folder with one class, registered by name::
 
@@ -28,19 +28,22 @@ class TrackerError(EmotionCircuitsError):
 
 @dataclass(frozen=True)
 class FilePolicy:
-    """Which files of a run a mirror copies: those with one of ``suffixes`` and at most ``largest`` bytes."""
+    """Which files of a record a mirror copies: those with one of ``suffixes`` and at most ``largest`` bytes."""
 
     largest: int = 20_000_000
-    suffixes: tuple[str, ...] = (".json", ".jsonl", ".log", ".txt", ".csv", ".md", ".parquet")
+    suffixes: tuple[str, ...] = (
+        ".json", ".jsonl", ".log", ".txt", ".csv", ".md", ".parquet", ".html", ".png", ".svg", ".pdf",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a mirror shows of one run.
+    """What a mirror shows of one run, of a model's failures, or of a profile's report.
 
     ``identity`` is ``profile/model/experiment/key``. ``parameters`` and ``tags`` are texts of any length, ``metrics``
     finite numbers, all by dotted names of any characters: a tracker makes them fit its own rules. ``files`` are
-    copied under their own names, relative to ``folder``.
+    copied under their own names, relative to ``folder``. ``rewritten``: files that may be written again as they were,
+    so that their content says whether they changed, and not their time.
     """
 
     identity: str
@@ -55,15 +58,22 @@ class Record:
     tags: Mapping[str, str]
     folder: Path
     files: tuple[Path, ...]
+    rewritten: bool = False
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that is mirrored; the same as long as the run folder is unchanged."""
-        states = [(p.relative_to(self.folder).as_posix(), s.st_size, s.st_mtime_ns)
-                  for p in self.files if (s := p.stat())]  # fmt: skip
-        content = [self.identity, self.status, self.ended.isoformat(), self.description, dict(self.parameters),
-                   dict(self.metrics), dict(self.tags), states]  # fmt: skip
+        """Hash of everything that is mirrored; the same as long as nothing of it has changed."""
+        ended = "" if self.rewritten else self.ended.isoformat()
+        states = [(p.relative_to(self.folder).as_posix(), *self._state(p)) for p in self.files]
+        content = [self.identity, self.status, ended, self.description, dict(self.parameters), dict(self.metrics),
+                   dict(self.tags), states]  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _state(self, path: Path) -> tuple[object, ...]:
+        if self.rewritten:
+            return (hashlib.sha256(path.read_bytes()).hexdigest(),)
+        found = path.stat()
+        return found.st_size, found.st_mtime_ns
 
 
 SERVER_SECONDS = 5.0

@@ -61,7 +61,7 @@ def mirror_results(
     seconds: float | None = None,
     fall_back: Literal["local", "none"] = "local",
 ) -> Outcome:
-    """Show every run below the results (of one profile) that is not shown yet, changed, or was begun only.
+    """Show every run and report below the results (of one profile) that is not shown yet, changed, or was begun only.
 
     A tracker that does not answer within its ``connect_seconds``, now or half-way, is given up, and what is left
     goes to its fallback. Raises nothing: what went wrong is in the outcome's ``notes``.
@@ -158,8 +158,8 @@ class _Sending:
             self.place = None
         left = len(self.outcome.kept_local) + len(self.outcome.missing)
         if left:
-            runs = "1 run is" if left == 1 else f"{left} runs are"
-            self.outcome.notes.append(f"{runs} not in {self.wanted.target} (nothing is lost): {self.later}")
+            records = "1 record is" if left == 1 else f"{left} records are"
+            self.outcome.notes.append(f"{records} not in {self.wanted.target} (nothing is lost): {self.later}")
 
     def _still_there(self, error: TrackerError) -> bool:
         """Whether only this record failed; a place that is gone, or refuses twice in a row, is given up."""

@@ -1,20 +1,23 @@
-"""Run folders as records: what was asked, what came out, what went wrong, and which files show it."""
+"""Run folders and reports as records: what was asked, what came out, what went wrong, and which files show it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from emotion_circuits.errors import EmotionCircuitsError, StoreError
-from emotion_circuits.store import Run, Store, read_jsonl, slug
+from emotion_circuits.store import Run, Store, read_json, read_jsonl, slug
 from emotion_circuits.tracking._contract import FilePolicy, Record, RecordStatus
 from emotion_circuits.tracking._flatten import leaves, metrics, texts
 
 FAILURES, FAILED = "failures.jsonl", "failed.json"
 """In a model's folder: every failure of the model in a study, and the last one while it stands."""
+REPORT, PLOTS, STATISTICS = "report", "plots", "stats"
+"""Folders of a profile beside those of its models: pages and tables of all runs together, their figures, statistics."""
 
 
 def record_of(run: Run, policy: FilePolicy | None = None) -> Record:
@@ -59,7 +62,8 @@ def record_of(run: Run, policy: FilePolicy | None = None) -> Record:
 def records(
     store: Store, profile: str | None = None, policy: FilePolicy | None = None, unreadable: list[str] | None = None
 ) -> Iterator[Record]:
-    """Records of all runs below the results, oldest first, then of models that failed before they had a run.
+    """Records of all runs below the results, oldest first, then of models that failed before they had a run, last of
+    the profiles' reports: a large one that takes too long keeps nothing else from being sent.
 
     A run that another process is writing at this moment is left out; one that cannot be read adds a sentence to
     ``unreadable`` (it raises where there is no such list).
@@ -72,11 +76,14 @@ def records(
             if unreadable is None:
                 raise
             unreadable.append(f"not mirrored: {error.what}")
-    pattern = f"{'*' if profile is None else slug(profile)}/*/{FAILURES}"
-    for path in sorted(store.root.glob(pattern)):
+    profiles = "*" if profile is None else slug(profile)
+    for path in sorted(store.root.glob(f"{profiles}/*/{FAILURES}")):
         found = read_jsonl(path)
         if found:
             yield _failures_record(path.parent, found, policy or FilePolicy())
+    written = [*store.root.glob(f"{profiles}/{REPORT}/report.json"), *store.root.glob(f"{profiles}/{STATISTICS}/*.csv")]
+    for folder in sorted({path.parents[1] for path in written}):
+        yield _report_record(folder, policy or FilePolicy())
 
 
 def _failures_record(folder: Path, failures: list[dict[str, Any]], policy: FilePolicy) -> Record:
@@ -103,6 +110,42 @@ def _failures_record(folder: Path, failures: list[dict[str, Any]], policy: FileP
         folder=folder,
         files=tuple(path for path in wanted if path.stat().st_size <= policy.largest),
     )
+
+
+def _report_record(folder: Path, policy: FilePolicy) -> Record:
+    """Report, tables and figures of a profile, which no run folder has; one record that follows what is on disk."""
+    profile = folder.name
+    files, left_out = _files(folder, policy, (REPORT, PLOTS, STATISTICS))
+    times = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in files] or [datetime.now(UTC)]
+    counts = {name: sum(path.relative_to(folder).parts[0] == name for path in files) for name in (REPORT, PLOTS)}
+    return Record(
+        identity=f"{profile}/study/report",
+        profile=profile,
+        name=f"report {profile}",
+        status="done",
+        started=min(times),
+        ended=max(times),
+        description=_answers(folder / REPORT / "report.json"),
+        parameters={"profile": profile},
+        metrics={f"files.{name}": float(count) for name, count in counts.items()},
+        tags={
+            "profile": profile, "experiment": "report", "key": "report", "status": "done", "results": folder.as_posix(),
+            **({"files_left_out": ", ".join(left_out)} if left_out else {}),
+        },
+        folder=folder,
+        files=files,
+        rewritten=True,
+    )  # fmt: skip
+
+
+def _answers(report: Path) -> str:
+    """The questions with their answers; nothing where there is no report that can be read."""
+    lines: list[str] = []
+    # A report that is missing or broken has files beside it that are worth showing all the same.
+    with suppress(StoreError, KeyError, TypeError):
+        for verdict in read_json(report)["report"]["verdicts"]:
+            lines += [str(line) for line in (verdict["question"], *verdict["answers"], verdict["reason"]) if line]
+    return "\n\n".join(lines)
 
 
 def _provenance(spec: Mapping[str, Any]) -> dict[str, str]:
@@ -138,10 +181,10 @@ def _prompt_statistics(inputs: Mapping[str, Any]) -> tuple[dict[str, str], dict[
     return {"prompts": name}, metrics(counts, "prompts")[0]
 
 
-def _files(folder: Path, policy: FilePolicy) -> tuple[tuple[Path, ...], list[str]]:
+def _files(folder: Path, policy: FilePolicy, inside: Iterable[str] = (".",)) -> tuple[tuple[Path, ...], list[str]]:
     """Files to copy, and the names of those that are too large or of another kind; pieces of ``parts`` are neither."""
     taken, left_out = [], []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(path for part in inside for path in (folder / part).rglob("*")):
         name = path.relative_to(folder)
         if not path.is_file() or name.parts[0] == "parts" or any(part.startswith(".") for part in name.parts):
             continue
