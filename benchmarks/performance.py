@@ -30,6 +30,7 @@ BENCHMARKS = {
     "generation-bf16": ("generation.py", "--dtype", "bfloat16"),
     "generation-large": ("generation.py", "--size", "large", "--repeats", "1"),
     "generation-tiny": ("generation.py", "--model", "tiny"),
+    "dtypes": ("dtypes.py",),
     "levers": ("levers.py",),
     "peers": ("peers.py",),
     "memory": ("memory.py",),
