@@ -16,7 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from emotion_circuits.report import render_html
+from emotion_circuits.report import render_html, save_tables
 from emotion_circuits.types import Figure, Report, Section, Table
 
 pytestmark = pytest.mark.browser
@@ -215,8 +215,9 @@ def test_axe_finds_no_violation(
         assert violations(page) == []
 
 
-def test_a_hundred_thousand_observations_open_in_two_seconds(visit: Callable[..., Any], tmp_path: Path) -> None:
-    """Figures hold summaries, long tables their beginning; ``report.json`` beside the page has every row."""
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three figures and a table of 100,000 rows each, and the pages of the long tables."""
     n = 100_000
     values = [math.sin(i) for i in range(n)]
     figures = [
@@ -229,12 +230,54 @@ def test_a_hundred_thousand_observations_open_in_two_seconds(visit: Callable[...
         "texts", "Texts", "", {"id": "id", "text": "text"}, [{"id": i, "text": "word " * 30} for i in range(n)]
     )
     report = Report("Large", "p", (), (Section("s", "S", (), figures, (texts,)),), (), "", {})
-    page = render_html(report, tmp_path / "report.html")
-    assert page.stat().st_size < 10_000_000
+    folder = tmp_path_factory.mktemp("large")
+    save_tables(report, folder / "tables", folder / "report.html")
+    return render_html(report, folder / "report.html", tables=folder / "tables")
+
+
+def test_a_hundred_thousand_observations_open_in_two_seconds(visit: Callable[..., Any], large: Path) -> None:
+    """Figures hold summaries, long tables their beginning; the pages beside it, each as quick, hold every row."""
+    assert large.stat().st_size < 10_000_000
     start = time.monotonic()
-    seen = visit(page)
+    seen = visit(large)
     taken = time.monotonic() - start
     assert seen.messages == [] and seen.page.locator(".chart svg").count() == 3
     assert "100,000" in seen.page.locator("#table-1").inner_text()
+    start = time.monotonic()
+    rows = visit(large.parent / "tables/s/texts/57.html")
+    taken = max(taken, time.monotonic() - start)
+    assert rows.messages == [] and rows.page.locator("tbody tr").count() == 1000
+    assert rows.page.locator("tbody tr td").first.inner_text() == "56000"
     if psutil.getloadavg()[0] < (os.cpu_count() or 1):  # a busy machine says nothing about the page
         assert taken < 2
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_reader_walks_from_the_report_to_the_last_row_and_back(
+    visit: Callable[..., Any], large: Path, width: int
+) -> None:
+    seen = visit(large, width=width)
+    page = seen.page
+    for link, shown in (
+        ("Read all rows Table 1 Texts", "1 to 1,000"),
+        ("Next: rows 1,001 to 2,000", "1,001 to 2,000"),
+        ("Page 100: rows 99,001 to 100,000", "99,001 to 100,000"),
+    ):
+        page.get_by_role("link", name=link).first.click()
+        page.locator("caption", has_text=f"Rows {shown} of 100,000").wait_for()
+    assert page.locator("tbody tr td").nth(-2).inner_text() == "99999"
+    assert page.get_by_role("link", name="Next").count() == 0 and overflow(page) <= 0
+    page.get_by_role("link", name="Back to the report").first.click()
+    page.wait_for_url(f"{large.as_uri()}#table-1")
+    assert all(address.startswith("file:") for address in seen.requests) and seen.messages == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation_on_a_page_of_rows(
+    visit: Callable[..., Any], violations: Callable[[Any], Any], large: Path, width: int, scheme: str
+) -> None:
+    for name in ("cells/2", "texts/57"):
+        page = visit(large.parent / f"tables/s/{name}.html", width=width, scheme=scheme, bypass_csp=True).page
+        assert violations(page) == []
+        assert (shot(page).getpixel((5, 5)) > 240) == (scheme == "light")

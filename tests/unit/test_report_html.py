@@ -7,56 +7,16 @@ import dataclasses
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from parsed_page import Page
 from report_samples import HOSTILE, hostile_report, study_report
 
 from emotion_circuits.errors import StoreError, UsageError
 from emotion_circuits.report import languages, render_html
 from emotion_circuits.report.words import load_words
 from emotion_circuits.types import Figure, Section, Table
-
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Elements, scripts and text of a page; fails on tags that do not nest."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self.text: list[str] = []
-        self._open: list[str] = []
-        self.feed(html)
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag == "script":
-            self.scripts.append((dict(attrs), ""))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open and self._open[-1] == tag, f"</{tag}> closes {self._open[-3:]}"
-        self._open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] == "script":
-            attributes, text = self.scripts[-1]
-            self.scripts[-1] = (attributes, text + data)
-        elif self._open and self._open[-1] != "style":
-            self.text.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def shown(self) -> str:
-        return " ".join(" ".join(self.text).split())
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +126,7 @@ def test_long_tables_are_cut_with_a_word(tmp_path: Path) -> None:
     rows = [{"n": index} for index in range(100_000)]
     section = Section("s", "S", (), tables=(Table("t", "T", "", {"n": "N"}, rows),))
     path = render_html(dataclasses.replace(study_report(), sections=(section,)), tmp_path / "r.html")
-    assert "The first 400 of 100,000 rows are shown" in path.read_text("utf-8")
+    assert "The first 400 of 100,000 rows are shown. All of them are in report.json." in path.read_text("utf-8")
     assert path.stat().st_size < 200_000
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.report.commands import PROGRAM
 from emotion_circuits.report.figures.registry import drawing_of
+from emotion_circuits.report.files import unique_stems
 from emotion_circuits.report.text import format_value, is_missing, is_number, is_pair, shorten
 from emotion_circuits.report.words import Words
 from emotion_circuits.types import Verdict
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from emotion_circuits.types import Figure, Report, Section, Table
 
 MOST_ROWS = 400
-"""A table shows at most this many rows; ``report.json`` has all of them."""
+"""A table shows at most this many rows; the pages of :mod:`emotion_circuits.report.details` have all of them."""
 LONG_TEXT, PHRASE = 40, 14
 """Text cells longer than this get room and keep their line breaks; phrases get enough not to break at every word; what
 is no longer than ``PHRASE`` stays on one line."""
@@ -37,28 +38,49 @@ class CellView:
 
 @dataclass(frozen=True)
 class ColumnView:
-    """A heading, and whether everything under it is a number."""
+    """The key of its cells in a row, a heading, and whether everything under it is a number."""
 
+    key: str
     heading: str
     numeric: bool
 
 
 @dataclass(frozen=True)
 class TableView:
-    """``number`` is 0 for the table of a figure; ``left_out`` says in words how many rows are not shown."""
+    """``rows`` are what is shown of ``source``; where that is not all, ``left_out`` says in words how much it is.
+
+    ``number`` is 0 for the table of a figure, ``place`` the element of the page that the table belongs to, and ``stem``
+    the folder of its pages, below the folder that holds those of all tables.
+    """
 
     id: str
+    place: str
+    stem: str
     number: int
     title: str
     caption: str
     columns: Sequence[ColumnView]
     rows: Sequence[Sequence[CellView]]
     left_out: str
+    source: Sequence[Mapping[str, Any]]
 
     @property
     def running(self) -> bool:
         """Whether rows are to be read one by one, as texts are, rather than compared down a column."""
         return any(cell.style in ("long", "command") for row in self.rows for cell in row)
+
+    @property
+    def csv(self) -> str:
+        """The file with all rows, named as the table is, because it is what a reader saves."""
+        return f"{self.stem}/{self.stem.rpartition('/')[2]}.csv"
+
+    def page(self, number: int) -> str:
+        """The file with a part of the rows."""
+        return f"{self.stem}/{number}.html"
+
+    def showing(self, start: int, stop: int, words: Words) -> TableView:
+        """The same table with other rows of its source in view."""
+        return replace(self, rows=_cells(self.source[start:stop], self.columns, words))
 
 
 @dataclass(frozen=True)
@@ -90,8 +112,14 @@ class SectionView:
 def sections_of(report: Report, words: Words) -> list[SectionView]:
     """All sections with figures and tables numbered through the whole report."""
     sections, figures, tables = [], 0, 0
+    # A figure's table comes before the tables of its section, as on the page.
+    stems = unique_stems(
+        (section.name, name)
+        for section in report.sections
+        for name in (*(figure.name for figure in section.figures), *(table.name for table in section.tables))
+    )
     for index, section in enumerate(report.sections, start=1):
-        sections.append(_section(section, index, figures, tables, words))
+        sections.append(_section(section, index, figures, tables, stems, words))
         figures += len(section.figures)
         tables += len(section.tables)
     return sections
@@ -125,62 +153,86 @@ def table_view(
     words: Words,
     *,
     id: str,  # noqa: A002 - the HTML attribute's own name
+    place: str,
+    stem: str,
     number: int,
     title: str,
     caption: str = "",
 ) -> TableView:
     """Cells as text; a column is numeric when every value that is there is a number."""
-    shown = rows[:MOST_ROWS]
-    numeric = {
-        key: any(is_number(row.get(key)) for row in shown)
-        and all(is_number(row.get(key)) or is_missing(row.get(key)) for row in shown)
-        for key in columns
-    }
-    heads = [ColumnView(shorten(str(heading), words), numeric[key]) for key, heading in columns.items()]
-    cells = [[_cell(row.get(key), numeric[key], words) for key in columns] for row in shown]
+    heads = [ColumnView(key, shorten(str(heading), words), _is_numeric(rows, key)) for key, heading in columns.items()]
     left_out = ""
-    if len(rows) > len(shown):
-        left_out = words["rows_left_out"].format(shown=f"{len(shown):,}", total=f"{len(rows):,}")
-    return TableView(id, number, shorten(title, words), shorten(caption, words), heads, cells, left_out)
+    if len(rows) > MOST_ROWS:
+        left_out = words["rows_left_out"].format(shown=f"{MOST_ROWS:,}", total=f"{len(rows):,}")
+    return TableView(
+        id, place, stem, number, shorten(title, words), shorten(caption, words), heads,
+        _cells(rows[:MOST_ROWS], heads, words), left_out, rows,
+    )  # fmt: skip
 
 
-def _section(section: Section, index: int, figures: int, tables: int, words: Words) -> SectionView:
+def _section(
+    section: Section, index: int, figures: int, tables: int, stems: Iterator[str], words: Words
+) -> SectionView:
     return SectionView(
         id=f"section-{index}",
         heading=shorten(section.heading, words),
         answer=sentences(section.answer, words),
-        figures=[_figure(figure, figures + place, words) for place, figure in enumerate(section.figures, start=1)],
-        tables=[_table(table, tables + place, words) for place, table in enumerate(section.tables, start=1)],
+        figures=[_figure(figure, figures + n, next(stems), words) for n, figure in enumerate(section.figures, start=1)],
+        tables=[_table(table, tables + n, next(stems), words) for n, table in enumerate(section.tables, start=1)],
         limits=sentences(section.limits, words),
     )
 
 
-def _figure(figure: Figure, number: int, words: Words) -> FigureView:
+def _figure(figure: Figure, number: int, stem: str, words: Words) -> FigureView:
     drawing = drawing_of(figure)
     columns, rows = drawing.table(figure, words)
-    title = words["data_of_figure"].format(number=number)
+    place = f"figure-{number}"
     return FigureView(
-        id=f"figure-{number}",
+        id=place,
         number=number,
         title=shorten(figure.title, words),
         caption=shorten(figure.caption, words),
         alt=shorten(figure.alt or figure.title, words),
         key=drawing.key(figure, words),
-        table=table_view(columns, rows, words, id=f"figure-{number}-data", number=0, title=title),
+        table=table_view(
+            columns,
+            rows,
+            words,
+            id=f"{place}-data",
+            place=place,
+            stem=stem,
+            number=0,
+            title=words["data_of_figure"].format(number=number),
+            caption=figure.title,
+        ),
         source=figure,
     )
 
 
-def _table(table: Table, number: int, words: Words) -> TableView:
+def _table(table: Table, number: int, stem: str, words: Words) -> TableView:
     return table_view(
         table.columns,
         table.rows,
         words,
         id=f"table-{number}",
+        place=f"table-{number}",
+        stem=stem,
         number=number,
         title=table.title,
         caption=table.caption,
     )
+
+
+def _is_numeric(rows: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether a column has numbers and nothing else; all rows count, so that it looks the same on every page."""
+    values = [row.get(key) for row in rows]
+    return any(map(is_number, values)) and all(is_number(value) or is_missing(value) for value in values)
+
+
+def _cells(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[ColumnView], words: Words
+) -> Sequence[Sequence[CellView]]:
+    return [[_cell(row.get(column.key), column.numeric, words) for column in columns] for row in rows]
 
 
 def _cell(value: Any, numeric: bool, words: Words) -> CellView:

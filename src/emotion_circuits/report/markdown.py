@@ -6,19 +6,17 @@ would read (emphasis, links, table bars, headings, fences).
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
 from emotion_circuits.report.content import FigureView, SectionView, sections_of, sentences, verdicts_of
 from emotion_circuits.report.figures.saving import figure_stems
-from emotion_circuits.report.files import write_text
+from emotion_circuits.report.files import address_of, write_text
 from emotion_circuits.report.glossary import terms_in
 from emotion_circuits.report.html_page import citation, environment
 from emotion_circuits.report.text import clean_text, shorten
@@ -36,11 +34,19 @@ class _Illustrated(FigureView):
     image: Markup
 
 
-def render_markdown(report: Report, path: Path, *, plots: Path | None = None, language: str = DEFAULT_LANGUAGE) -> Path:
+def render_markdown(
+    report: Report,
+    path: Path,
+    *,
+    plots: Path | None = None,
+    tables: Path | None = None,
+    language: str = DEFAULT_LANGUAGE,
+) -> Path:
     """Write the report to ``path`` and return it.
 
     ``plots`` is the folder that :func:`save_figures` wrote to; the page links its PNG files relatively. Without it each
-    figure is given by its description and its data. Raises as :func:`render_html` does.
+    figure is given by its description and its data. ``tables`` is the folder of :func:`save_tables`: a long table links
+    its CSV file. Raises as :func:`render_html` does.
     """
     words = load_words(language)
     report, left_english = translated(report, language)
@@ -51,6 +57,7 @@ def render_markdown(report: Report, path: Path, *, plots: Path | None = None, la
         "left_english": words["left_english"].format(count=left_english) if left_english else "",
         "verdicts": verdicts_of(report, words),
         "terms": terms_in((answer for verdict in report.verdicts for answer in verdict.answers), language),
+        "tables": Markup("" if tables is None else address_of(tables, path)),
         "sections": [_illustrated(section, stems, path, plots) for section in sections_of(report, words)],
         "methods": sentences(report.methods, words),
         "command": clean_text(report.command),
@@ -94,6 +101,6 @@ def _illustrated(
     figures = []
     for figure in section.figures:
         stem, _ = next(stems)
-        address = "" if plots is None else Path(os.path.relpath(plots / f"{stem}.png", path.parent)).as_posix()
-        figures.append(_Illustrated(**vars(figure), image=Markup(quote(address, safe="/.:"))))
+        address = "" if plots is None else address_of(plots / f"{stem}.png", path)
+        figures.append(_Illustrated(**vars(figure), image=Markup(address)))
     return {**vars(section), "figures": figures}

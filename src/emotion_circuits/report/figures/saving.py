@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from emotion_circuits.errors import unknown_name
 from emotion_circuits.report.figures import paper
 from emotion_circuits.report.figures.registry import drawing_of
-from emotion_circuits.report.files import write_atomically
+from emotion_circuits.report.files import unique_stems, write_atomically
 from emotion_circuits.report.translation import translated
 from emotion_circuits.report.words import DEFAULT_LANGUAGE, load_words
 
@@ -48,21 +47,10 @@ def save_figures(
 
 
 def figure_stems(report: Report) -> Iterator[tuple[str, Figure]]:
-    """``section/figure`` for every figure, made safe for any file system and unique, in the order of the report."""
-    taken: set[str] = set()
-    for section in report.sections:
-        for figure in section.figures:
-            stem = wanted = f"{_file_name(section.name)}/{_file_name(figure.name)}"
-            number = 2
-            while stem.casefold() in taken:
-                stem, number = f"{wanted}-{number}", number + 1
-            taken.add(stem.casefold())
-            yield stem, figure
-
-
-def _file_name(name: str) -> str:
-    """Letters, digits, dot, dash and underscore only; never hidden, never a path."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name[:200])[:80].strip(".-_") or "unnamed"
+    """``section/figure`` for every figure, in the order of the report."""
+    figures = [(section.name, figure) for section in report.sections for figure in section.figures]
+    stems = unique_stems((section, figure.name) for section, figure in figures)
+    return zip(stems, (figure for _, figure in figures), strict=True)
 
 
 def _save(page: PaperFigure, path: Path, file_format: str) -> Path:
