@@ -31,6 +31,7 @@ LIMITS = (
     "The classifier is a small head on a sentence encoder, trained on Reddit comments; its card is printed by "
     "`emotion-circuits score --scorer embedded --card`.",
     "Label-shuffled vectors keep a sliver of the true direction, so they are the strictest of the three families.",
+    "Every emotion is judged at the .05 level by itself; nothing is corrected for the number of emotions.",
 )
 
 
@@ -118,6 +119,12 @@ def _answer(grid: Grid, rows: Sequence[Row]) -> list[str]:
             sentences.append(
                 f"Against random vectors that disturb as much (same KL divergence), the largest rank p for "
                 f"{r['emotion']} is {max(known):.2g}."
+            )
+        if r["others"]:
+            other, moved = max(r["others"].items(), key=lambda found: found[1])
+            sentences.append(
+                f"Of the other emotions' vectors, that of {other} moves the {r['emotion']} endpoint most, by "
+                f"{_signed(moved)} nats at the same length; {r['emotion']}'s own moves it by {_signed(r['effect'])}."
             )
         if r["evaluators_agree"] is False:
             sentences.append(
