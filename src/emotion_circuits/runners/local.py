@@ -182,7 +182,7 @@ def _again(manifest: Manifest, number: int, code: int, pool: _Pool, tell: Tell) 
     tell(f"shard {number} ({names}) was ended by {how} {ATTEMPTS} times")
     give_up(
         manifest, number, f"its process was ended by {how} {ATTEMPTS} times; its log is {log}",
-        "if memory ran out: --rows, --dtype bfloat16, --device-map auto, or --runner-options workers=1",
+        "if memory ran out: a smaller --rows, --dtype bfloat16, --device-map auto, or --runner-options workers=1",
     )  # fmt: skip
     return False
 
