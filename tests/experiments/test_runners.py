@@ -205,6 +205,28 @@ def test_threads_of_a_worker(stub: None, tmp_path: Path, monkeypatch: pytest.Mon
         assert seen.read_text() == (expected or str(os.cpu_count()))
 
 
+@pytest.mark.parametrize(
+    ("device_map", "gpus", "workers", "at_a_time"),
+    [("auto", 2, None, 1), ("auto", 2, 3, 3), ("auto", 0, None, 4), (None, 2, None, 2), (None, 0, None, 4)],
+)
+def test_models_that_are_spread_over_the_gpus_run_one_at_a_time(
+    stub: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device_map: str | None,
+    gpus: int,
+    workers: int | None,
+    at_a_time: int,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
+    monkeypatch.setattr(local, "memory_of", lambda manifest, number: 1)
+    loading = {**LOADING, "device": "auto", "device_map": device_map}
+    manifest = plan_study(runner_worker.PROFILE, runner_worker.MODELS, tmp_path, shards=4, loading=loading)
+    assert local._pool(manifest, range(4), workers, None).limit == at_a_time
+
+
 def test_a_driver_that_is_told_to_end_takes_its_workers_along(stub: None, tmp_path: Path) -> None:
     """SIGTERM, as a scheduler or a container sends it; nobody goes on computing unseen."""
     manifest = stub_plan(tmp_path).write()

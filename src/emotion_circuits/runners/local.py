@@ -60,7 +60,8 @@ def run_local(
     """Run all shards in processes of their own; returns when every one has ended.
 
     Args:
-        workers: processes at a time (default: as many as processors, or GPUs, and free memory for their models allow).
+        workers: processes at a time (default: as many as processors, or GPUs, and free memory for their models allow;
+            one where each spreads its model over the GPUs).
         threads: of each process (default: OMP_NUM_THREADS, else the processors shared out). command: starts a shard
             (for tests).
     """
@@ -96,7 +97,8 @@ def _next(manifest: Manifest, waiting: Sequence[int], ended: set[int], pool: _Po
 def _pool(manifest: Manifest, waiting: Sequence[int], workers: int | None, threads: int | None) -> _Pool:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = _gpus(manifest)
-    limit = min(len(waiting), workers or gpus or cores)
+    # A model that is spread over the GPUs wants all of them: a second one would find them full.
+    limit = min(len(waiting), workers or gpus or (1 if _spread(manifest) else cores))
     # On GPUs main memory holds little of a model for long; a number that was asked for is taken.
     memory = 1 << 62 if gpus or workers else free_memory()
     smallest = min(memory_of(manifest, n) for n in waiting)
@@ -111,6 +113,15 @@ def _gpus(manifest: Manifest) -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def _spread(manifest: Manifest) -> bool:
+    """Whether each process spreads its model over all GPUs of this machine."""
+    if not manifest.work.loading.get("device_map"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def memory_of(manifest: Manifest, number: int) -> int:
