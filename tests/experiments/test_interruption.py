@@ -113,10 +113,11 @@ def test_killed_while_capturing_then_while_analysing(
     assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("moved", [False, True], ids=["same device", "another device"])
+@pytest.mark.parametrize("change", ["more rows", "fewer rows", "another device"])
 def test_a_capture_goes_on_in_the_batches_it_was_begun_with(
-    cli: Any, interrupt: Any, model: Path, profile: Path, reference: dict[str, bytes], tmp_path: Path, moved: bool
+    cli: Any, interrupt: Any, model: Path, profile: Path, reference: dict[str, bytes], tmp_path: Path, change: str
 ) -> None:
+    """Or starts anew: on another device, and where fewer rows are asked for, because memory ran out."""
     line = words(model, profile, tmp_path)
     with interrupt(signal.SIGINT) as batches:
         assert cli(*line).code == 130
@@ -124,18 +125,19 @@ def test_a_capture_goes_on_in_the_batches_it_was_begun_with(
     (record,) = tmp_path.glob("*/*/extract/*/texts-batches.json")
     begun = json.loads(record.read_text())
     assert begun["rows"] == 9
-    if moved:
+    if change == "another device":
         record.write_text(json.dumps({**begun, "device": "another"}))
-        with interrupt(None) as batches:
-            assert cli(*line).code == 0
-        assert sum(batches) == len(
-            tensors.open_tensors(record.with_name("texts.safetensors"))["resid_post@mean-content"]
-        )
     else:
-        line[line.index("--rows") + 1] = "2"
-        with interrupt(None) as batches:
-            assert cli(*line).code == 0
-        assert max(batches) > 2
+        line[line.index("--rows") + 1] = "2" if change == "fewer rows" else "40"
+    done = sum(batches)
+    with interrupt(None) as batches:
+        assert cli(*line).code == 0
+    texts = len(tensors.open_tensors(record.with_name("texts.safetensors"))["resid_post@mean-content"])
+    if change == "fewer rows":
+        assert sum(batches) == texts and max(batches) == 2
+        assert json.loads(record.read_text())["rows"] == 2
+        return
+    assert max(batches) <= 9 and sum(batches) == (texts if change == "another device" else texts - done)
     assert numbers(tmp_path) == reference
 
 

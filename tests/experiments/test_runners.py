@@ -190,6 +190,63 @@ def test_threads_of_a_worker(stub: None, tmp_path: Path, monkeypatch: pytest.Mon
         assert seen.read_text() == (expected or str(os.cpu_count()))
 
 
+@pytest.mark.parametrize(
+    ("device_map", "gpus", "workers", "at_a_time"),
+    [("auto", 2, None, 1), ("auto", 2, 3, 3), ("auto", 0, None, 4), (None, 2, None, 2), (None, 0, None, 4)],
+)
+def test_models_that_are_spread_over_the_gpus_run_one_at_a_time(
+    stub: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device_map: str | None,
+    gpus: int,
+    workers: int | None,
+    at_a_time: int,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
+    monkeypatch.setattr(local, "memory_of", lambda manifest, number: 1)
+    monkeypatch.setattr(local, "free_memory", lambda: 100 * local.PROCESS_BYTES)
+    loading = {**LOADING, "device": "auto", "device_map": device_map}
+    manifest = plan_study(runner_worker.PROFILE, runner_worker.MODELS, tmp_path, shards=4, loading=loading)
+    assert local._pool(manifest, range(4), workers, None).limit == at_a_time
+
+
+def test_models_of_unknown_size_run_one_at_a_time(
+    cli: Any, stub: None, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing tells the size of a model that was never fetched; those that are known run beside one of these."""
+    shown = cli("study", profile, "--dry-run", "--shards", 1, "--results", tmp_path, "--model", "org/never-fetched")
+    assert shown.code == 0 and "unknown" in shown.out and "MB" not in shown.out
+    listed = cli("study", profile, "--dry-run", "--shards", 1, "--results", tmp_path, "--model", "org/x", "--json")
+    assert listed.json["shards"][0]["memory_bytes"] is None
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
+    monkeypatch.setattr(local, "free_memory", lambda: 100 * local.PROCESS_BYTES)
+    manifest = stub_plan(tmp_path, 4)
+    assert local.memory_of(manifest, 0) is None
+    assert (
+        local._pool(manifest, range(4), None, None).limit == 1 and local._pool(manifest, range(4), 3, None).limit == 3
+    )
+    sizes = {0: None, 1: None, 2: 2 * local.PROCESS_BYTES, 3: 99 * local.PROCESS_BYTES}
+    monkeypatch.setattr(local, "memory_of", lambda manifest, number: sizes[number])
+    pool = local._pool(manifest, range(4), None, None)
+    assert pool.limit == 4 and local._next(manifest, [0, 1, 2, 3], set(), pool) == 0
+    for running, following in (([0], 2), ([0, 2], None), ([2], 0)):
+        pool.running = dict.fromkeys(running, None)  # type: ignore[arg-type]
+        waiting = [n for n in range(4) if n not in running]
+        assert local._next(manifest, waiting, set(), pool) == following
+
+
+def test_processes_of_gpus_take_main_memory_too(stub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setattr(local, "free_memory", lambda: 3 * local.PROCESS_BYTES)
+    loading = {**LOADING, "device": "auto"}
+    manifest = plan_study(runner_worker.PROFILE, runner_worker.MODELS, tmp_path, shards=8, loading=loading)
+    assert local._pool(manifest, range(8), None, None).limit == 3
+    assert local._pool(manifest, range(8), 8, None).limit == 8
+
+
 def test_a_driver_that_is_told_to_end_takes_its_workers_along(stub: None, tmp_path: Path) -> None:
     """SIGTERM, as a scheduler or a container sends it; nobody goes on computing unseen."""
     manifest = stub_plan(tmp_path).write()

@@ -18,6 +18,8 @@ from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments import load_profile, run_study
 from emotion_circuits.models import load_lm
 from emotion_circuits.runners import Manifest, collect, plan_study, states
+from emotion_circuits.runners import ray as ray_module
+from emotion_circuits.runners.local import PROCESS_BYTES
 from emotion_circuits.runners.ray import _run, run_ray
 from emotion_circuits.runners.state import forget_failure
 from emotion_circuits.store import Store
@@ -99,6 +101,9 @@ class Cluster:
     def __init__(self, broken: int) -> None:
         self.broken = broken
 
+    def nodes(self) -> list[Any]:
+        return []
+
     def remote(self, max_calls: int) -> Any:
         return lambda function: SimpleNamespace(
             options=lambda **_: SimpleNamespace(remote=lambda *args: functools.partial(function, *args))
@@ -118,11 +123,88 @@ def test_what_ends_a_task_outside_of_its_cells_is_told(profile_of_captures: Path
     manifest = plan(profile_of_captures, tmp_path, 1)
     manifest.path.write_text(manifest.path.read_text().replace('"schema":1', '"schema":99'))
     told: list[str] = []
-    _run(Cluster(-1), manifest, [0], told.append, 1.0, 0.0)
+    _run(Cluster(-1), manifest, [0], told.append, 1.0, 0.0, None)
     (failure,) = collect(manifest).failures
     assert "written by another version" in failure.error.what and "use one version" in failure.error.fix
     assert "failed: " in told[0] and "written by another version" in told[0]
     forget_failure(manifest, manifest.cells[0])
-    _run(Cluster(0), manifest, [0], told.append, 1.0, 0.0)
+    _run(Cluster(0), manifest, [0], told.append, 1.0, 0.0, None)
     (failure,) = collect(manifest).failures
     assert "KeyError: 'layer'" in failure.error.what and "session_latest" in failure.error.fix
+
+
+class Noting:
+    """In the place of Ray: notes what tasks ask for, and finishes them at once."""
+
+    class exceptions:  # noqa: N801 - as Ray names it
+        RayError = OSError
+
+    def __init__(self, gpus: int, memory: float) -> None:
+        self.resources = {"CPU": 4.0, "GPU": gpus}
+        self.asked: list[dict[str, Any]] = []
+        self._nodes = [
+            {"Alive": True, "Resources": {"memory": memory}},
+            {"Alive": False, "Resources": {"memory": 1e15}},
+        ]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return self.resources
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return self._nodes
+
+    def remote(self, *args: Any, **options: Any) -> Any:
+        return (lambda function: self) if options else len(self.asked)
+
+    def options(self, **options: Any) -> Noting:
+        self.asked.append(options)
+        return self
+
+    def wait(self, left: list[int], num_returns: int) -> tuple[list[int], list[int]]:
+        return left[:1], left[1:]
+
+    def get(self, handle: int) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "options", "expected"),
+    [
+        ("auto", 2, {}, (1.0, PROCESS_BYTES)),
+        ("cuda", 2, {"gpus": 0.5}, (0.5, PROCESS_BYTES)),
+        ("auto", 2, {"gpus": 0.0}, (0.0, 5_000_000_000)),
+        ("auto", 0, {}, (0.0, 5_000_000_000)),
+        ("cpu", 2, {}, (0.0, 5_000_000_000)),
+        ("cpu", 0, {"mem_gb": 12.0}, (0.0, 12_000_000_000)),
+    ],
+)
+def test_a_task_reserves_the_gpu_and_the_memory_that_it_takes(
+    profile_of_captures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    gpus: int,
+    options: dict[str, float],
+    expected: tuple[float, int],
+) -> None:
+    monkeypatch.setattr(ray_module, "memory_of", lambda manifest, number: 5_000_000_000)
+    manifest = plan(profile_of_captures, tmp_path, 2)
+    object.__setattr__(manifest.work, "loading", {**LOADING, "device": device})
+    noting = Noting(gpus, 20e9)
+    arguments = {"gpus": None, "mem_gb": None, **options}
+    ray_module._run(noting, manifest, [0, 1], lambda line: None, 1.0, **arguments)
+    assert [(task["num_gpus"], task["memory"]) for task in noting.asked] == [expected] * 2
+
+
+@pytest.mark.parametrize(("known", "reserved"), [(None, None), (50_000_000_000, 18_000_000_000)])
+def test_what_no_node_holds_gets_a_node_for_itself(
+    profile_of_captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: int | None, reserved: int | None
+) -> None:
+    """A task that asks for more than any node has would wait for ever, and nobody would be told."""
+    monkeypatch.setattr(ray_module, "memory_of", lambda manifest, number: known)
+    noting, told = Noting(0, 20e9), []
+    ray_module._run(noting, plan(profile_of_captures, tmp_path, 1), [0], told.append, 1.0, None, None)
+    assert noting.asked[0]["memory"] == reserved
+    assert any("largest node (20.0 GB)" in line for line in told) == (known is not None)
+    ray_module._run(noting, plan(profile_of_captures, tmp_path, 1), [0], told.append, 1.0, None, 64.0)
+    assert noting.asked[1]["memory"] == 64_000_000_000 and any("waits for a node with 64 GB" in line for line in told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from emotion_circuits.engine.sampling import Sampling, chooser, draw, greedy, un
 from emotion_circuits.errors import ModelError, UsageError
 from emotion_circuits.models.memory import is_out_of_memory
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site
-from tiny_models import ARCHITECTURES
+from tiny_models import ARCHITECTURES, tiny_lm
 
 TEXTS = ["Thank you 😀 for the parcel.", "Sorry, I broke it.", "He parked in my space again, and I left.", "No."]
 PROMPTS = [Prompt(str(i), text, spans=((0, 2),)) for i, text in enumerate(TEXTS)]
@@ -135,11 +136,35 @@ def test_an_exception_inside_generation_leaves_nothing_behind(tiny, architecture
     assert generate(lm, PROMPTS, [BASELINE], Sampling(3)) == plain
 
 
-def test_logits_that_are_no_numbers_name_their_row(tiny):
+@pytest.mark.parametrize(("positions", "step"), [("all", 0), ("last", 0), ("generated", 1)])
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("sampling", [Sampling(3), Sampling(3, temperature=1.0, seed=4)])
+def test_logits_that_are_no_numbers_name_their_row_and_the_first_layer(tiny, positions, step, layer, sampling):
     lm = tiny("llama")
-    huge = Condition("huge", (Intervention(Site("resid_post", 1), "scale", Positions("all"), None, 1e38),) * 2)
-    with pytest.raises(ModelError, match=r"prompt '\d' under condition 'huge' at step 0"):
-        generate(lm, PROMPTS, [BASELINE, huge], Sampling(3))
+    edit = Intervention(Site("resid_post", layer), "scale", Positions(positions), None, 1e38)
+    huge, before = Condition("huge", (edit, edit)), count_hooks(lm.model)
+    told = rf"prompt '\d' under condition 'huge' at step {step} \(\d of \d rows\): .* torch.float32 in layer {layer}$"
+    with pytest.raises(ModelError) as caught:
+        generate(lm, PROMPTS, [BASELINE, huge], sampling)
+    assert re.search(told, caught.value.what), caught.value.what
+    assert count_hooks(lm.model) == before
+
+
+def test_logits_that_leave_the_range_behind_every_block_name_no_layer(tokenizers):
+    lm = tiny_lm("llama", tokenizers["byte-level"])
+    with torch.no_grad():
+        lm.model.get_output_embeddings().weight.fill_(float("inf"))
+    with pytest.raises(ModelError) as caught:
+        generate(lm, PROMPTS, [BASELINE], Sampling(3))
+    assert caught.value.what.endswith("left the range of torch.float32")
+
+
+def test_what_gives_numbers_is_not_run_twice(tiny, monkeypatch):
+    lm, passes = tiny("llama"), []
+    handle = lm.module(0, "block").register_forward_hook(lambda *_: passes.append(1))
+    generate(lm, PROMPTS[:1], [BASELINE], Sampling(3))
+    handle.remove()
+    assert len(passes) <= 3
 
 
 # ---- sampling ---------------------------------------------------------------------------------------------------

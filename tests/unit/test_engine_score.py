@@ -14,7 +14,7 @@ from emotion_circuits.engine.batching import pad
 from emotion_circuits.engine.decode import BASELINE, Row, next_token_logits
 from emotion_circuits.engine.hooks import count_hooks
 from emotion_circuits.engine.prefix import first_layer, output_below, skip_below
-from emotion_circuits.errors import UsageError
+from emotion_circuits.errors import ModelError, UsageError
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site
 from tiny_models import ARCHITECTURES
 
@@ -177,3 +177,13 @@ def test_rows_arrive_in_batches_with_their_numbers(tiny):
     parts = list(score_rows(lm, rows, [token(3)], max_rows=4))
     assert sorted(n for numbers, _ in parts for n in numbers) == list(range(8))
     assert all(values.shape == (len(numbers), 1) for numbers, values in parts)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_scores_that_are_no_numbers_name_the_first_layer(tiny, layer):
+    lm = tiny("llama")
+    edit = Intervention(Site("resid_post", layer), "scale", Positions("last"), None, 1e38)
+    before = count_hooks(lm.model)
+    with pytest.raises(ModelError, match=rf"under condition 'huge' at step 0 .* in layer {layer}\n"):
+        score(lm, PROMPTS, [Condition("baseline"), Condition("huge", (edit, edit))], [kl_from_baseline()])
+    assert count_hooks(lm.model) == before

@@ -56,6 +56,52 @@ def test_a_device_map_loads_the_same_model(saved):
     assert lm.fingerprint == load_lm(saved[0], device="cpu").fingerprint
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gpu_gets_its_weights_without_a_copy_in_main_memory(tokenizers, tmp_path, monkeypatch, family, dtype):
+    """The loader is told the device; what it then makes is, to the bit and without hooks, the model that is moved."""
+    tiny_model(family, tokenizers["byte-level"]).save_pretrained(tmp_path)
+    tokenizers["byte-level"].save_pretrained(tmp_path)
+    moved, told = load_lm(tmp_path, dtype=dtype, device="cpu").model, []
+    original = load_module.AutoModelForCausalLM.from_pretrained
+
+    def placed(*args, device_map=None, **options):
+        told.append(device_map)
+        return original(*args, device_map={"": "cpu"}, **options)
+
+    monkeypatch.setattr(load_module, "resolve_device", lambda device: torch.device("cuda", 0))
+    monkeypatch.setattr(load_module, "free_bytes", lambda device: 1 << 40)
+    monkeypatch.setattr(load_module.AutoModelForCausalLM, "from_pretrained", placed)
+    direct = load_lm(tmp_path, dtype=dtype).model
+    assert told == [{"": torch.device("cuda", 0)}]
+    for kind in ("named_parameters", "named_buffers"):
+        expected, found = (dict(getattr(m, kind)()) for m in (moved, direct))
+        assert expected.keys() == found.keys()
+        assert all(
+            torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in expected.items()
+        )
+    assert not any(hasattr(module, "_hf_hook") for module in direct.modules())
+
+
+def test_quantised_weights_go_through_main_memory_which_has_to_hold_them(saved, monkeypatch):
+    folder, _ = saved
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
+    monkeypatch.setattr(load_module, "resolve_device", lambda device: torch.device("cuda", 0))
+    monkeypatch.setattr(load_module, "free_bytes", lambda device: 1 << 40 if device.type == "cuda" else 1000)
+    with pytest.raises(ModelError, match="does not fit on the way through main memory"):
+        load_lm(folder)
+
+
+def test_memory_that_runs_out_while_loading_is_not_a_damaged_folder(saved, monkeypatch):
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(load_module.AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_lm(saved[0], device="cpu")
+
+
 def test_unknown_options_are_refused_before_anything_is_looked_up(monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("looked up")

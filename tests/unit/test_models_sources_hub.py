@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from emotion_circuits.errors import ModelError, StoreError, UsageError
+from emotion_circuits.models.preflight import weight_bytes, weight_bytes_of_source
 from emotion_circuits.models.sources import resolve_source
 from fakehub import TOKEN, FakeHub, Repository, serve
 
@@ -297,3 +298,15 @@ def test_a_snapshot_folder_keeps_the_models_name(hub: FakeHub, whole: dict[str, 
     assert (by_folder.name, by_folder.prefix_token, by_folder.revision) == (
         "pythia-160m", "<|endoftext|>", fetched.revision,
     )  # fmt: skip
+
+
+def test_the_size_of_a_model_in_the_cache_is_known(hub: FakeHub, whole: dict[str, bytes]) -> None:
+    """From the headers of its files, and nobody is asked; one that was never fetched has no size."""
+    hub.repositories["org/tiny"] = Repository(whole)
+    assert weight_bytes_of_source("org/tiny", {}) is None
+    folder = resolve_source("org/tiny").folder
+    asked = len(hub.requests)
+    size = weight_bytes_of_source("org/tiny", {"dtype": "bfloat16"})
+    assert size == weight_bytes(folder, "bfloat16") > 0 and weight_bytes_of_source("org/tiny", {}) == 2 * size
+    assert len(hub.requests) == asked
+    assert weight_bytes_of_source("no such name", {}) is None

@@ -13,6 +13,7 @@ import pytest
 
 from emotion_circuits.errors import StoreError
 from emotion_circuits.store import append_jsonl, read_json, read_jsonl, replacing, write_json
+from emotion_circuits.store.files import keep_jsonl
 
 
 def test_exception_while_writing_keeps_the_old_file_and_no_temporary(tmp_path: Path) -> None:
@@ -60,6 +61,17 @@ def test_jsonl_drops_a_torn_line_and_goes_on(tmp_path: Path) -> None:
     append_jsonl(path, [{"i": 1}, {"i": 2}])
     assert [row["i"] for row in read_jsonl(path)] == [0, 1, 2]
     assert read_jsonl(tmp_path / "absent.jsonl") == []
+
+
+def test_lines_that_are_not_wanted_are_dropped_and_the_others_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "g.jsonl"
+    keep_jsonl(path, lambda row: False)
+    assert not path.exists()
+    whole = b'{"i": 0,  "text": "\xe2\x80\xa8"}\n{"i": 1}\n{"i": 2}\n'
+    path.write_bytes(whole + b'{"i": ')
+    keep_jsonl(path, lambda row: row["i"] != 1)
+    assert path.read_bytes() == whole.replace(b'{"i": 1}\n', b"")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_jsonl_on_a_full_disk_keeps_the_lines_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

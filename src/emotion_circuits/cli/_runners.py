@@ -92,7 +92,7 @@ def show(manifest: Manifest, *, as_json: bool) -> int:
         {
             "shard": r["shard"], "models": " → ".join(r["models"]), "worker": f"{r['seat']} of {r['seats']}",
             "experiments": ", ".join(c["experiment"] for c in r["cells"]), "after": ", ".join(map(str, r["after"])),
-            "memory": size_text(r["memory_bytes"]),
+            "memory": "unknown" if r["memory_bytes"] is None else size_text(r["memory_bytes"]),
         }
         for r in rows[:MANY]
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from emotion_circuits.engine.batching import capture_tokens, length_buckets, pad
 from emotion_circuits.engine.hooks import Hooks
+from emotion_circuits.engine.memory import run_chunks
 from emotion_circuits.engine.patterns import PatternHooks
 from emotion_circuits.engine.reduction import Reduction, reduction
 from emotion_circuits.engine.taps import post_norm_rms, post_norm_weight, tap
@@ -154,19 +155,21 @@ def split_shapes(plan: CapturePlan) -> tuple[dict[str, tuple[int, ...]], dict[st
 
 
 def run_capture(
-    lm: LM, plan: CapturePlan, by_prompt: Sink | None, by_token: Sink | None, *, max_rows: int = MAX_ROWS
-) -> Iterator[int]:
+    lm: LM, plan: CapturePlan, by_prompt: Sink | None, by_token: Sink | None, *, max_rows: int = MAX_ROWS,
+    halved: Callable[[], None] | None = None,
+) -> Iterator[int]:  # fmt: skip
     """Capture what the sinks still miss, yielding the number of prompts finished after each batch.
 
     The LM head is skipped, and so are the layers behind the last one that is read. Batches are bucketed by length, so
     rows arrive out of order. A sink that was interrupted gets its missing rows in the batches of an uninterrupted
     capture, so that resuming gives the same bytes on the same device with the same ``max_rows`` (rounding depends on
-    both; the caller keeps them the same).
+    both; the caller keeps them the same). Where memory runs out, half as many prompts run at a time from then on, and
+    ``halved`` is called.
     """
     missing = unfinished_prompts(plan, by_prompt, by_token)
-    for rows in capture_batches(lm, plan, max_rows):
-        if missing.isdisjoint(rows):
-            continue
+    left = [rows for rows in capture_batches(lm, plan, max_rows) if not missing.isdisjoint(rows)]
+
+    def run(rows: Sequence[int]) -> None:
         tokens = np.concatenate([np.arange(*plan.token_starts[r : r + 2]) for r in rows])
         for name, values in _forward(lm, plan, rows).items():
             if name.endswith("@all"):
@@ -179,6 +182,8 @@ def run_capture(
             by_token.finish_rows(tokens)
         if by_prompt is not None:
             by_prompt.finish_rows(rows)
+
+    for rows, _ in run_chunks(left, run, halved):
         yield len(rows)
 
 

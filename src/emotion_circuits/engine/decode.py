@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -21,6 +22,7 @@ from transformers import Cache, DynamicCache
 
 from emotion_circuits.engine.batching import Batch, pad
 from emotion_circuits.engine.edits import Clock, Edits
+from emotion_circuits.engine.hooks import Hooks
 from emotion_circuits.engine.prefix import copied, distinct, prefill, shared_columns
 from emotion_circuits.engine.sampling import Chooser, greedy
 from emotion_circuits.errors import ModelError
@@ -63,8 +65,19 @@ def decode(
     """Decode one packed batch; yields (row number, tokens, stopped by a stop token).
 
     Raises:
-        UsageError: an edit that cannot act. ModelError: logits that are no numbers.
+        UsageError: an edit that cannot act. ModelError: logits that are no numbers, naming the first layer with some.
     """
+    try:
+        yield from _decode(lm, rows, numbers, max_new_tokens, choose, watch)
+    except BrokenRowError as error:
+        if isinstance(watch, _EveryBlock):
+            raise
+        raise _no_numbers(lm, error) from None
+
+
+def _decode(
+    lm: LM, rows: Sequence[AnyRow], numbers: Sequence[int], max_new_tokens: int, choose: Chooser, watch: Watch | None
+) -> Iterator[tuple[int, list[int], bool]]:
     encoded, conditions = [r[0] for r in rows], [r[1] for r in rows]
     batch = pad(lm, encoded, list(numbers), "left")
     clock = Clock()
@@ -85,7 +98,7 @@ def decode(
                     logits_to_keep=1,
                 )  # fmt: skip
                 logits = out.logits[:, -1]
-                require_numbers(lm, logits, [rows[r] for r in alive], step)
+                _check(logits, [rows[r] for r in alive], [written[r] for r in alive])
                 tokens = choose(logits, [numbers[r] for r in alive], step)
                 chosen = tokens.tolist()
                 ended = [token in stops for token in chosen]
@@ -134,16 +147,85 @@ def next_token_logits(lm: LM, rows: Sequence[AnyRow]) -> Float[Tensor, "row voca
     return out.logits[:, -1]
 
 
-def require_numbers(lm: LM, logits: Float[Tensor, "row vocabulary"], rows: Sequence[AnyRow], step: int) -> None:
-    """Raise :class:`ModelError` naming the first row whose logits hold NaN or +infinity."""
+class BrokenRowError(Exception):
+    """Logits of a ``row`` that wrote ``tokens`` are no numbers. Raised while hooks are open, told once they are not."""
+
+    def __init__(self, row: AnyRow, tokens: Sequence[int], share: str) -> None:
+        super().__init__(share)
+        self.row, self.tokens, self.share = row, tokens, share
+
+
+def require_numbers(lm: LM, logits: Float[Tensor, "row vocabulary"], rows: Sequence[AnyRow]) -> None:
+    """Raise :class:`ModelError` naming the first row whose next-token logits hold NaN or +infinity.
+
+    Call it where no hook is open: the row is run again to find the layer.
+    """
+    try:
+        _check(logits, rows, [()] * len(rows))
+    except BrokenRowError as error:
+        raise _no_numbers(lm, error) from None
+
+
+def _check(logits: Float[Tensor, "row vocabulary"], rows: Sequence[AnyRow], written: Sequence[Sequence[int]]) -> None:
     broken = [row for row, finite in enumerate(logits.amax(-1).isfinite().tolist()) if not finite]
     if broken:
-        encoded, condition = rows[broken[0]][:2]
-        raise ModelError(
-            f"{lm.name} gives no numbers for prompt {encoded.prompt.id!r} under condition {condition.name!r} at step "
-            f"{step} ({len(broken)} of {len(rows)} rows): an activation left the range of {lm.dtype}",
-            "use a smaller strength, or --dtype float32",
-        )
+        first = broken[0]
+        raise BrokenRowError(rows[first], tuple(written[first]), f"{len(broken)} of {len(rows)} rows")
+
+
+def _no_numbers(lm: LM, error: BrokenRowError) -> ModelError:
+    encoded, condition = error.row[:2]
+    layer = _first_broken_layer(lm, error)
+    where = "" if layer is None else f" in layer {layer}"
+    return ModelError(
+        f"{lm.name} gives no numbers for prompt {encoded.prompt.id!r} under condition {condition.name!r} at step "
+        f"{len(error.tokens)} ({error.share}): an activation left the range of {lm.dtype}{where}",
+        "use a smaller strength, or --dtype float32",
+    )
+
+
+def _first_broken_layer(lm: LM, error: BrokenRowError) -> int | None:
+    """The first layer whose block gives NaN or infinity when the row runs by itself, writing what it wrote.
+
+    None where every block gives numbers: the logits themselves left the range, or the row is sound by itself.
+    """
+    written = error.tokens
+
+    def again(logits: Tensor, numbers: Sequence[int], step: int) -> Tensor:
+        return torch.tensor([written[step] if step < len(written) else 0], device=logits.device)
+
+    watch = _EveryBlock()
+    try:
+        # Two steps at least: an edit of generated tokens is refused where none is read.
+        for _ in decode(lm, [error.row], [0], max(2, len(written) + 1), again, watch):
+            pass
+    except (BrokenRowError, _FoundError):
+        return watch.broken
+    return None
+
+
+class _FoundError(Exception):
+    """Ends a pass behind the first block that gives no numbers."""
+
+
+class _EveryBlock:
+    """Looks for the first block whose output, edits included, holds NaN or infinity."""
+
+    broken: int | None = None
+
+    def hooks(self, lm: LM) -> AbstractContextManager[object]:
+        hooks = Hooks()
+        for layer in range(lm.n_layers):
+            hooks.visit(lm.module(layer, "block"), "output", f"L{layer}.resid_post", partial(self._look, layer))
+        return hooks
+
+    def step(self, rows: Sequence[int], tokens: Sequence[int], ended: Sequence[bool]) -> None:
+        """Nothing to see: the tokens are known."""
+
+    def _look(self, layer: int, x: Tensor) -> None:
+        if not bool(x.isfinite().all()):
+            self.broken = layer
+            raise _FoundError
 
 
 def stop_ids(lm: LM) -> set[int]:

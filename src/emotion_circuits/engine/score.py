@@ -162,7 +162,7 @@ class _PromptPass:
         unedited.update({p: len(rows) + n for n, p in enumerate(extra)})
         everything = [*rows, *(Row(rows[firsts[p]][0], BASELINE) for p in extra)]
         found = self._forward(everything, [*owner, *extra], firsts, min(layers))
-        require_numbers(lm, found, everything, 0)
+        require_numbers(lm, found, everything)
         if len(firsts) == 1:
             return found[: len(rows)], found[unedited[0]].unsqueeze(0)
         return found[: len(rows)], found[[unedited[p] for p in owner]]

@@ -1,19 +1,24 @@
-"""The batches of a capture that was interrupted: its rest is computed in those of the first attempt, or all anew.
+"""The batches of a step that was interrupted: its rest is computed in those of the first attempt, or all of it anew.
 
 Rounding depends on a batch's shape and on the device, so that rows of two kinds of batches in one file would be numbers
-that no uninterrupted capture gives.
+that no uninterrupted run gives.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.errors import EmotionCircuitsError, StoreError
+from emotion_circuits.experiments._crew import Crew, crew_folder
 
 if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
@@ -25,16 +30,23 @@ log = logging.getLogger(__name__)
 BATCHES_OF_CAPTURE = {"batches": "of one emotion"}
 """What the record of a capture says beside device and rows (see ``engine.capture.capture_batches``)."""
 
+_UNSAID = {"attention": "sdpa"}
+"""What a record means by leaving a key out; another key that is missing was not known to the version that wrote it."""
 
-def rows_of_capture(
-    lm: LM, run: Run, name: str, wanted: int, files: Sequence[Path], together: bool = False,
-    cut: Mapping[str, str] = MappingProxyType({}),
+
+def rows_of_step(
+    lm: LM, run: Run, name: str, wanted: int, forget: Callable[[], None], *, asked: bool, crew: Crew | None = None,
+    shared: bool = False, cut: Mapping[str, str] = MappingProxyType({}),
 ) -> int:  # fmt: skip
-    """Rows per batch for the capture ``name``: ``wanted`` when it begins, the first attempt's when it goes on.
+    """Rows per batch for the step ``name``: ``wanted`` when it begins, the first attempt's when it goes on.
 
-    What an attempt on another device (or with other batches of tokens) left of ``files`` is removed. Workers that
-    compute it ``together`` take the batches of the first of them, and have to be on one kind of device. ``cut`` says
-    how rows become batches, where another version of the package did it otherwise.
+    The step starts anew where the first attempt was on another device (or cut its tokens otherwise), and where fewer
+    rows than its were ``asked`` for, because memory ran out: ``forget`` removes what is kept of it.
+
+    Args:
+        crew: watches the workers that compute the step in parts; None where this process does it by itself.
+        shared: others may compute the step now. They take the batches of the first of them, and have to be on one kind
+            of device. cut: how rows become batches, where another version of the package did it otherwise.
 
     Raises:
         EmotionCircuitsError: another kind of device than the other workers of this run.
@@ -42,29 +54,58 @@ def rows_of_capture(
     from emotion_circuits.store import write_once
 
     record = batch_record(name)
-    place = {**_place(lm), **cut}
-    if together:
-        write_once(run.path(record), json.dumps({**place, "rows": wanted}) + "\n")
+    here = {**_place(lm), **cut, "rows": wanted}
+    if write_once(run.path(record), json.dumps(here) + "\n"):
+        return wanted
+    while True:
         first = run.read_json(record)
-        if {key: first.get(key) for key in place} != place:
+        rows, unlike = int(first["rows"]), _unlike(first, here)
+        if not unlike and not (asked and wanted < rows):
+            if rows != wanted:
+                log.info("%s goes on with %d rows a batch, as it was begun", name, rows)
+            return rows
+        busy = bool(unlike) and shared
+        if not busy and crew is not None:
+            busy = not _left_alone(crew, run, name)
+        if busy and unlike:
             raise EmotionCircuitsError(
-                f"{run.folder} is being computed on {first.get('device')}, and this worker runs on {place['device']}: "
-                "their numbers differ in rounding",
-                "give all workers of one model the same kind of device, or run without --runner to begin anew",
+                f"{run.folder} is being computed otherwise than this worker would ({unlike}): their numbers differ in "
+                "rounding",
+                "give all workers of one model the same kind of device, processor and settings, or run without "
+                "--runner, once no worker is left, to begin the step anew",
             )
-        return int(first["rows"])
-    if run.path(record).exists():
-        first = run.read_json(record)
-        if {key: first.get(key) for key in place} == place:
-            if first["rows"] != wanted:
-                log.info("capturing %s goes on with %d rows a batch, as it was begun", name, first["rows"])
-            return int(first["rows"])
-        log.warning("capturing %s starts anew: it was begun on %s", name, first.get("device"))
-        for file in files:
-            for suffix in ("", ".partial", ".rows"):
-                file.with_name(file.name + suffix).unlink(missing_ok=True)
-    run.write_json(record, {**place, "rows": wanted})
-    return wanted
+        if busy:
+            log.warning("%s goes on with %d rows a batch: others are computing it so", name, rows)
+            return rows
+        why = unlike or f"it was begun with {rows}"
+        with run.lock() if shared else nullcontext():
+            if run.read_json(record) == first:  # else another worker has just done it
+                log.warning("%s starts anew with %d rows a batch: %s", name, wanted, why)
+                forget()
+                _remove_parts(run, name)
+                run.path(_halved(name)).unlink(missing_ok=True)
+                run.write_json(record, here)  # last: until then a kill leaves the step as it was, or with less of it
+
+
+def require_rows(run: Run, name: str, rows: int) -> None:
+    """Refuse to keep what was computed with ``rows`` rows a batch of a step that was begun anew with others meanwhile.
+
+    Raises:
+        StoreError: it was.
+    """
+    now = run.read_json(batch_record(name))["rows"]
+    if now != rows:
+        raise StoreError(
+            f"the step {name} of {run.folder} was begun anew with {now} rows a batch while this worker had {rows}",
+            "let the other workers finish it, or run the same command again: it resumes",
+        )
+
+
+def remove_partial(files: Iterable[Path]) -> None:
+    """Remove tensor files, finished or not, with the lists of their finished rows."""
+    for file in files:
+        for suffix in ("", ".partial", ".rows"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
 
 
 def batch_record(name: str) -> str:
@@ -72,10 +113,55 @@ def batch_record(name: str) -> str:
     return f"{name}-batches.json"
 
 
+def note_halved(run: Run, name: str) -> None:
+    """Write down that memory ran out in the step ``name``, so that some batches were smaller than its record says."""
+    run.write_json(_halved(name), {"halved": True})
+
+
 def same_batches(lm: LM, run: Run, name: str, rows: int, cut: Mapping[str, str]) -> bool:
     """Whether the step ``name`` of ``run`` was computed as this process would, with ``rows`` rows a batch."""
     record = batch_record(name)
-    return run.path(record).exists() and run.read_json(record) == {**_place(lm), **cut, "rows": rows}
+    if not run.path(record).exists() or run.path(_halved(name)).exists():
+        return False
+    return bool(run.read_json(record) == {**_place(lm), **cut, "rows": rows})
+
+
+def _halved(name: str) -> str:
+    return f"{name}-halved.json"
+
+
+def _unlike(first: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs between two records beside the rows, with both values; empty where nothing does."""
+    keys = [key for key in {**here, **first} if key != "rows" and first.get(key) != here.get(key)]
+    shown = ((key, *(record.get(key, _UNSAID.get(key, "not recorded")) for record in (first, here))) for key in keys)
+    return ", ".join(f"{key}: {there} there, {mine} here" for key, there, mine in shown)
+
+
+def _left_alone(crew: Crew, run: Run, name: str) -> bool:
+    """Whether nobody holds a block of the step; waits for claims whose holder may have died on another machine."""
+    from emotion_circuits.store import Claims
+
+    claims = Claims(crew_folder(run) / name / "claims", crew.heartbeat, crew.stale)
+    deadline = time.monotonic() + crew.stale + crew.heartbeat
+    while claims.held():
+        if time.monotonic() > deadline:
+            return False
+        crew.pause(crew.look_again)
+        crew.require_folder()
+    return True
+
+
+def _remove_parts(run: Run, name: str) -> None:
+    """Remove what workers computed of a step; renamed first, so that half of its parts never look like all."""
+    from emotion_circuits.store.files import translating
+
+    folder = crew_folder(run) / name
+    if not folder.exists():
+        return
+    aside = run.folder.with_name(f".{run.key}.{secrets.token_hex(4)}.discarded")
+    with translating(folder, "remove"):
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _place(lm: LM) -> dict[str, Any]:

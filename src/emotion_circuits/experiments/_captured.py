@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from emotion_circuits.errors import StoreError
-from emotion_circuits.experiments._batches import BATCHES_OF_CAPTURE, rows_of_capture
+from emotion_circuits.experiments._batches import (
+    BATCHES_OF_CAPTURE,
+    note_halved,
+    remove_partial,
+    require_rows,
+    rows_of_step,
+)
 from emotion_circuits.experiments._contract import CaptureStep
 from emotion_circuits.experiments._crew import Crew, begun_by_crew
 from emotion_circuits.types import Activations, Prompt
@@ -56,20 +62,23 @@ def capture_to_run(
     files = [(f"{step.name}.safetensors", by_prompt), (f"{step.name}-tokens.safetensors", by_token)]
     alone = crew is None
     crew = crew or (Crew() if begun_by_crew(run, step.name) else None)
-    rows = rows_of_capture(
-        lm, run, step.name, max_rows or MAX_ROWS, [run.path(file) for file, _ in files], crew is not None,
-        BATCHES_OF_CAPTURE,
+    rows = rows_of_step(
+        lm, run, step.name, max_rows or MAX_ROWS,
+        functools.partial(remove_partial, [run.path(file) for file, _ in files]),
+        asked=bool(max_rows), crew=crew, shared=not alone, cut=BATCHES_OF_CAPTURE,
     )  # fmt: skip
+    halved = functools.partial(note_halved, run, step.name)
     known = () if anew else find_known(lm, run, step.name, plan, rows)
     fill = functools.partial(copy_known, step.name, plan, known)
     merge = None
     if crew is not None:
-        merge = share_capture(crew, lm, run, step.name, plan, rows, lambda done: advance(done, step.name), fill)
+        merge = share_capture(crew, lm, run, step.name, plan, rows, lambda done: advance(done, step.name), fill, halved)
     with ExitStack() as stack:
         if not alone:  # a process that runs alone holds the run already
             stack.enter_context(run.lock())
             if run.path(f"{step.name}.json").exists():
                 return load_capture(run, step.name)
+            require_rows(run, step.name, rows)
         writers = [
             stack.enter_context(TensorFileWriter(run.path(file), {n: (s, "float32") for n, s in shapes.items()}))
             if shapes
@@ -83,7 +92,7 @@ def capture_to_run(
             for writer in writers:
                 if writer is not None:
                     writer.flush()  # what is not on the disk counts as missing
-            for done in run_capture(lm, plan, writers[0], writers[1], max_rows=rows):
+            for done in run_capture(lm, plan, writers[0], writers[1], max_rows=rows, halved=halved):
                 advance(done, step.name)
     index = {
         "model": lm.name,

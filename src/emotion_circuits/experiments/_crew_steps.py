@@ -100,10 +100,11 @@ def share_capture(
     max_rows: int,
     advance: Advance,
     fill: Callable[[Any, Any], int],
+    halved: Callable[[], None],
 ) -> Callable[[Any, Any], None]:
     """Capture a plan together; the function returned writes the values to the two sinks, part after part.
 
-    ``fill`` gives two sinks whatever need not be computed.
+    ``fill`` gives two sinks whatever need not be computed; ``halved`` is called where memory runs out.
     """  # fmt: skip
     import numpy as np
 
@@ -119,7 +120,7 @@ def share_capture(
         sinks = [_OnlyRows(keep, shapes) if shapes else None
                  for keep, shapes in zip(_kept(plan, rows), split_shapes(plan), strict=True)]  # fmt: skip
         fill(sinks[0], sinks[1])
-        for _ in run_capture(lm, plan, sinks[0], sinks[1], max_rows=max_rows):
+        for _ in run_capture(lm, plan, sinks[0], sinks[1], max_rows=max_rows, halved=halved):
             pass
         crew.require_folder()
         parts.write(block.name, {k: v for sink in sinks if sink for k, v in sink.arrays.items()})

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.experiments._batches import rows_of_capture
+from emotion_circuits.experiments._batches import remove_partial, require_rows, rows_of_step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +74,7 @@ class Measure:
         elif not path.exists():
             encoded = self.lm.encode(prompts)
             rows = [Row(e, c, 0) for e in encoded for c in conditions]
-            chunks = plan_chunks(self.lm, rows, self._rows(name, rows, 1, [path]))
+            chunks = plan_chunks(self.lm, rows, self._rows(name, rows, 1, lambda: remove_partial([path])))
             tensors = {metric: ((len(rows),), "float32") for metric in metrics}
             with TensorFileWriter(path, tensors) as writer, self._progress(name, len(rows)) as advance:
                 missing = set(map(int, writer.missing_rows()))
@@ -105,7 +105,7 @@ class Measure:
             found.update(zip(keys, self._generate_together(crew, name, rows, sampling), strict=True))
         elif not found.keys() >= wanted:
             new = sampling.max_new_tokens
-            chunks = plan_chunks(self.lm, rows, self._rows(name, rows, new, []))
+            chunks = plan_chunks(self.lm, rows, self._rows(name, rows, new, lambda: self._forget_texts(name, found)))
             left = [chunk for chunk in chunks if not all(keys[i] in found for i in chunk)]
             with self._progress(name, len(rows)) as advance:
                 advance(len(rows) - sum(map(len, left)), name)
@@ -139,7 +139,8 @@ class Measure:
         from emotion_circuits.store import write_tensors
 
         path = self.run.path(f"{name}.safetensors")
-        batches = plan_chunks(self.lm, rows, self._rows(name, rows, 1, [path], together=True))
+        most = self._rows(name, rows, 1, lambda: remove_partial([path]), crew)
+        batches = plan_chunks(self.lm, rows, most)
         with self._progress(name, len(rows)) as advance:
             values = share_scores(
                 crew, self.run, name, rows, batches, list(metrics),
@@ -148,6 +149,7 @@ class Measure:
             )  # fmt: skip
         with self._merging():
             if not path.exists():
+                require_rows(self.run, name, most)
                 write_tensors(path, values)
 
     def _generate_together(self, crew: Crew, name: str, rows: Sequence[Any], sampling: Sampling) -> list[Generation]:
@@ -156,7 +158,8 @@ class Measure:
         from emotion_circuits.store import read_jsonl
 
         new = sampling.max_new_tokens
-        batches = plan_chunks(self.lm, rows, self._rows(name, rows, new, [], together=True))
+        most = self._rows(name, rows, new, lambda: self._forget_texts(name, {}), crew)
+        batches = plan_chunks(self.lm, rows, most)
 
         def write(batch: Sequence[int]) -> list[Generation]:
             some = [rows[i] for i in batch]
@@ -166,6 +169,7 @@ class Measure:
         with self._progress(name, len(rows)) as advance:
             texts = share_texts(crew, self.run, name, rows, batches, write, lambda done: advance(done, name))
         with self._merging():
+            require_rows(self.run, name, most)
             there = read_jsonl(self.run.path(GENERATIONS))
             have = {(t["prompt"], t["condition"], t["sample"]) for t in there if t["step"] == name}
             missing = [g for g in texts if (g.prompt, g.condition, g.sample) not in have]
@@ -194,6 +198,11 @@ class Measure:
         self.run.append_jsonl(GENERATIONS, ({"step": name, **asdict(g)} for g in new))
         found.update({(g.prompt, g.condition, g.sample): g for g in new})
 
+    def _forget_texts(self, name: str, found: dict[Key, Generation]) -> None:
+        """Drop the step's texts from the run: those that are written next would be of other batches."""
+        found.clear()
+        self.run.keep_jsonl(GENERATIONS, lambda line: line["step"] != name)
+
     def _written(self, name: str) -> dict[Key, Generation]:
         return self._earlier.setdefault(name, {})
 
@@ -213,15 +222,16 @@ class Measure:
         return found
 
     def _rows(
-        self, name: str, rows: Sequence[Any], new_tokens: int, files: Sequence[Any], together: bool = False
+        self, name: str, rows: Sequence[Any], new_tokens: int, forget: Callable[[], None], crew: Crew | None = None
     ) -> int:
         """Rows of a batch: those of the first attempt where there was one, because rounding depends on them."""
         from emotion_circuits.engine.memory import automatic_rows
 
         widest = max(len(r.encoded) for r in rows)
-        return rows_of_capture(
-            self.lm, self.run, name, self.max_rows or automatic_rows(self.lm, widest, new_tokens), files, together
-        )
+        return rows_of_step(
+            self.lm, self.run, name, self.max_rows or automatic_rows(self.lm, widest, new_tokens), forget,
+            asked=bool(self.max_rows), crew=crew, shared=self.crew is not None,
+        )  # fmt: skip
 
     def _progress(self, name: str, total: int) -> AbstractContextManager[Advance]:
         log.info("%s: %d rows", name, total)

@@ -14,5 +14,6 @@ def out_of_memory(error: BaseException, on: str = "") -> EmotionCircuitsError:
     where = f" on {on}" if on else ""
     return EmotionCircuitsError(
         f"memory ran out{where}" + (f" ({detail})" if detail else ""),
-        "use a smaller batch with --rows, --dtype bfloat16, or a smaller model; what was finished is kept",
+        "use a smaller batch with --rows (the interrupted step starts anew with it), --dtype bfloat16, or a smaller "
+        "model; what was finished is kept",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from emotion_circuits.models.bridge import from_bridge, is_wrapped, unwrap
 from emotion_circuits.models.families import family_of, llama_like
 from emotion_circuits.models.family import Family
 from emotion_circuits.models.lm import LM
-from emotion_circuits.models.memory import free_bytes
+from emotion_circuits.models.memory import free_bytes, is_out_of_memory
 from emotion_circuits.models.preflight import require_room
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -108,6 +109,11 @@ def _from_source(
     found = resolve_source(source, cache=cache, offline=offline, revision=revision)
     if device_map is None:
         require_room(found.name, found.folder, dtype, free_bytes(target), str(target))
+        if _straight_to(target, found.folder):
+            device_map = {"": target}
+        elif target.type == "cuda":
+            main = torch.device("cpu")
+            require_room(found.name, found.folder, dtype, free_bytes(main), "the way through main memory")
     try:
         with _quiet_loader(), _paused_collector():
             model, info = cast("tuple[PreTrainedModel, dict[str, Any]]", AutoModelForCausalLM.from_pretrained(
@@ -121,6 +127,8 @@ def _from_source(
             "choose the model's unquantised weights, or install the package named above",
         ) from error
     except _UNLOADABLE as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(
             f"{found.source} could not be loaded: {_one_line(error)}",
             "check that the folder holds a causal language model and its tokenizer",
@@ -139,6 +147,19 @@ def _from_source(
         prefix_token=prefix_token if prefix_token is not None else found.prefix_token, notices=found.notices,
         address=found.address,
     )  # fmt: skip
+
+
+def _straight_to(target: torch.device, folder: Path) -> bool:
+    """Whether weights are read straight into a GPU's memory: main memory may be smaller than the model.
+
+    For one device the loader sets no hooks, and computes on the CPU what no file holds, so that numbers are those of a
+    model that is moved there. Quantised weights it may unpack on one device and not on the other.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return target.type == "cuda" and "quantization_config" not in config
+    except (OSError, ValueError, TypeError):
+        return False  # the loader says what is wrong with it
 
 
 def _placement(

@@ -59,6 +59,11 @@ def has_room(weights: Sequence[Tensor]) -> bool:
     )
 
 
+def copies_at_most(weights: int) -> int:
+    """Bytes that copies of ``weights`` bytes take at most, before it is known which layers there are."""
+    return weights if weights <= SHARE_OF_MACHINE * _machine_bytes() else 0
+
+
 @cache
 def has_layout() -> bool:
     """Whether this build of PyTorch lays weights out, and a product with one is that of the weight itself."""

@@ -87,13 +87,19 @@ def weight_bytes(folder: Path, dtype: str) -> int:
 
 
 def weight_bytes_of_source(source: str, loading: Mapping[str, Any]) -> int | None:
-    """Bytes of a model's weights from its folder or its registry entry; None when they are not known beforehand."""
+    """Bytes of a model's weights from its folder, its registry entry or the hub's cache; None when nothing tells them.
+
+    Nobody is asked for them: a model that was never fetched is not known beforehand, nor is a GGUF file.
+    """
+    from emotion_circuits.models.sources.hub import cached_folder
+
     dtype = loading.get("dtype") or "float32"
-    folder = Path(source)
-    if folder.is_dir():
-        return weight_bytes(folder, dtype)
-    entry = find_entry(source)
-    return None if entry is None else entry.parameters * ITEM_BYTES[dtype]
+    folder: Path | None = Path(source)
+    if not Path(source).is_dir():
+        if (entry := find_entry(source)) is not None:
+            return entry.parameters * ITEM_BYTES[dtype]
+        folder = cached_folder(source)
+    return None if folder is None else weight_bytes(folder, dtype) or None
 
 
 def require_room(name: str, folder: Path, dtype: str, free: int, place: str) -> None:

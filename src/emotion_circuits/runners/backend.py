@@ -38,7 +38,7 @@ KNOWN: Mapping[Name, tuple[str, ...]] = {
     "local": ("workers", "threads"),
     "slurm": ("partition", "account", "qos", "constraint", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node",
               "array_parallelism", "array_size", "timeouts", "setup", "cluster"),
-    "ray": ("address", "cpus", "gpus", "store_gb"),
+    "ray": ("address", "cpus", "gpus", "mem_gb", "store_gb"),
 }  # fmt: skip
 """Options of each backend, as ``--runner-options name=value``."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from emotion_circuits.experiments._crew import Crew
 from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, tell_end, unfinished
 from emotion_circuits.runners.manifest import Manifest
 
@@ -23,6 +24,9 @@ LOOK_SECONDS = 0.2
 STOP_SECONDS = 20.0
 PROCESS_BYTES = 800_000_000
 """Resident memory of a process with torch and transformers and the batches of a small model."""
+
+UNCOUNTED = 1 << 62
+"""Free memory of a pool that does not count it."""
 
 Command = Callable[[Manifest, int], Sequence[str]]
 
@@ -61,9 +65,13 @@ def run_local(
     """Run all shards in processes of their own; returns when every one has ended.
 
     Args:
-        workers: processes at a time (default: as many as processors, or GPUs, and free memory for their models allow).
+        workers: processes at a time (default: as many as processors, or GPUs, and free memory for their models allow;
+            one where each spreads its model over the GPUs).
         threads: of each process (default: OMP_NUM_THREADS, else the processors shared out). command: starts a shard
             (for tests).
+
+    Raises:
+        StoreError: the shared folder has gone.
     """
     waiting = unfinished(manifest)
     if not waiting:
@@ -71,10 +79,12 @@ def run_local(
     pool = _pool(manifest, waiting, workers, threads)
     shards = "1 shard" if len(waiting) == 1 else f"{len(waiting)} shards, {pool.limit} at a time"
     tell(f"{shards}; logs in {manifest.folder / 'logs'}")
+    shared = Crew(marker=manifest.path)
     ended: set[int] = set(range(len(manifest.shards))) - set(waiting)
     with _stopping(pool):
         while waiting or pool.running:
             while (number := _next(manifest, waiting, ended, pool)) is not None:
+                shared.require_folder()  # the next shard's log would make it anew, on this machine's own disk
                 waiting.remove(number)
                 pool.running[number] = _start(manifest, number, pool, command)
             time.sleep(LOOK_SECONDS)
@@ -90,17 +100,31 @@ def _next(manifest: Manifest, waiting: Sequence[int], ended: set[int], pool: _Po
     if len(pool.running) >= pool.limit:
         return None
     ready = (n for n in waiting if ended.issuperset(manifest.shards[n].after))
-    taken = sum(memory_of(manifest, n) for n in pool.running)
-    return next((n for n in ready if not pool.running or taken + memory_of(manifest, n) <= pool.memory), None)
+    return next((n for n in ready if not pool.running or _fits(manifest, n, pool)), None)
+
+
+def _fits(manifest: Manifest, number: int, pool: _Pool) -> bool:
+    """Whether a shard may run beside those that run now; of models whose size is not known, one at a time."""
+    if pool.memory >= UNCOUNTED:
+        return True
+    if pool.gpus:  # weights are read straight into a GPU's memory
+        return (len(pool.running) + 1) * PROCESS_BYTES <= pool.memory
+    needs = [memory_of(manifest, n) for n in (number, *pool.running)]
+    if needs[0] is None and None in needs[1:]:
+        return False
+    return sum(need or PROCESS_BYTES for need in needs) <= pool.memory
 
 
 def _pool(manifest: Manifest, waiting: Sequence[int], workers: int | None, threads: int | None) -> _Pool:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = _gpus(manifest)
-    limit = min(len(waiting), workers or gpus or cores)
-    # On GPUs main memory holds little of a model for long; a number that was asked for is taken.
-    memory = 1 << 62 if gpus or workers else free_memory()
-    smallest = min(memory_of(manifest, n) for n in waiting)
+    # A model that is spread over the GPUs wants all of them: a second one would find them full.
+    limit = min(len(waiting), workers or gpus or (1 if _spread(manifest) else cores))
+    memory = UNCOUNTED if workers else free_memory()  # a number that was asked for is taken
+    needs: list[int | None] = [None] if gpus else [memory_of(manifest, n) for n in waiting]
+    if not gpus and not workers and not any(needs):
+        limit = 1
+    smallest = min(need or PROCESS_BYTES for need in needs)
     limit = max(1, min(limit, memory // smallest))
     return _Pool(limit, threads or max(1, cores // limit), threads is not None, gpus, memory)
 
@@ -114,18 +138,32 @@ def _gpus(manifest: Manifest) -> int:
     return torch.cuda.device_count()
 
 
-def memory_of(manifest: Manifest, number: int) -> int:
-    """Main memory that a shard's process takes: the program, and the larger of its models where its size is known."""
+def _spread(manifest: Manifest) -> bool:
+    """Whether each process spreads its model over all GPUs of this machine."""
+    if not manifest.work.loading.get("device_map"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def memory_of(manifest: Manifest, number: int) -> int | None:
+    """Main memory that a shard's process takes: the program, the larger of its models, and what is laid out of it for
+    faster products; None where a size is unknown."""
+    from emotion_circuits.models.packing import copies_at_most
+
     loading = manifest.work.loading
     sources = (manifest.work.sources[model] for model in manifest.shards[number].models)
-    return PROCESS_BYTES + max(_weights(source, loading.get("dtype") or "float32") for source in sources)
+    sizes = [_weights(source, loading.get("dtype") or "float32") for source in sources]
+    known = [size for size in sizes if size is not None]
+    return PROCESS_BYTES + max(known) + copies_at_most(max(known)) if len(known) == len(sizes) else None
 
 
 @functools.cache
-def _weights(source: str, dtype: str) -> int:
+def _weights(source: str, dtype: str) -> int | None:
     from emotion_circuits.models.preflight import weight_bytes_of_source
 
-    return weight_bytes_of_source(source, {"dtype": dtype}) or 0
+    return weight_bytes_of_source(source, {"dtype": dtype})
 
 
 def free_memory() -> int:
@@ -188,7 +226,7 @@ def _again(manifest: Manifest, number: int, code: int, pool: _Pool, tell: Tell) 
     tell(f"shard {number} ({names}) was ended by {how} {ATTEMPTS} times")
     give_up(
         manifest, number, f"its process was ended by {how} {ATTEMPTS} times; its log is {_log_file(manifest, number)}",
-        "if memory ran out: --rows, --dtype bfloat16, --device-map auto, or --runner-options workers=1",
+        "if memory ran out: a smaller --rows, --dtype bfloat16, --device-map auto, or --runner-options workers=1",
     )  # fmt: skip
     return False
 

@@ -9,9 +9,12 @@ from typing import Any
 
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, not_installed, unfinished
+from emotion_circuits.runners.local import PROCESS_BYTES, memory_of
 from emotion_circuits.runners.manifest import Manifest, read_manifest
 
 ANSWER_SECONDS = 10.0
+MOST_OF_A_NODE = 0.9
+"""What a shard reserves that no node holds: nothing runs beside it, and a node that is a little smaller will do."""
 
 
 def run_ray(
@@ -20,7 +23,8 @@ def run_ray(
     *,
     address: str | None = None,
     cpus: float = 1.0,
-    gpus: float = 0.0,
+    gpus: float | None = None,
+    mem_gb: float | None = None,
     store_gb: float = 0.2,
 ) -> None:
     """Run all shards as Ray tasks; a task whose node died is begun again elsewhere. Returns when all have ended.
@@ -29,8 +33,10 @@ def run_ray(
 
     Args:
         address: of a cluster (``auto``: the one this machine belongs to; ``host:port``; ``ray://host:port``); without
-            one, a cluster is started here and stopped afterwards. cpus, gpus: that a shard takes. store_gb: shared
-            memory of a cluster that is started here; results go through the folder, so that little is needed.
+            one, a cluster is started here and stopped afterwards. cpus: that a shard takes. gpus: likewise (default:
+            one, where the cluster has any and the device asked for is ``auto`` or ``cuda``). mem_gb: main memory of a
+            shard (default: what its model takes, where that is known). store_gb: shared memory of a cluster that is
+            started here; results go through the folder, so that little is needed.
 
     Raises:
         UsageError: Ray is not installed. EmotionCircuitsError: no cluster answers at the address.
@@ -49,7 +55,7 @@ def run_ray(
         _connect(cluster, address, int(store_gb * 1e9))
     try:
         tell(f"{len(waiting)} shards on a Ray cluster of {cluster.cluster_resources().get('CPU', 0):g} processors")
-        _run(cluster, manifest, waiting, tell, cpus, gpus)
+        _run(cluster, manifest, waiting, tell, cpus, gpus, mem_gb)
     finally:
         if owned:
             cluster.shutdown()
@@ -75,16 +81,22 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
 
 
-def _run(ray: Any, manifest: Manifest, waiting: list[int], tell: Tell, cpus: float, gpus: float) -> None:
+def _run(
+    ray: Any, manifest: Manifest, waiting: list[int], tell: Tell, cpus: float, gpus: float | None, mem_gb: float | None
+) -> None:
+    if gpus is None:
+        gpus = _gpus(ray, manifest)
     environment = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cpus)))}}
     # One shard a process: the next one begins with free memory.
-    task = ray.remote(max_calls=1)(_shard).options(
-        num_cpus=cpus, num_gpus=gpus, max_retries=ATTEMPTS, runtime_env=environment
-    )
+    task = ray.remote(max_calls=1)(_shard)
     handles: dict[int, Any] = {}
     for number in waiting:  # shards stand behind those that they come after
+        memory = _memory(ray, manifest, number, tell, gpus, mem_gb)
+        wanted = task.options(
+            num_cpus=cpus, num_gpus=gpus, memory=memory, max_retries=ATTEMPTS, runtime_env=environment
+        )
         after = [handles[n] for n in manifest.shards[number].after if n in handles]
-        handles[number] = task.remote(str(manifest.path), number, *after)
+        handles[number] = wanted.remote(str(manifest.path), number, *after)
     numbers = {handle: number for number, handle in handles.items()}
     left = list(numbers)
     while left:
@@ -115,6 +127,27 @@ def _note(manifest: Manifest, number: int, cause: BaseException, tell: Tell) -> 
         fix = "look at Ray's logs on its node (/tmp/ray/session_latest/logs), then run the same command again"
     tell(f"shard {number} ({' → '.join(manifest.shards[number].models)}) failed: {what}")
     give_up(manifest, number, what, fix, code)
+
+
+def _gpus(ray: Any, manifest: Manifest) -> float:
+    """GPUs of a shard where nobody said how many: Ray shows a task no more of them than it reserves."""
+    device = str(manifest.work.loading.get("device")).partition(":")[0]
+    return 1.0 if device in ("auto", "cuda") and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+
+
+def _memory(ray: Any, manifest: Manifest, number: int, tell: Tell, gpus: float, mem_gb: float | None) -> int | None:
+    """Main memory that is reserved for a shard, in bytes; None where its model's size is not known."""
+    largest = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    names = " → ".join(manifest.shards[number].models)
+    if mem_gb is not None:
+        if mem_gb * 1e9 > largest:
+            tell(f"shard {number} ({names}) waits for a node with {mem_gb:g} GB: the largest has {largest / 1e9:.1f}")
+        return int(mem_gb * 1e9)
+    needed = PROCESS_BYTES if gpus else memory_of(manifest, number)  # weights are read straight into a GPU's memory
+    if needed is None or needed <= largest:
+        return needed
+    tell(f"shard {number} ({names}) may take {needed / 1e9:.1f} GB: it gets the largest node ({largest / 1e9:.1f} GB)")
+    return int(MOST_OF_A_NODE * largest) or None
 
 
 def _shard(path: str, number: int, *after: object) -> int | EmotionCircuitsError:

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -198,14 +198,27 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """All complete lines of a JSON-lines file (an unfinished last line is left out); none when there is no file."""
+    return [row for _, row in _lines(path)]
+
+
+def keep_jsonl(path: Path, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+    """Keep only the ``wanted`` rows of a JSON-lines file, atomically."""
+    lines = _lines(path)
+    kept = [line for line, row in lines if wanted(row)]
+    if len(kept) < len(lines):
+        write_text(path, b"".join(kept).decode("utf-8"))
+
+
+def _lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """The complete lines of a JSON-lines file, as they stand there and as what they say."""
     if not path.exists():
         return []
     with translating(path, "read"):
         content = path.read_bytes()[: _end_of_last_line(path)]
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(content.splitlines(), start=1):
+    rows: list[tuple[bytes, dict[str, Any]]] = []
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
         try:
-            rows.append(json.loads(line))
+            rows.append((line, json.loads(line)))
         except ValueError as error:
             raise StoreError(
                 f"{path} line {number} is not valid JSON", f"remove {path} and run the same command again"

@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -218,6 +218,10 @@ class Run:
     def read_jsonl(self, name: str) -> list[dict[str, Any]]:
         """Complete rows of a JSON-lines file; none when it was not begun."""
         return files.read_jsonl(self.path(name))
+
+    def keep_jsonl(self, name: str, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Keep only the ``wanted`` rows of a JSON-lines file, atomically; their bytes stay as they are."""
+        files.keep_jsonl(self.path(name), wanted)
 
     def read_observations(self, columns: Iterable[str] | None = None) -> pa.Table:
         """The observation table, or some of its columns, as an Arrow table (``.to_pandas()`` for a data frame)."""

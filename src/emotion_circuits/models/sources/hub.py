@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from emotion_circuits.errors import ModelError
+from emotion_circuits.errors import EmotionCircuitsError, ModelError
 from emotion_circuits.models.cache import require_space
 from emotion_circuits.models.registry import RegistryEntry, model_slug
 from emotion_circuits.models.sources.errors import DamagedFileError, UnreachableError
@@ -63,6 +63,15 @@ def is_cached(repository: str, revision: str | None = None) -> bool:
     except ModelError:
         return False
     return True
+
+
+def cached_folder(repository: str) -> Path | None:
+    """The snapshot of ``repository`` in the hub cache, complete or not, or None; asks nobody."""
+    try:
+        with _quiet_hub():
+            return _cached_snapshot(repository, None)
+    except EmotionCircuitsError:
+        return None
 
 
 def _fetch(repository: str, revision: str | None) -> tuple[Path, tuple[str, ...]]:
