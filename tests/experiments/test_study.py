@@ -16,7 +16,8 @@ import emotion_circuits.engine.verify as verify
 from emotion_circuits.engine.verify import Check
 from emotion_circuits.errors import ModelError
 from emotion_circuits.experiments import Failure, Study, load_profile
-from emotion_circuits.report.assemble import assemble_report, verdicts
+from emotion_circuits.report.answers import verdicts
+from emotion_circuits.report.assemble import assemble_report
 from emotion_circuits.report.commands import Asked
 from emotion_circuits.report.html_page import render_html
 from emotion_circuits.report.markdown import render_markdown
@@ -233,6 +234,7 @@ def test_report_of_a_study_with_a_failure(study: Study, tmp_path: Path) -> None:
 
 
 def test_questions_of_a_study_that_did_not_ask_them(study: Study, tmp_path: Path) -> None:
+    (model,) = study.sources
     path = tmp_path / "only.toml"
     path.write_text('[[experiment]]\nname = "doctor"\n')
     lines = verdicts(Study(load_profile(str(path))), Asked(str(path)))
@@ -240,8 +242,9 @@ def test_questions_of_a_study_that_did_not_ask_them(study: Study, tmp_path: Path
     assert line.startswith(
         "Question 1. Where is each emotion? – not part of this study: emotion-circuits run directions"
     )
-    assert verdicts(Study(study.profile), Asked("small"))[0].lines() == [
-        "Question 1. Where is each emotion? – did not finish"
+    assert verdicts(Study(study.profile, sources=study.sources), Asked("small"))[0].lines() == [
+        f"Question 1. Where is each emotion? – not run yet: emotion-circuits run directions --model {model} "
+        "--profile small"
     ]
 
 

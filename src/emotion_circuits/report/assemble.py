@@ -11,22 +11,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from emotion_circuits import __version__
-from emotion_circuits.report.checklist import checklist, how_to_add, place_of, shown_model
-from emotion_circuits.report.commands import EMBEDDED, OF_MODEL, Asked, addresses, study_command
+from emotion_circuits.report.answers import verdicts
+from emotion_circuits.report.checklist import checklist, place_of, shown_model
+from emotion_circuits.report.commands import OF_MODEL, Asked, study_command
 from emotion_circuits.report.comparison import comparison
-from emotion_circuits.types import Figure, Report, Section, Verdict
+from emotion_circuits.types import Figure, Report, Section
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Study
     from emotion_circuits.store import Run
 
-QUESTIONS = {
-    1: ("Where is each emotion?", ("directions",)),
-    2: ("Is it shared between models?", ("transfer",)),
-    3: ("Does it cause what the model writes?", ("sweep",)),
-    4: ("Which parts carry it?", ("heads.screen", "circuit.report")),
-}
-"""Research questions and the experiments that answer them."""
 SIDE_BY_SIDE = (0, 0, 0)
 """Where several models are compared: before the questions."""
 PAIRS = (2, -1, 0)
@@ -102,36 +96,6 @@ def methods(runs: Sequence[Run]) -> tuple[str, ...]:
     numbers = {(p["permutations"], p["resamples"]) for p in params}
     steered = STEERING if any(run.experiment == "sweep" for run in runs) else ()
     return (*chosen, *steered, *(f"Directions: {m} permutations, {r} resamples." for m, r in sorted(numbers)))
-
-
-def verdicts(study: Study, asked: Asked) -> list[Verdict]:
-    """The research questions in order, each answered or with the reason why not."""
-    found = []
-    for number, (question, names) in QUESTIONS.items():
-        answers = [
-            f"{'' if len(study.sources) == 1 or run.experiment == 'transfer' else run.model + ': '}{line}"
-            for run in study.runs
-            if run.experiment in names
-            for line in run.read_summary()["verdicts"]
-        ]
-        planned = {name for name, _ in study.profile.experiments} & {*names}
-        if number == 2 and planned and len(study.sources) < 2:
-            found.append(
-                Verdict(f"Question {number}. {question}", answers, "" if answers else _second_model(study, asked))
-            )
-            continue
-        reason = "did not finish" if planned else f"not part of this study: {how_to_add(study, names[0], asked)}"
-        found.append(Verdict(f"Question {number}. {question}", answers, "" if answers else reason))
-    return found
-
-
-def _second_model(study: Study, asked: Asked) -> str:
-    """Which flag brings a second model into the study, and the whole command: ``--model`` replaces a profile's own."""
-    if study.failures:
-        return "did not finish"
-    other = next(name for name in EMBEDDED if name not in study.sources)
-    models = [*asked.models] or [*addresses(study).values()]
-    return f"not asked: add --model {other}: {study_command(study, replace(asked, models=[*models, other]))}"
 
 
 def _pairs(study: Study) -> Sequence[Section]:

@@ -45,13 +45,13 @@ def report_command(profile: str, results: Path) -> str:
     return shlex.join([PROGRAM, "report", "--profile", profile, *_results(results)])
 
 
-def filled_in(template: str, study: Study, asked: Asked) -> str:
+def filled_in(template: str, study: Study, asked: Asked, wanted: Sequence[str] = ()) -> str:
     """A command with ``{model}``, ``{source}``, ``{target}`` and ``{profile}`` in it, for the models of the study.
 
-    Where the study has one model, an embedded one stands for the second.
+    The models ``wanted`` come first, as they were typed. Where there is one model, an embedded one stands for the
+    second.
     """
-    known = addresses(study)
-    models = [*known.values()] or [*asked.models] or [EMBEDDED[1]]
+    models = [*wanted, *([*addresses(study).values()] or [*asked.models] or [EMBEDDED[1]])]
     second = next((m for m in (*models[1:], *EMBEDDED) if m != models[0]), EMBEDDED[0])
     names = {"model": models[0], "source": models[0], "target": second, "profile": asked.profile}
     command = template.format(**{name: shlex.quote(value) for name, value in names.items()})
