@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from emotion_circuits.report.checklist import FAILED, how_to_add
 from emotion_circuits.report.commands import EMBEDDED, Asked, addresses, study_command
 from emotion_circuits.report.failures import lost_by, models_of
+from emotion_circuits.report.variants import said
 from emotion_circuits.types import Verdict
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _answers(study: Study, names: Sequence[str], models: Sequence[str]) -> list[
         f"{'' if models == [run.model] or run.experiment == 'transfer' else run.model + ': '}{line}"
         for run in study.runs
         if run.experiment in names
-        for line in run.read_summary()["verdicts"]
+        for line in said(run, study.profile)
     ]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.report.commands import Asked, filled_in
 from emotion_circuits.report.failures import ARROW, PAIR, lost_by, name_of
+from emotion_circuits.report.variants import said
 from emotion_circuits.types import Section, Table
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _answers(study: Study, phase: Mapping[str, Any]) -> list[dict[str, str]]:
         }
         for run in study.runs
         if run.experiment in phase["answers"]
-        for line in run.read_summary().get("verdicts", ())
+        for line in said(run, study.profile)
     ]
     missing = {"phase": phase["name"], "question": phase["question"], "from": ", ".join(phase["answers"])}
     return found or [{**missing, "answer": "not answered by this study"}]

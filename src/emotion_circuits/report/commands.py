@@ -45,6 +45,11 @@ def report_command(profile: str, results: Path) -> str:
     return shlex.join([PROGRAM, "report", "--profile", profile, *_results(results)])
 
 
+def ls_command(profile: str, results: Path) -> str:
+    """The command that lists every run of a profile; ``profile`` is its name, whatever was typed for it."""
+    return shlex.join([PROGRAM, "ls", "--profile", profile, *_results(results)])
+
+
 def filled_in(template: str, study: Study, asked: Asked, wanted: Sequence[str] = ()) -> str:
     """A command with ``{model}``, ``{source}``, ``{target}`` and ``{profile}`` in it, for the models of the study.
 
