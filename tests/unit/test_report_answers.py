@@ -112,7 +112,7 @@ def test_one_model_that_failed_is_still_asked_for_a_second(store: Store, quickst
 
 def test_a_model_is_known_again_as_it_was_typed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    finished(store, "my-model-0a1b2c", "directions", address=str(tmp_path / "my model"))
+    finished(store, "my-model-0a1b2c", "directions", addresses=[str(tmp_path / "my model")])
     study = study_of(store, load_profile("atlas"), failure("./my model", "doctor"))
     assert name_of("./my model", study) == "my-model-0a1b2c" and models_of(study) == ["my-model-0a1b2c"]
     assert name_of("my-model", study) == "my-model-0a1b2c" and name_of("./other", study) == "other"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emotion_circuits.report.checklist import FAILED, how_to_add
-from emotion_circuits.report.commands import EMBEDDED, Asked, addresses, study_command
+from emotion_circuits.report.commands import EMBEDDED, Asked, study_command, typed_models
 from emotion_circuits.report.failures import lost_by, models_of
 from emotion_circuits.report.variants import said
 from emotion_circuits.types import Verdict
@@ -60,5 +60,5 @@ def _answers(study: Study, names: Sequence[str], models: Sequence[str]) -> list[
 def _second_model(study: Study, asked: Asked, models: Sequence[str]) -> str:
     """Which flag brings a second model into the study, and the whole command: ``--model`` replaces a profile's own."""
     other = next(name for name in EMBEDDED if name not in models)
-    typed = [*asked.models] or [*addresses(study).values()] or [*models]
+    typed = typed_models(study, asked) or [*models]
     return f"not asked: add --model {other}: {study_command(study, replace(asked, models=[*typed, other]))}"

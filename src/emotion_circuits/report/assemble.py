@@ -13,8 +13,9 @@ from emotion_circuits import __version__
 from emotion_circuits.report.answers import verdicts
 from emotion_circuits.report.checklist import checklist, place_of, shown_model
 from emotion_circuits.report.collect import further_runs
-from emotion_circuits.report.commands import OF_MODEL, Asked, ls_command, study_command
+from emotion_circuits.report.commands import OF_MODEL, Asked, ls_command
 from emotion_circuits.report.comparison import comparison
+from emotion_circuits.report.reproduce import reproduce
 from emotion_circuits.report.variants import COMPARED, first_of_each, given, marked, pair_of, resaid
 from emotion_circuits.types import Figure, Report, Section
 
@@ -92,7 +93,7 @@ def assemble_report(study: Study, asked: Asked) -> Report:
         verdicts=verdicts(study, asked),
         sections=[*sections, *_failures(study), checklist(study, asked)],
         methods=methods(study.runs),
-        command=study_command(study, asked),
+        command=reproduce(study, asked),
         provenance=_provenance(study),
     )
 
