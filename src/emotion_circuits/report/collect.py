@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from emotion_circuits.experiments._registry import experiments
 from emotion_circuits.experiments._study import Study, read_failures
 from emotion_circuits.report.variants import identity, is_own
-from emotion_circuits.store import Store
+from emotion_circuits.store import Store, model_folder, slug
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments._profiles import Profile
@@ -39,6 +39,21 @@ def study_on_disk(store: Store, profile: Profile) -> Study:
     runs = [run for run in found if run.experiment in planned or run.read_summary().get("verdicts")]
     sources = {model: source for run in runs for model, source in _sources(run).items()}
     return Study(profile, runs, read_failures(store, profile.name), sources)
+
+
+def with_disk(store: Store, finished: Study, models: Sequence[str]) -> Study:
+    """What a call on ``models`` (as they were typed) has just found, and what earlier ones left on disk.
+
+    The call's runs come first, and stand for those on disk of the same experiment on the same model; its failures stand
+    for those of the models and pairs that it ran.
+    """
+    disk = study_on_disk(store, finished.profile)
+    fresh = {(run.model, run.experiment) for run in finished.runs}
+    kept = [run for run in disk.runs if (run.model, run.experiment) not in fresh]
+    ran = {slug(model) for model in models} | {model_folder(pair) for pair in finished.profile.pairs_of(models)}
+    failed = [f for f in disk.failures if _PAIR.join(map(slug, f.model.split(_ARROW))) not in ran]
+    sources = finished.sources | {name: source for run in kept for name, source in _sources(run).items()}
+    return Study(finished.profile, [*finished.runs, *kept], [*finished.failures, *failed], sources)
 
 
 def further_runs(study: Study) -> Mapping[tuple[str, str], int]:

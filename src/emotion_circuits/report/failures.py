@@ -45,6 +45,12 @@ def name_of(typed: str, study: Study) -> str:
     return next((name for name in known if marked.fullmatch(name)), folder)
 
 
+def typed_with_others(models: Sequence[str], study: Study) -> list[str]:
+    """``models`` as they were typed, and what to type for the other models of the study."""
+    known = {name_of(typed, study) for typed in models}
+    return [*models, *(address for name, address in addresses(study).items() if name not in known)]
+
+
 def _whole(address: str) -> Path:
     return Path(address).expanduser().resolve()
 
