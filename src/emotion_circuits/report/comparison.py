@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emotion_circuits.experiments._cell import ASKED, PLUS
 from emotion_circuits.report.files import write_text
 from emotion_circuits.report.variants import first_of_each, marked
 from emotion_circuits.types import Figure, Section, Table
@@ -28,6 +29,8 @@ COLUMNS = (
 
 AUROC, OWN, EFFECT = "test AUROC", "own-vs-rest AUROC", "steering effect"
 TAU, SHARE, BEFORE, AFTER = "tau", "share of native effect", "overlap before map", "overlap after map"
+OWN_TEXTS, OWN_TEXTS_REST = "AUROC on texts of your own", "own-vs-rest AUROC on texts of your own"
+FAITHFUL, GAP = "faithfulness of the circuit", "endpoint that heads and MLPs carry"
 HEADINGS = {
     "experiment": "experiment", "pair": "model", "emotion": "emotion", "position": "position", "layers": "layer",
     "depths": "depth", "measure": "measure", "estimate": "estimate", "interval": "95 %", "p": "p", "verdict": "verdict",
@@ -77,9 +80,10 @@ def comparison(study: Study) -> Section | None:
     ]
     answer = [*_first_question(rows, models), *_pairs(rows)]
     table = Table(
-        "comparison", "Every figure, side by side",
-        "The same rows are in summary.csv beside this report. Layers of a pair: source → target. Depth: 0 is the first "
-        "block, 1 the last.",
+        "comparison", "What the answers rest on, side by side",
+        "The estimates behind the answers of directions, check, sweep, controls, transfer, transfer-steer, align, "
+        "heads.screen, neurons.saliency and circuit.report; other figures are in the sections. The same rows are in "
+        "summary.csv beside this report. Layers of a pair: source → target. Depth: 0 is the first block, 1 the last.",
         HEADINGS, [_shown(r) for r in every],
     )  # fmt: skip
     limits = (
@@ -178,9 +182,58 @@ def _transfer_steer(run: Run, layers: Mapping[str, int]) -> Iterator[dict[str, A
                "p": r["p_bh"], "verdict": r["verdict"]}  # fmt: skip
 
 
+def _check(run: Run, layers: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    found = run.read_summary()
+    for r in found["results"]:
+        shared = {"question": 1, "model": run.model, "emotion": r["emotion"], "position": found.get("position"),
+                  **_at(r["layer"], layers.get(run.model))}  # fmt: skip
+        yield {**shared, "measure": OWN_TEXTS, "estimate": r["auroc"], **_ci(r["ci"])}
+        yield {**shared, "measure": OWN_TEXTS_REST, "estimate": r["own_vs_rest"]}
+
+
+def _controls(run: Run, layers: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """What its answers are about: the classifier's score of texts with the vector, and of texts that were asked for."""
+    for r in run.read_summary()["results"]:
+        if r["scorer"] == "embedded" and r["arm"] in (PLUS, ASKED):
+            written = "steered" if r["arm"] == PLUS else "asked for"
+            measure = f"{written} texts' classifier score over {r['against']}"
+            yield {"question": 3, "model": run.model, "emotion": r["emotion"],
+                   **_at(r["layer"], layers.get(run.model)), "measure": measure, "estimate": r["mean_diff"],
+                   **_ci(r["ci"]), "p": r["p_permutation"]}  # fmt: skip
+
+
+def _heads(run: Run, layers: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    return _ablated(run, "heads")
+
+
+def _neurons(run: Run, layers: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    return _ablated(run, "neurons")
+
+
+def _ablated(run: Run, what: str) -> Iterator[dict[str, Any]]:
+    """The chosen components ablated together; a way of ablating without random sets has no p and confirms nothing."""
+    for r in run.read_summary().get("confirmation", ()):
+        verdict = None if r["p"] is None else "confirmed" if r["confirmed"] else "not confirmed"
+        measure = f"top {what} ablated ({r['mode']})"
+        yield {"question": 4, "model": run.model, "emotion": r["emotion"], "measure": measure, "estimate": r["change"],
+               **_ci(r["ci"]), "p": r["p"], "verdict": verdict}  # fmt: skip
+
+
+def _circuit(run: Run, layers: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    found = run.read_summary()
+    for r in found["results"]:
+        yield {"question": 4, "model": run.model, "emotion": r["emotion"], "measure": FAITHFUL,
+               "estimate": r["faithfulness"],
+               "verdict": f"nearer to 1 than {r['beaten']} of {r['random_circuits']} random circuits"}  # fmt: skip
+    for r in found.get("unexplained", ()):
+        yield {"question": 4, "model": run.model, "emotion": r["emotion"], "measure": GAP, "estimate": r["gap"],
+               **_ci(r["ci"]), "verdict": "no circuit"}  # fmt: skip
+
+
 _READERS = {
     "directions": _directions, "sweep": _sweep, "transfer": _transfer, "align": _align,
-    "transfer-steer": _transfer_steer,
+    "transfer-steer": _transfer_steer, "check": _check, "controls": _controls, "heads.screen": _heads,
+    "neurons.saliency": _neurons, "circuit.report": _circuit,
 }  # fmt: skip
 """Experiments whose summaries are read, by name."""
 
