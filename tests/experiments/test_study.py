@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -16,7 +17,8 @@ import emotion_circuits.engine.verify as verify
 from emotion_circuits.engine.verify import Check
 from emotion_circuits.errors import ModelError
 from emotion_circuits.experiments import Failure, Study, load_profile
-from emotion_circuits.report.assemble import assemble_report, verdicts
+from emotion_circuits.report.answers import verdicts
+from emotion_circuits.report.assemble import assemble_report
 from emotion_circuits.report.commands import Asked
 from emotion_circuits.report.html_page import render_html
 from emotion_circuits.report.markdown import render_markdown
@@ -217,6 +219,56 @@ def test_a_model_that_is_added_runs_alone(cli: Any, profile: Path, model: Path, 
     assert all(f"{c['model']}: gratitude: layer" in page for c in cells)
 
 
+def test_the_page_keeps_what_other_commands_left(
+    cli: Any, profile: Path, model: Path, copied: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(model, tmp_path / "other")
+    assert cli("run", "doctor", "--model", model, "--profile", profile, "--results", copied).code == 0
+    answer = cli("study", profile, "--results", copied, "--model", other)
+    assert answer.code == 0
+    stored = json.loads((copied / "small" / "report" / "report.json").read_text(encoding="utf-8"))["report"]
+    (first, second) = sorted(path.parents[1].name for path in copied.glob("small/*/directions/latest"))
+    headings = [section["heading"] for section in stored["sections"]]
+    assert {f"Where is each emotion? · {name}" for name in (first, second)} <= {*headings}
+    assert any(heading.endswith("measured correctly?") for heading in headings), "the checks ran beside the profile"
+    assert len(stored["verdicts"][0]["answers"]) == 6
+    with (copied / "small" / "report" / "summary.csv").open(encoding="utf-8") as file:
+        assert {row["model"] for row in csv.DictReader(file)} == {first, second}
+    assert stored["command"].splitlines()[0] == f"emotion-circuits study {profile} --model {other} {model} " + (
+        f"--results {copied}"
+    )
+    asked = [line for line in answer.out.splitlines() if line.startswith("  ")]
+    assert [line.split(":")[0].strip() for line in asked] == ["gratitude", "anger", "apology"], "of what was asked"
+    assert len(cli("study", profile, "--results", copied, "--model", other, "--json").json["runs"]) == 1
+
+
+def test_a_failure_of_an_earlier_command_stays_on_the_page_until_that_model_is_run(
+    cli: Any, profile: Path, model: Path, copied: Path
+) -> None:
+    cli("study", profile, "--results", copied, "--offline", "--model", "no-such-model")
+    answer = cli("study", profile, "--results", copied)
+    assert answer.code == 0 and "no-such-model" not in answer.out + answer.err
+    page = (copied / "small" / "report" / "report.html").read_text(encoding="utf-8")
+    assert "no-such-model: did not finish (directions)" in page
+    found = cli("study", profile, "--results", copied, "--offline", "--model", "no-such-model", model)
+    assert found.code == 3
+    stored = json.loads((copied / "small" / "report" / "report.json").read_text(encoding="utf-8"))["report"]
+    (failures,) = [section for section in stored["sections"] if section["name"] == "failures"]
+    assert len(failures["answer"]) == 1, "this call's, not the earlier one's as well"
+
+
+def test_results_of_another_version_do_not_lose_the_page(cli: Any, profile: Path, copied: Path) -> None:
+    (done,) = copied.glob("small/*/directions/*/done.json")
+    older = done.parents[2] / "controls" / done.parent.name
+    shutil.copytree(done.parent, older)
+    (older.parent / "latest").write_text(older.name + "\n")
+    for name in ("spec.json", "done.json"):
+        (older / name).write_text(json.dumps({**json.loads((older / name).read_text()), "schema": 0}))
+    answer = cli("study", profile, "--results", copied)
+    assert answer.code == 0 and "the report has this command's runs only" in answer.err
+    assert "gratitude" in (copied / "small" / "report" / "report.html").read_text(encoding="utf-8")
+
+
 # ---------------------------------------------------------------- report
 
 
@@ -233,6 +285,7 @@ def test_report_of_a_study_with_a_failure(study: Study, tmp_path: Path) -> None:
 
 
 def test_questions_of_a_study_that_did_not_ask_them(study: Study, tmp_path: Path) -> None:
+    (model,) = study.sources
     path = tmp_path / "only.toml"
     path.write_text('[[experiment]]\nname = "doctor"\n')
     lines = verdicts(Study(load_profile(str(path))), Asked(str(path)))
@@ -240,8 +293,9 @@ def test_questions_of_a_study_that_did_not_ask_them(study: Study, tmp_path: Path
     assert line.startswith(
         "Question 1. Where is each emotion? – not part of this study: emotion-circuits run directions"
     )
-    assert verdicts(Study(study.profile), Asked("small"))[0].lines() == [
-        "Question 1. Where is each emotion? – did not finish"
+    assert verdicts(Study(study.profile, sources=study.sources), Asked("small"))[0].lines() == [
+        f"Question 1. Where is each emotion? – not run yet: emotion-circuits run directions --model {model} "
+        "--profile small"
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +15,13 @@ from emotion_circuits.report.checklist import checklist, phases, place_of
 from emotion_circuits.report.collect import study_on_disk
 from emotion_circuits.report.commands import Asked
 from emotion_circuits.store import Store
+from finished_runs import finished
 from pages import refusal
-
-RECORDED = {"device": "cpu", "source": "here"}
-
-
-READ: dict[str, Any] = {
-    "layers": 30, "results": [], "test": [], "per_emotion": [], "layer_pair": {"source": 1, "target": 1},
-    "ci": [0.1, 0.7], "p": {"max": 0.2},
-}  # fmt: skip
-"""What the section that sets models side by side reads of a summary, empty."""
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
-
-
-def finished(store: Store, model: str | tuple[str, str], experiment: str, verdict: str = "found") -> None:
-    """A finished run with one verdict and a section."""
-    source = "here" if isinstance(model, str) else "here → there"
-    inputs = {"params": {"permutations": 9, "resamples": 9}}
-    run = store.run("atlas", model, experiment, inputs, RECORDED | {"source": source})
-    with run.open():
-        section = {
-            "name": experiment,
-            "heading": experiment,
-            "answer": [verdict],
-            "figures": [],
-            "tables": [],
-            "limits": [],
-        }
-        run.path("section.json").write_text(json.dumps(section))
-        pair: dict[str, Any] = (
-            {} if isinstance(model, str) else {"source": "a", "target": "b", "tau": 0.4, "verdict": "x"}
-        )
-        run.finish({"verdicts": [verdict] if verdict else [], "paired": True, **READ, **pair})
 
 
 def table(study: Study, name: str) -> list[dict[str, Any]]:
@@ -92,6 +62,26 @@ def test_what_failed_is_neither_done_nor_open() -> None:
     failure = Failure("a", "sweep", EmotionCircuitsError("broke", "mend it"))
     rows = table(Study(load_profile("quickstart"), failures=[failure], sources={"a": "x"}), "checklist")
     assert [(row["state"], row["models"]) for row in rows if row["state"] != "open"] == [("did not finish", "a")]
+
+
+def test_what_one_of_two_models_failed_is_not_done(store: Store) -> None:
+    for experiment in ("doctor", "directions"):
+        finished(store, "a", experiment)
+    study = study_on_disk(store, load_profile("atlas"))
+    study.failures.append(Failure("./b", "doctor", EmotionCircuitsError("broke", "mend it")))
+    rows = table(study, "checklist")
+    assert [row["state"] for row in rows[:2]] == ["done for a, not for ./b"] * 2, "what came after it was skipped"
+    assert rows[0]["command"] == "emotion-circuits run directions --model ./b --profile atlas"
+    assert rows[2]["state"] == "open"
+    assert sum(row["state"] == "done" for row in rows) == 0
+
+
+def test_an_alternative_that_failed_on_the_same_model_is_named(store: Store) -> None:
+    finished(store, "a", "swap")
+    study = study_on_disk(store, load_profile("atlas"))
+    study.failures.append(Failure("a", "patch", EmotionCircuitsError("broke", "mend it")))
+    (row,) = [r for r in table(study, "checklist") if r["what"].startswith("Residuals exchanged")]
+    assert row["state"] == "done for a, not for a (patch)"
 
 
 def test_sections_stand_in_the_order_of_the_questions(store: Store) -> None:

@@ -18,6 +18,7 @@ from emotion_circuits.experiments._pairs.transfer_report import verdict_lines
 from emotion_circuits.experiments.heads_patch import patching_sentence
 from emotion_circuits.experiments.neurons_saliency import SCORES
 from emotion_circuits.report import assemble, render_html, save_figures
+from emotion_circuits.report.answers import QUESTIONS
 from emotion_circuits.report.checklist import phases
 from emotion_circuits.report.commands import OF_MODEL
 from emotion_circuits.report.figures import paper
@@ -46,7 +47,7 @@ def test_places_of_every_translation_are_places_of_its_sentence() -> None:
 
 
 def test_every_fixed_sentence_of_a_report_has_a_translation() -> None:
-    fixed = [f"Question {n}. {question}" for n, (question, _) in assemble.QUESTIONS.items()]
+    fixed = [f"Question {n}. {question}" for n, (question, _) in QUESTIONS.items()]
     fixed += [*assemble.METHODS, *assemble.STEERING, assemble.UNPAIRED_TEXTS, assemble.UNPAIRED_MEANS]
     fixed += [assemble.UNPAIRED_TESTS]
     for phase in phases():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,10 +23,11 @@ from emotion_circuits.cli._options import (
 )
 from emotion_circuits.cli._runners import carry_out, plan, show
 from emotion_circuits.cli._tracking import tracking
-from emotion_circuits.errors import UsageError
+from emotion_circuits.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Profile, Study
+    from emotion_circuits.report.commands import Asked
     from emotion_circuits.types import Verdict
 
 app = App(name="study", help="Run a whole study, with a report; resumes where it was.")
@@ -93,35 +95,50 @@ def _compute(profile: Profile, models: Sequence[str], options: ComputeOptions) -
 
 def _tell(finished: Study, typed: str, models: Sequence[str], lang: str, options: ComputeOptions, start: float) -> int:
     """Failures, the report and the answers of a study; the exit code."""
-    from emotion_circuits.report.assemble import assemble_report
+    from emotion_circuits.report.answers import verdicts
     from emotion_circuits.report.commands import Asked
-    from emotion_circuits.report.comparison import write_summary
-    from emotion_circuits.report.write import write_report
-    from emotion_circuits.store import slug
 
     for failure in finished.failures:
         say(f"failed: {failure.experiment} on {failure.model}: {failure.error}")
-    verdicts: list[Verdict] = []
+    said: list[Verdict] = []
     page = None
     # Where nothing finished there is nothing new to tell, and a report that an earlier run left is kept.
     if finished.runs:
-        report = assemble_report(finished, Asked(typed, options.results, models))
-        verdicts = list(report.verdicts)
-        folder = Path(options.results) / slug(finished.profile.name)
-        write_summary(finished, folder)
-        page = write_report(report, folder, lang).html.resolve()
+        asked = Asked(typed, options.results, models)
+        said = verdicts(finished, asked)
+        page = _write(finished, asked, lang)
     if options.json:
         print_json({
-            "profile": finished.profile.name, "models": models, "verdicts": verdicts, "report": page,
+            "profile": finished.profile.name, "models": models, "verdicts": said, "report": page,
             "seconds": time.monotonic() - start, "runs": [run.folder for run in finished.runs],
             "failures": [{**vars(f), "error": str(f.error)} for f in finished.failures],
         })  # fmt: skip
         return _exit_code(finished)
-    for verdict in verdicts:
+    for verdict in said:
         print_text("\n".join(verdict.lines()))
     if page is not None:
         print_text(f"report: {page}  ({duration_text(time.monotonic() - start)})")
     return _exit_code(finished)
+
+
+def _write(finished: Study, asked: Asked, lang: str) -> Path:
+    """The page and the table of the whole profile: what was found now, beside what earlier commands left."""
+    from emotion_circuits.report.assemble import assemble_report
+    from emotion_circuits.report.collect import with_disk
+    from emotion_circuits.report.comparison import write_summary
+    from emotion_circuits.report.failures import typed_with_others
+    from emotion_circuits.report.write import write_report
+    from emotion_circuits.store import Store, slug
+
+    study = finished
+    try:
+        study = with_disk(Store(Path(asked.results)), finished, asked.models)
+    except StoreError as error:  # what was just computed is told, whatever lies beside it
+        say(f"the report has this command's runs only: {error}")
+    folder = Path(asked.results) / slug(study.profile.name)
+    write_summary(study, folder)
+    report = assemble_report(study, replace(asked, models=typed_with_others(asked.models, study)))
+    return write_report(report, folder, lang).html.resolve()
 
 
 def _exit_code(finished: Study) -> int:

@@ -72,7 +72,7 @@ def run_study(
     per finished experiment.
     """
     study = Study(profile)
-    single, paired = _kinds(profile)
+    single, paired = kinds(profile)
     sound = []
     for model in models:
         loaded = functools.cache(functools.partial(load, model))
@@ -115,7 +115,7 @@ def _pairs(profile: Profile, models: Sequence[str], sound: Sequence[str]) -> lis
     return [pair for pair in profile.pairs_of(models) if {*pair} <= {*sound}]
 
 
-def _kinds(profile: Profile) -> tuple[list[str], list[str]]:
+def kinds(profile: Profile) -> tuple[list[str], list[str]]:
     """The profile's experiments on one model, and those on ordered pairs of models."""
     names = [name for name, _ in profile.experiments]
     paired = [name for name in names if isinstance(find_experiment(name), PairExperiment)]

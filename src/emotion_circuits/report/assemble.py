@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from emotion_circuits import __version__
-from emotion_circuits.report.checklist import checklist, how_to_add, place_of, shown_model
-from emotion_circuits.report.commands import EMBEDDED, OF_MODEL, Asked, addresses, study_command
+from emotion_circuits.report.answers import verdicts
+from emotion_circuits.report.checklist import checklist, place_of, shown_model
+from emotion_circuits.report.collect import further_runs
+from emotion_circuits.report.commands import OF_MODEL, Asked, ls_command
 from emotion_circuits.report.comparison import comparison
-from emotion_circuits.types import Figure, Report, Section, Verdict
+from emotion_circuits.report.reproduce import reproduce
+from emotion_circuits.report.variants import COMPARED, first_of_each, given, marked, pair_of, resaid
+from emotion_circuits.types import Figure, Report, Section
 
 if TYPE_CHECKING:
-    from emotion_circuits.experiments import Study
+    from emotion_circuits.experiments import Profile, Study
     from emotion_circuits.store import Run
 
-QUESTIONS = {
-    1: ("Where is each emotion?", ("directions",)),
-    2: ("Is it shared between models?", ("transfer",)),
-    3: ("Does it cause what the model writes?", ("sweep",)),
-    4: ("Which parts carry it?", ("heads.screen", "circuit.report")),
-}
-"""Research questions and the experiments that answer them."""
 SIDE_BY_SIDE = (0, 0, 0)
 """Where several models are compared: before the questions."""
 PAIRS = (2, -1, 0)
@@ -75,8 +71,18 @@ def assemble_report(study: Study, asked: Asked) -> Report:
     """The report of a study; failures become part of it."""
     # In the order of the argument, so that whatever was run beside the profile stands with its question.
     found = [(run, section) for run in study.runs if (section := _section(run)) is not None]
-    headings = Counter(section.heading for _, section in found)
-    placed = [(place_of(run.experiment), _named(section, run, headings)) for run, section in found]
+    models: dict[str, set[str]] = {}
+    for run, section in found:
+        models.setdefault(section.heading, set()).add(run.model)
+    beside = _Beside(study, asked)
+    # Runs with other parameters come behind the profile's own, whose figures thus keep the names of their files.
+    placed: list[tuple[tuple[int, ...], Section]] = [
+        (
+            (*place_of(run.experiment), int(given(run, study.profile) != "")),
+            beside.told(run, _named(section, run, models, study.profile)),
+        )
+        for run, section in found
+    ]
     placed += [(PAIRS, section) for section in _pairs(study)]
     placed += [(SIDE_BY_SIDE, section)] if (section := comparison(study)) is not None else []
     sections = [section for _, section in sorted(placed, key=lambda found: found[0])]
@@ -87,7 +93,7 @@ def assemble_report(study: Study, asked: Asked) -> Report:
         verdicts=verdicts(study, asked),
         sections=[*sections, *_failures(study), checklist(study, asked)],
         methods=methods(study.runs),
-        command=study_command(study, asked),
+        command=reproduce(study, asked),
         provenance=_provenance(study),
     )
 
@@ -104,41 +110,12 @@ def methods(runs: Sequence[Run]) -> tuple[str, ...]:
     return (*chosen, *steered, *(f"Directions: {m} permutations, {r} resamples." for m, r in sorted(numbers)))
 
 
-def verdicts(study: Study, asked: Asked) -> list[Verdict]:
-    """The research questions in order, each answered or with the reason why not."""
-    found = []
-    for number, (question, names) in QUESTIONS.items():
-        answers = [
-            f"{'' if len(study.sources) == 1 or run.experiment == 'transfer' else run.model + ': '}{line}"
-            for run in study.runs
-            if run.experiment in names
-            for line in run.read_summary()["verdicts"]
-        ]
-        planned = {name for name, _ in study.profile.experiments} & {*names}
-        if number == 2 and planned and len(study.sources) < 2:
-            found.append(
-                Verdict(f"Question {number}. {question}", answers, "" if answers else _second_model(study, asked))
-            )
-            continue
-        reason = "did not finish" if planned else f"not part of this study: {how_to_add(study, names[0], asked)}"
-        found.append(Verdict(f"Question {number}. {question}", answers, "" if answers else reason))
-    return found
-
-
-def _second_model(study: Study, asked: Asked) -> str:
-    """Which flag brings a second model into the study, and the whole command: ``--model`` replaces a profile's own."""
-    if study.failures:
-        return "did not finish"
-    other = next(name for name in EMBEDDED if name not in study.sources)
-    models = [*asked.models] or [*addresses(study).values()]
-    return f"not asked: add --model {other}: {study_command(study, replace(asked, models=[*models, other]))}"
-
-
 def _pairs(study: Study) -> Sequence[Section]:
-    """The matrix of verdicts over all ordered pairs of models."""
-    found = [run.read_summary() for run in study.runs if run.experiment == "transfer"]
-    if not found:
+    """The matrix of verdicts over all ordered pairs of models, one run of each."""
+    runs = [run for run in first_of_each(study.runs) if run.experiment == "transfer"]
+    if not runs:
         return ()
+    found = [run.read_summary() for run in runs]
     rows = [
         {"row": s["source"], "column": s["target"], "value": s["tau"],
          "label": f"{s['verdict']} ({'–' if s['tau'] is None else format(s['tau'], '.2f')})"}
@@ -149,7 +126,10 @@ def _pairs(study: Study) -> Sequence[Section]:
         "τ: 0 is the highest floor (shuffled maps, untrained target, embedding layers), 1 a probe of the target's own.",
         "Matrix of verdicts, sources in rows, targets in columns.", rows, {"x": "target", "y": "source", "value": "τ"},
     )  # fmt: skip
-    sentences = [f"{s['source']} → {s['target']}: {s['verdict']}." for s in found]
+    sentences = [
+        resaid(f"{s['source']} → {s['target']}: {s['verdict']}.", run, study.profile)
+        for run, s in zip(runs, found, strict=True)
+    ]
     return (Section("pairs", "Which models share emotions", sentences, [figure]),)
 
 
@@ -161,11 +141,34 @@ def _section(run: Run) -> Section | None:
     return section
 
 
-def _named(section: Section, run: Run, headings: Mapping[str, int]) -> Section:
-    """The section with its model in the heading, where several have the same one."""
-    if headings[section.heading] < 2:
-        return section
-    return replace(section, heading=f"{section.heading}{OF_MODEL}{shown_model(run.model)}")
+def _named(section: Section, run: Run, models: Mapping[str, Collection[str]], profile: Profile) -> Section:
+    """The section with its model in the heading, where several have the same one, and with what the run was given."""
+    heading = section.heading
+    if len(models[heading]) > 1:
+        heading += OF_MODEL + shown_model(run.model)
+    if told := given(run, profile):
+        heading += f"{OF_MODEL}with {told}"
+    pair = pair_of(run) if run.experiment == COMPARED else ""
+    answer = [resaid(line, run, profile) if pair and line.startswith(pair) else line for line in section.answer]
+    return replace(section, heading=heading, answer=answer)
+
+
+class _Beside:
+    """Says, once for every experiment on every model, how many further runs of it lie on disk."""
+
+    def __init__(self, study: Study, asked: Asked) -> None:
+        self.left = dict(further_runs(study))
+        self.command = ls_command(study.profile.name, asked.results)
+
+    def told(self, run: Run, section: Section) -> Section:
+        count = self.left.pop((run.model, run.experiment), 0)
+        if not count:
+            return section
+        told = (
+            f"Finished runs of {run.experiment} on {shown_model(run.model)} that are not shown, with other parameters "
+            f"or seeds: {count}. `{self.command}` lists them."
+        )
+        return replace(section, limits=[*section.limits, told])
 
 
 def _failures(study: Study) -> Sequence[Section]:
@@ -179,6 +182,8 @@ def _provenance(study: Study) -> dict[str, str]:
     facts: dict[str, str] = {f"model {name}": source for name, source in study.sources.items()}
     for run in study.runs:
         spec: dict[str, Any] = run.read_json("spec.json")
-        facts[f"run {run.experiment} ({run.model})"] = f"key {run.key}, started {spec['started']}"
+        facts[f"run {run.experiment}{marked(run, study.profile)} ({run.model})"] = (
+            f"key {run.key}, started {spec['started']}"
+        )
         facts["device"] = str(spec["recorded"].get("device", ""))
     return facts | {"emotion-circuits": __version__, "python": platform.python_version()}

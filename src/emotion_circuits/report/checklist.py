@@ -6,18 +6,21 @@ Answers are the experiments' own sentences; nothing is judged again here. What i
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.report.commands import Asked, filled_in
+from emotion_circuits.report.failures import ARROW, PAIR, lost_by, name_of
+from emotion_circuits.report.variants import said
 from emotion_circuits.types import Section, Table
 
 if TYPE_CHECKING:
-    from emotion_circuits.experiments import Study
+    from emotion_circuits.experiments import Failure, Study
 
 DONE, FAILED, OPEN = "done", "did not finish", "open"
+PARTLY = "done for {done}, not for {failed}"
 _CHECK = "doctor"
 
 
@@ -35,8 +38,8 @@ def checklist(study: Study, asked: Asked) -> Section:
     items = Table(
         "checklist",
         "Checklist",
-        "An item is done when a finished run is part of this report. The command adds it; the next report has it. "
-        "FILE stands for a file of yours.",
+        "An item is done when a finished run is part of this report and no model failed it. The command adds it; the "
+        "next report has it. FILE stands for a file of yours.",
         {"phase": "phase", "what": "what", "state": "state", "models": "models", "command": "command"},
         rows,
     )
@@ -84,21 +87,42 @@ def _answers(study: Study, phase: Mapping[str, Any]) -> list[dict[str, str]]:
         }
         for run in study.runs
         if run.experiment in phase["answers"]
-        for line in run.read_summary().get("verdicts", ())
+        for line in said(run, study.profile)
     ]
     missing = {"phase": phase["name"], "question": phase["question"], "from": ", ".join(phase["answers"])}
     return found or [{**missing, "answer": "not answered by this study"}]
 
 
 def _item(study: Study, phase: str, item: Mapping[str, Any], asked: Asked) -> dict[str, str]:
-    models = [run.model for run in study.runs if run.experiment in item["experiments"]]
-    failed = [f.model for f in study.failures if f.experiment in item["experiments"]]
-    state = DONE if models else FAILED if failed else OPEN
-    command = "" if state == DONE else filled_in(item["command"], study, asked)
-    shown = ", ".join(dict.fromkeys(shown_model(model) for model in models or failed))
-    return {"phase": phase, "what": item["what"], "state": state, "models": shown, "command": command}
+    names = item["experiments"]
+    done = _listed(shown_model(run.model) for run in study.runs if run.experiment in names)
+    # Without any run of it, a point that a failure only stands before is open, as it would be without the failure.
+    lost = lost_by(study, names) if done else [f for f in study.failures if f.experiment in names]
+    failed = _listed(_shown_failure(f, study, done) for f in lost)
+    if done and failed:
+        state = PARTLY.format(done=", ".join(done), failed=", ".join(failed))
+    else:
+        state = DONE if done else FAILED if failed else OPEN
+    command = "" if state == DONE else filled_in(item["command"], study, asked, _typed(lost))
+    return {"phase": phase, "what": item["what"], "state": state, "models": ", ".join(done or failed),
+            "command": command}  # fmt: skip
+
+
+def _listed(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _shown_failure(failure: Failure, study: Study, done: Sequence[str]) -> str:
+    """The model that failed; with the experiment where another run of that model is there."""
+    model = ARROW.join(name_of(typed, study) for typed in failure.model.split(ARROW))
+    return f"{model} ({failure.experiment})" if model in done else failure.model
+
+
+def _typed(lost: Sequence[Failure]) -> Sequence[str]:
+    """The model, or the two models, of the first failure as they were typed."""
+    return lost[0].model.split(ARROW) if lost else ()
 
 
 def shown_model(model: str) -> str:
     """A pair's folder name as readers write a pair."""
-    return model.replace("--", " → ")
+    return model.replace(PAIR, ARROW)

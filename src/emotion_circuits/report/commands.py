@@ -35,7 +35,7 @@ class Asked:
 
 def study_command(study: Study, asked: Asked) -> str:
     """The command that makes the study again."""
-    models = [*asked.models] or [*addresses(study).values()]
+    models = typed_models(study, asked)
     words = [PROGRAM, "study", asked.profile, *(["--model", *models] if models else [])]
     return shlex.join([*words, *_options(study, asked.results)])
 
@@ -45,18 +45,28 @@ def first_study(profile: str, results: Path) -> str:
     return shlex.join([PROGRAM, "study", profile, *_results(results)])
 
 
+def typed_models(study: Study, asked: Asked) -> list[str]:
+    """The models of the study's command: those that were typed, or what to type for those of the runs."""
+    return [*asked.models] or [*addresses(study).values()]
+
+
 def report_command(profile: str, results: Path) -> str:
     """The command that shows the figures and tables of everything that was run in a profile."""
-    return shlex.join([PROGRAM, "report", "--profile", profile, *_results(results)])
+    return shlex.join([PROGRAM, "report", "--profile", profile, *options_for(results)])
 
 
-def filled_in(template: str, study: Study, asked: Asked) -> str:
+def ls_command(profile: str, results: Path) -> str:
+    """The command that lists every run of a profile; ``profile`` is its name, whatever was typed for it."""
+    return shlex.join([PROGRAM, "ls", "--profile", profile, *options_for(results)])
+
+
+def filled_in(template: str, study: Study, asked: Asked, wanted: Sequence[str] = ()) -> str:
     """A command with ``{model}``, ``{source}``, ``{target}`` and ``{profile}`` in it, for the models of the study.
 
-    Where the study has one model, an embedded one stands for the second.
+    The models ``wanted`` come first, as they were typed. Where there is one model, an embedded one stands for the
+    second.
     """
-    known = addresses(study)
-    models = [*known.values()] or [*asked.models] or [EMBEDDED[1]]
+    models = [*wanted, *([*addresses(study).values()] or [*asked.models] or [EMBEDDED[1]])]
     second = next((m for m in (*models[1:], *EMBEDDED) if m != models[0]), EMBEDDED[0])
     names = {"model": models[0], "source": models[0], "target": second, "profile": asked.profile}
     command = template.format(**{name: shlex.quote(value) for name, value in names.items()})
@@ -65,11 +75,16 @@ def filled_in(template: str, study: Study, asked: Asked) -> str:
 
 
 def addresses(study: Study) -> Mapping[str, str]:
-    """Model → what to type for it; its name where a run did not record more."""
+    """Model → what to type for it; its name where a run did not record more.
+
+    A model in memory (an untrained twin, an object of the caller's) has nothing to type and is left out, unless the
+    study is of such models only: then their names stand for them.
+    """
     recorded: dict[str, str] = {}
     for run in study.runs:
         recorded |= dict(zip(run.model.split("--"), _addresses(run), strict=False))
-    return {name: recorded.get(name) or name for name in study.sources}
+    typed = {name: recorded.get(name, name) for name in study.sources}
+    return {name: address for name, address in typed.items() if address} or {name: name for name in typed}
 
 
 def _addresses(run: Run) -> Sequence[str]:
@@ -77,16 +92,22 @@ def _addresses(run: Run) -> Sequence[str]:
     return found
 
 
+def settings(run: Run) -> tuple[int, str]:
+    """Seed and number type of a run: they enter its key."""
+    spec = run.read_json("spec.json")
+    return spec["inputs"].get("seed", DEFAULT_SEED), spec["recorded"].get("dtype", DEFAULT_DTYPE)
+
+
 def _options(study: Study, results: Path) -> list[str]:
     """The options without which the same runs would not be found again: they enter the keys, or say where to look."""
-    words = _results(results)
+    words = options_for(results)
     if not study.runs:
         return words
-    spec = study.runs[0].read_json("spec.json")
-    seed, dtype = spec["inputs"].get("seed", DEFAULT_SEED), spec["recorded"].get("dtype", DEFAULT_DTYPE)
+    seed, dtype = settings(study.runs[0])
     words += ["--seed", str(seed)] if seed != DEFAULT_SEED else []
     return words + (["--dtype", dtype] if dtype != DEFAULT_DTYPE else [])
 
 
-def _results(results: Path) -> list[str]:
+def options_for(results: Path) -> list[str]:
+    """The option that says where results are, unless that is where they are looked for anyway."""
     return [] if results == DEFAULT_RESULTS else ["--results", str(results)]

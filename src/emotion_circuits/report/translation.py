@@ -137,9 +137,9 @@ def _section(section: Section, say: Catalogue) -> Section:
 
 
 def _heading(heading: str, say: Catalogue) -> str:
-    """A heading that several models share is followed by the model's name."""
-    shared, mark, model = heading.partition(OF_MODEL)
-    return say.sentence(shared) + mark + model
+    """A heading may be followed by a model's name, which stays, and by what its run was given."""
+    shared, *others = heading.split(OF_MODEL)
+    return OF_MODEL.join([say.sentence(shared), *(say(o) if o.startswith("with ") else o for o in others)])
 
 
 def _figure(figure: Figure, say: Catalogue) -> Figure:

@@ -1,0 +1,126 @@
+"""Verdicts by question: answers, what did not finish on which model, what nobody ran yet, and what to type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.experiments import Failure, Profile, Study, load_profile
+from emotion_circuits.report.answers import verdicts
+from emotion_circuits.report.collect import study_on_disk
+from emotion_circuits.report.commands import Asked
+from emotion_circuits.report.failures import models_of, name_of
+from emotion_circuits.report.translation import Catalogue, entries
+from emotion_circuits.store import Store
+from emotion_circuits.types import Verdict
+from finished_runs import finished
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def quickstart() -> Profile:
+    return load_profile("quickstart")
+
+
+def failure(model: str, experiment: str) -> Failure:
+    return Failure(model, experiment, EmotionCircuitsError("broke", "mend it"))
+
+
+def said(study: Study, *models: str) -> list[Verdict]:
+    return verdicts(study, Asked(study.profile.name, models=models))
+
+
+def study_of(store: Store, profile: Profile, *failures: Failure) -> Study:
+    study = study_on_disk(store, profile)
+    study.failures.extend(failures)
+    return study
+
+
+def test_what_nobody_ran_is_not_said_to_have_failed(quickstart: Profile) -> None:
+    reasons = [v.reason for v in said(Study(quickstart, sources={"smollm2-135m": "here"}))]
+    run = "not run yet: emotion-circuits run"
+    assert reasons[0] == f"{run} directions --model smollm2-135m --profile quickstart"
+    assert reasons[1].startswith("not asked: add --model gemma-3-270m: emotion-circuits study quickstart --model ")
+    assert reasons[2] == f"{run} sweep --model smollm2-135m --profile quickstart"
+    assert reasons[3] == f"{run} heads.screen --model smollm2-135m --profile quickstart"
+
+
+def test_a_pair_that_nobody_ran_is_not_said_to_have_failed(quickstart: Profile) -> None:
+    study = Study(quickstart, sources={"a": "here", "b": "there"})
+    command = "emotion-circuits run transfer --source a --target b --profile quickstart"
+    assert said(study)[1].reason == f"not run yet: {command}"
+
+
+def test_a_model_that_failed_stands_beside_the_answers_of_the_other(store: Store, quickstart: Profile) -> None:
+    for experiment in ("doctor", "directions", "sweep"):
+        finished(store, "a", experiment, f"{experiment} found", profile="quickstart")
+    first, second, third, fourth = said(study_of(store, quickstart, failure("b", "directions")))
+    assert first.answers == ["a: directions found", "b: did not finish (directions)"]
+    assert third.answers == ["a: sweep found", "b: did not finish (directions)"], "the study skipped it"
+    assert second.reason == "did not finish", "both models were asked for"
+    assert fourth.reason == "did not finish"
+
+
+def test_half_a_question_that_failed_shows(store: Store, quickstart: Profile) -> None:
+    for experiment in ("directions", "sweep", "heads.screen"):
+        finished(store, "a", experiment, f"{experiment} found", profile="quickstart")
+    answers = [v.answers for v in said(study_of(store, quickstart, failure("a", "circuit.report")))]
+    assert answers == [["directions found"], [], ["sweep found"],
+                       ["heads.screen found", "a: did not finish (circuit.report)"]]  # fmt: skip
+
+
+def test_what_ran_before_the_failure_lost_nothing(store: Store, quickstart: Profile) -> None:
+    """Another command may have run what the study skipped."""
+    for experiment in ("directions", "heads.screen", "circuit.report"):
+        finished(store, "a", experiment, "found", profile="quickstart")
+    answers = [v.answers for v in said(study_of(store, quickstart, failure("a", "sweep")))]
+    assert answers[0] == ["found"] and answers[3] == ["found", "found"]
+    assert said(study_of(store, quickstart, failure("a", "sweep")))[2].reason == "did not finish"
+
+
+def test_a_pair_that_failed_stands_beside_the_other_pair(store: Store) -> None:
+    for model in ("a", "b"):
+        finished(store, model, "directions")
+    finished(store, ("a", "b"), "transfer", "a → b: shared")
+    second = said(study_of(store, load_profile("atlas"), failure("b → a", "transfer")))[1]
+    assert second.answers == ["a → b: shared", "b → a: did not finish (transfer)"]
+
+
+def test_a_failure_of_one_model_costs_its_pairs(store: Store) -> None:
+    finished(store, "a", "directions")
+    finished(store, ("a", "b"), "transfer", "a → b: shared")
+    study = study_of(store, load_profile("atlas"), failure("b", "directions"))
+    assert said(study)[1].answers == ["a → b: shared", "b: did not finish (directions)"], "b → a is not there"
+    finished(store, ("b", "a"), "transfer", "b → a: shared")
+    study = study_of(store, load_profile("atlas"), failure("b", "directions"))
+    assert said(study)[1].answers == ["a → b: shared", "b → a: shared"]
+
+
+def test_one_model_that_failed_is_still_asked_for_a_second(store: Store, quickstart: Profile) -> None:
+    finished(store, "a", "doctor", profile="quickstart")
+    second = said(study_of(store, quickstart, failure("a", "directions")), "a")[1]
+    assert second.reason.startswith("not asked: add --model gemma-3-270m: emotion-circuits study quickstart --model a")
+    nothing = Study(quickstart, failures=[failure("gemma-3-270m", "doctor")])
+    assert said(nothing, "gemma-3-270m")[1].reason.startswith("not asked: add --model smollm2-135m: ")
+
+
+def test_a_model_is_known_again_as_it_was_typed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished(store, "my-model-0a1b2c", "directions", addresses=[str(tmp_path / "my model")])
+    study = study_of(store, load_profile("atlas"), failure("./my model", "doctor"))
+    assert name_of("./my model", study) == "my-model-0a1b2c" and models_of(study) == ["my-model-0a1b2c"]
+    assert name_of("my-model", study) == "my-model-0a1b2c" and name_of("./other", study) == "other"
+
+
+def test_every_reason_and_failure_has_a_translation(quickstart: Profile) -> None:
+    say = Catalogue(entries("ja"))
+    for text in ("not run yet: emotion-circuits run sweep", "gpt2: did not finish (sweep)", "did not finish",
+                 "a → b: did not finish (transfer)", "done for a, not for b"):  # fmt: skip
+        assert say.sentence(text) != text
+    assert say("gpt2: did not finish (sweep)") == "gpt2：未完了（sweep）" and not say.unknown
