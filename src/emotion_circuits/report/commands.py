@@ -42,7 +42,7 @@ def study_command(study: Study, asked: Asked) -> str:
 
 def first_study(profile: str, results: Path) -> str:
     """The command that fills the results of a profile."""
-    return shlex.join([PROGRAM, "study", profile, *_results(results)])
+    return shlex.join([PROGRAM, "study", profile, *options_for(results)])
 
 
 def typed_models(study: Study, asked: Asked) -> list[str]:
