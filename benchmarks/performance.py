@@ -34,7 +34,7 @@ BENCHMARKS = {
     "levers": ("levers.py",),
     "peers": ("peers.py",),
     "memory": ("memory.py",),
-    "heads": ("heads.py",),
+    "heads": ("heads.py", "--every", "5"),
     "screens": ("screens.py",),
     "transfer": ("transfer.py",),
     "stats": ("stats.py",),
