@@ -18,7 +18,7 @@ import runner_worker
 from emotion_circuits.cli._watch import watch_shards
 from emotion_circuits.errors import EmotionCircuitsError, StoreError, UsageError
 from emotion_circuits.experiments import load_profile
-from emotion_circuits.runners import collect, local, read_manifest, run_shard, states
+from emotion_circuits.runners import collect, local, plan_study, read_manifest, run_shard, states
 from emotion_circuits.runners.backend import ATTEMPTS, backend, run_manifest, unfinished
 from emotion_circuits.runners.local import run_local
 from emotion_circuits.runners.state import drivers_of, write_failed
@@ -208,7 +208,7 @@ def test_models_that_are_spread_over_the_gpus_run_one_at_a_time(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
     monkeypatch.setattr(local, "memory_of", lambda manifest, number: 1)
     monkeypatch.setattr(local, "free_memory", lambda: 100 * local.PROCESS_BYTES)
-    loading = {**LOADING, "device": "auto", "device_map": device_map}
+    loading = {**runner_worker.LOADING, "device": "auto", "device_map": device_map}
     manifest = plan_study(runner_worker.PROFILE, runner_worker.MODELS, tmp_path, shards=4, loading=loading)
     assert local._pool(manifest, range(4), workers, None).limit == at_a_time
 
@@ -241,7 +241,7 @@ def test_models_of_unknown_size_run_one_at_a_time(
 def test_processes_of_gpus_take_main_memory_too(stub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     monkeypatch.setattr(local, "free_memory", lambda: 3 * local.PROCESS_BYTES)
-    loading = {**LOADING, "device": "auto"}
+    loading = {**runner_worker.LOADING, "device": "auto"}
     manifest = plan_study(runner_worker.PROFILE, runner_worker.MODELS, tmp_path, shards=8, loading=loading)
     assert local._pool(manifest, range(8), None, None).limit == 3
     assert local._pool(manifest, range(8), 8, None).limit == 8

@@ -18,6 +18,6 @@ def test_plan_and_merge_keep_their_goals(models: int, tmp_path: Path) -> None:
     words = [sys.executable, SCRIPT, "--only", "plan", "merge", "--models", str(models), "--json", tmp_path / "found"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = json.loads((tmp_path / "found").read_text())
+    rows = json.loads((tmp_path / "found").read_text())["rows"]
     assert f"{6 * models * models - 3 * models} cells" in rows[0]["work"]
     assert [row["goal"] for row in rows] == [60.0, 500.0] * 2 and all(row["value"] <= row["goal"] for row in rows)

@@ -56,7 +56,7 @@ class _Group:
     op: str
     rows: Int[Tensor, " n"]
     index: Int[Tensor, " n"] | None
-    vectors: Float[Tensor, "n *width"] | None
+    vectors: Float[Tensor, " n *width"] | None
     slots: Int[Tensor, "n token"] | None
     strengths: Float[Tensor, " n"]
     schedules: Float[Tensor, "n step"]

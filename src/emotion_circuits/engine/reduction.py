@@ -28,7 +28,7 @@ class Reduction:
     tokens: tuple[Int[Tensor, " kept"], Int[Tensor, " kept"]] | None = None
     _copies: dict[torch.device, Reduction] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def apply(self, x: Float[Tensor, "row token *width"]) -> Float[Tensor, "kept *width"]:
+    def apply(self, x: Float[Tensor, "row token *width"]) -> Float[Tensor, " kept *width"]:
         """``[row, token, …]`` → ``[row, …]``, or ``[kept token, …]`` for all tokens; float32 on x's device."""
         here = self._on(x.device)
         if here.picks is not None:

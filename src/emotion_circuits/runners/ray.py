@@ -144,10 +144,12 @@ def _memory(ray: Any, manifest: Manifest, number: int, tell: Tell, gpus: float, 
             tell(f"shard {number} ({names}) waits for a node with {mem_gb:g} GB: the largest has {largest / 1e9:.1f}")
         return int(mem_gb * 1e9)
     needed = PROCESS_BYTES if gpus else memory_of(manifest, number)  # weights are read straight into a GPU's memory
-    if needed is None or needed <= largest:
+    if needed is None or not largest:  # a cluster that tells nothing of its nodes reserves nothing
+        return None
+    if needed <= largest:
         return needed
     tell(f"shard {number} ({names}) may take {needed / 1e9:.1f} GB: it gets the largest node ({largest / 1e9:.1f} GB)")
-    return int(MOST_OF_A_NODE * largest) or None
+    return int(MOST_OF_A_NODE * largest)
 
 
 def _shard(path: str, number: int, *after: object) -> int | EmotionCircuitsError:
