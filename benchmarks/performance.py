@@ -159,7 +159,9 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--only", nargs="+", choices=sorted(BENCHMARKS), help="run these alone")
     chosen = options.parse_args()
-    known = json.loads(FIGURES.read_text(encoding="utf-8"))["benchmarks"] if FIGURES.exists() else {}
+    known: dict[str, Any] = {}
+    if FIGURES.exists():
+        known = json.loads(FIGURES.read_text(encoding="utf-8"))["benchmarks"]
     failed = {}
     for name in chosen.only or BENCHMARKS:
         found = run(name)
