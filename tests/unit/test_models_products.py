@@ -99,7 +99,9 @@ def test_a_weight_that_is_laid_out_changes_no_bit(
     assert module not in packing._PACKED
 
 
-@pytest.mark.parametrize("change", ["in place", "another", "in inference mode"])
+@pytest.mark.parametrize(
+    "change", ["in place", "another", "in the place of the first", "in inference mode", "unrecorded"]
+)
 def test_a_changed_weight_is_laid_out_anew(onednn: None, change: str) -> None:
     module, x = layer(256, 512), torch.randn(4, 256)
     with inference(module):
@@ -109,6 +111,12 @@ def test_a_changed_weight_is_laid_out_anew(onednn: None, change: str) -> None:
             module.weight.mul_(2)
     elif change == "another":
         module.weight = nn.Parameter(2 * module.weight.detach())
+    elif change == "in the place of the first":
+        new = 2 * module.weight.detach().clone()
+        del module.weight
+        module.weight = nn.Parameter(new)
+    elif change == "unrecorded":
+        module.weight.data *= 2
     else:
         with torch.inference_mode():
             module.weight.mul_(2)
@@ -128,6 +136,13 @@ def test_copies_are_made_only_where_there_is_room_and_go_with_the_model(
     gc.collect()
     assert not packing._PACKED
     module = nn.Sequential(layer(256, 512))
+    other = layer(256, 512)
+    monkeypatch.setattr(packing, "_machine_bytes", lambda: 8 * 6 * 256 * 512)
+    with inference(other):
+        other(x)
+    assert len(packing._PACKED) == 1 and bytes_of_copies(module) == 0, "one more than all may take together"
+    packing._PACKED.clear()
+    assert bytes_of_copies(module) == 4 * 256 * 512
     monkeypatch.setattr(packing, "free_bytes", lambda device: 4 * 256 * 512)
     assert bytes_of_copies(module) == 0
     with inference(module):

@@ -1,14 +1,15 @@
 """Weights of linear layers laid out for oneDNN once, beside the model's own, instead of in every product.
 
 A copy takes as much memory as its weight, so there are none where that is not to spare. It is made when a layer is
-first multiplied, and anew when its weight was replaced or changed in place; a change through ``weight.data``, which
-PyTorch itself does not record, is not seen.
+first multiplied, and anew when its weight was replaced or changed in place. Changes through ``weight.data`` (adapters
+are merged so), which PyTorch does not record, show in a few numbers that are compared before every pass; a change of
+single numbers that way is not seen.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from weakref import WeakKeyDictionary
@@ -19,16 +20,22 @@ from torch import Tensor, nn
 from emotion_circuits.models.memory import free_bytes
 
 SHARE_OF_MACHINE, SHARE_OF_FREE = 1 / 8, 1 / 4
-"""The copies of a model take at most this much of the machine's memory, and of what is free before they are made."""
+"""All copies take at most this much of the machine's memory, and those of a model of what is free before."""
 LAID_OUT_FOR_ROWS = 128
+SAMPLE = 61
+"""Numbers of a weight that are compared, evenly spread."""
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """A laid-out weight, and where and in which state the weight was that it was made from."""
+    """A laid-out weight, and where and in which state the weight was that it was made from.
 
-    place: int
+    ``made_from`` is held so that nothing else can come to lie in its place.
+    """
+
+    made_from: Tensor
     version: int
+    sample: Tensor
     weight: Tensor
 
 
@@ -39,10 +46,23 @@ def packed_weight(module: nn.Linear) -> Tensor:
     """The layer's weight laid out for oneDNN, as it is now; requires :func:`can_be_packed`."""
     weight = module.weight
     known = _PACKED.get(module)
-    if known is None or (known.place, known.version) != (weight.data_ptr(), weight._version):
+    if known is None or (known.made_from.data_ptr(), known.version) != (weight.data_ptr(), weight._version):
         laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, LAID_OUT_FOR_ROWS)
-        known = _PACKED[module] = _Packed(weight.data_ptr(), weight._version, laid_out)
+        known = _PACKED[module] = _Packed(weight.detach(), weight._version, _sampled(weight).clone(), laid_out)
     return known.weight
+
+
+def forget_changed(modules: Iterable[nn.Linear]) -> None:
+    """Drop the copies of weights whose numbers are others than when they were made."""
+    for module in modules:
+        known = _PACKED.get(module)
+        if known is not None and not torch.equal(_sampled(module.weight), known.sample):
+            del _PACKED[module]
+
+
+def _sampled(weight: Tensor) -> Tensor:
+    numbers = weight.detach().reshape(-1)
+    return numbers[:: max(1, numbers.numel() // SAMPLE)]
 
 
 def can_be_packed(weight: Tensor) -> bool:
@@ -50,13 +70,14 @@ def can_be_packed(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and not weight.is_inference() and has_layout()
 
 
-def has_room(weights: Sequence[Tensor]) -> bool:
-    """Whether copies of all these weights may be made; those that exist take no more."""
-    wanted = sum(w.nbytes for w in weights if w.device.type == "cpu")
-    made = sum(p.weight.nbytes for p in _PACKED.values())
-    return wanted <= SHARE_OF_MACHINE * _machine_bytes() and wanted - made <= SHARE_OF_FREE * free_bytes(
-        torch.device("cpu")
-    )
+def has_room(modules: Sequence[nn.Linear]) -> bool:
+    """Whether the weights of all these layers may have copies, beside those of other models; theirs that exist take no
+    more."""
+    wanted = sum(m.weight.nbytes for m in modules if can_be_packed(m.weight))
+    made = sum(_PACKED[m].weight.nbytes for m in modules if m in _PACKED)
+    others = sum(packed.weight.nbytes for packed in list(_PACKED.values())) - made
+    free = free_bytes(torch.device("cpu"))
+    return wanted + others <= SHARE_OF_MACHINE * _machine_bytes() and wanted - made <= SHARE_OF_FREE * free
 
 
 def copies_at_most(weights: int) -> int:

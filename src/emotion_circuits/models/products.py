@@ -24,7 +24,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emotion_circuits.models.packing import bfloat16_in_hardware, can_be_packed, has_layout, has_room, packed_weight
+from emotion_circuits.models.packing import (
+    bfloat16_in_hardware,
+    can_be_packed,
+    forget_changed,
+    has_layout,
+    has_room,
+    packed_weight,
+)
 
 SETTING = "EMOTION_CIRCUITS_PRODUCTS"
 """Environment variable: ``torch`` leaves every product to PyTorch's default, ``onednn`` asks for oneDNN anywhere."""
@@ -51,7 +58,9 @@ def fast_products(model: nn.Module) -> Iterator[None]:
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     try:
         found = _faster(model)
-        packs = has_room([m.weight for m, _ in found])
+        modules = [module for module, _ in found]
+        forget_changed(modules)
+        packs = has_room(modules)
         for module, name in found:
             own = vars(module)
             replaced.append((own, name, own.get(name)))
@@ -67,8 +76,8 @@ def fast_products(model: nn.Module) -> Iterator[None]:
 
 def bytes_of_copies(model: nn.Module) -> int:
     """Bytes of the weights that are laid out for oneDNN beside the model's own, once it has run; 0 without room."""
-    weights = [m.weight for m, _ in _faster(model)]
-    return sum(w.nbytes for w in weights if can_be_packed(w)) if has_room(weights) else 0
+    modules = [module for module, _ in _faster(model)]
+    return sum(m.weight.nbytes for m in modules if can_be_packed(m.weight)) if has_room(modules) else 0
 
 
 @cache
@@ -107,7 +116,7 @@ def _forward_of(module: nn.Linear) -> str | None:
     Where accelerate fetches a layer's weights it wraps ``forward`` and keeps the layer's own as ``_old_forward``.
     """
     weight, own = module.weight, vars(module)
-    if type(module) is not nn.Linear or not _multiplies(weight.dtype) or weight.numel() < SMALLEST:
+    if type(module) is not nn.Linear or not multiplies_faster(weight.dtype) or weight.numel() < SMALLEST:
         return None  # quantised layers are subclasses
     fetched = hasattr(module, "_hf_hook") and "_old_forward" in own
     name = "_old_forward" if fetched else "forward"
@@ -116,10 +125,10 @@ def _forward_of(module: nn.Linear) -> str | None:
     return name if weight.device.type in (("cpu", "meta") if fetched else ("cpu",)) else None
 
 
-def _multiplies(dtype: torch.dtype) -> bool:
+def multiplies_faster(dtype: torch.dtype) -> bool:
     """Whether anything is to be gained for weights of a number type on this machine."""
     if dtype is torch.bfloat16:
-        return os.environ.get(SETTING) != "torch" and has_onednn() and has_layout() and bfloat16_in_hardware()
+        return os.environ.get(SETTING) != "torch" and has_layout() and bfloat16_in_hardware()
     return dtype is torch.float32 and product_library() == "onednn"
 
 

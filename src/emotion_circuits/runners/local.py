@@ -150,13 +150,19 @@ def _spread(manifest: Manifest) -> bool:
 def memory_of(manifest: Manifest, number: int) -> int | None:
     """Main memory that a shard's process takes: the program, the larger of its models, and what is laid out of it for
     faster products; None where a size is unknown."""
+    import torch
+
     from emotion_circuits.models.packing import copies_at_most
+    from emotion_circuits.models.products import multiplies_faster
 
     loading = manifest.work.loading
     sources = (manifest.work.sources[model] for model in manifest.shards[number].models)
     sizes = [_weights(source, loading.get("dtype") or "float32") for source in sources]
     known = [size for size in sizes if size is not None]
-    return PROCESS_BYTES + max(known) + copies_at_most(max(known)) if len(known) == len(sizes) else None
+    if len(known) < len(sizes):
+        return None
+    faster = multiplies_faster(getattr(torch, loading.get("dtype") or "float32"))
+    return PROCESS_BYTES + max(known) + (copies_at_most(max(known)) if faster else 0)
 
 
 @functools.cache
