@@ -166,12 +166,7 @@ def measure_generation(repeats: int, work: Work, named: str, judged: bool) -> li
     seconds = {name: [s * texts / rows[name] for s in values] for name, values in measured.items()}
     ours = seconds.pop("packed")
     limit = seconds.pop("matrix products")
-    goals = {
-        "condition by condition": BATCH_GOAL,
-        "one by one": SINGLE_GOAL,
-        "bare": BARE_GOAL,
-        f"bare{SAME}": BARE_GOAL,
-    }
+    goals = {"condition by condition": BATCH_GOAL, "one by one": SINGLE_GOAL, "bare": BARE_GOAL}
     found = [
         ratio(f"packed vs {name.replace('bare', 'bare generate')}, {named}", theirs, ours,
               goals.get(name) if judged else None)

@@ -58,7 +58,7 @@ def steering_vectors(job: dict[str, Any]) -> Round:
     def once() -> Tokens:
         found = write(model)
         for vector in vectors:
-            with vector.apply(model, token_indices=slice(-1, None)):
+            with vector.apply(model, min_token_index=None, token_indices=slice(-1, None)):
                 found += write(model)
         return found
 
