@@ -50,10 +50,10 @@ LEVERS = (
     "finished rows dropped from the batch; batches by length; oneDNN's products, with weights laid out for them once; "
     "a nucleus without sorting the vocabulary; KL in place; captures written through memory maps; one pass of the "
     "tokenizer.",
-    "Not taken: a static cache, which is no faster, and `torch.compile`, whose step was no faster than the plain one with "
-    "the same products, half as fast as ours, and took a minute to compile for one shape (rows of `levers.py` above).",
-    "Same products on both sides, packing gains 1.2 over `generate` on as many rows and 3.6 over condition by condition; "
-    "the rest of their ratios is oneDNN.",
+    "Not taken: a static cache, which is no faster, and `torch.compile`, whose step was no faster than the plain one "
+    "with the same products, half as fast as ours, and took a minute to compile for one shape (rows of `levers.py`).",
+    "With the same products on both sides packing gains 1.2 over `generate` on as many rows and 3.6 over condition by "
+    "condition; the rest of their ratios is oneDNN.",
     "Not taken, and without a row above: scoring texts on another thread, because the products keep all cores busy "
     "already; keeping freed memory in the process, which gained in scores what it lost in decoding.",
 )
