@@ -17,6 +17,7 @@ from emotion_circuits.report.commands import OF_MODEL, Asked, ls_command
 from emotion_circuits.report.comparison import comparison
 from emotion_circuits.report.reproduce import reproduce
 from emotion_circuits.report.variants import COMPARED, first_of_each, given, marked, pair_of, resaid
+from emotion_circuits.store import ARROW
 from emotion_circuits.types import Figure, Report, Section
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _pairs(study: Study) -> Sequence[Section]:
         "Matrix of verdicts, sources in rows, targets in columns.", rows, {"x": "target", "y": "source", "value": "τ"},
     )  # fmt: skip
     sentences = [
-        resaid(f"{s['source']} → {s['target']}: {s['verdict']}.", run, study.profile)
+        resaid(f"{s['source']}{ARROW}{s['target']}: {s['verdict']}.", run, study.profile)
         for run, s in zip(runs, found, strict=True)
     ]
     return (Section("pairs", "Which models share emotions", sentences, [figure]),)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emotion_circuits.store import PAIR
+
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Study
     from emotion_circuits.store import Run
@@ -82,7 +84,7 @@ def addresses(study: Study) -> Mapping[str, str]:
     """
     recorded: dict[str, str] = {}
     for run in study.runs:
-        recorded |= dict(zip(run.model.split("--"), _addresses(run), strict=False))
+        recorded |= dict(zip(run.model.split(PAIR), _addresses(run), strict=False))
     typed = {name: recorded.get(name, name) for name in study.sources}
     return {name: address for name, address in typed.items() if address} or {name: name for name in typed}
 

@@ -1,0 +1,54 @@
+"""The page of a study: what a call has found stands before what lies on disk, and takes the place of its own there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.experiments import Failure, Study, load_profile
+from emotion_circuits.experiments._study import leave_log
+from emotion_circuits.report.collect import with_disk
+from emotion_circuits.report.failures import name_of
+from emotion_circuits.store import Run, Store
+from finished_runs import finished
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def found(*runs: Run, **sources: str) -> Study:
+    """What a call on the profile has just found."""
+    return Study(load_profile("quickstart"), [*runs], [], sources)
+
+
+def leave_failure(store: Store, *models: str) -> None:
+    error = EmotionCircuitsError("broke", "mend it")
+    leave_log(store, "quickstart", Failure(" → ".join(models), "directions", error), models)
+
+
+def failed(study: Study) -> list[str]:
+    return [failure.model for failure in study.failures]
+
+
+def test_a_model_that_ran_has_not_failed_however_it_was_typed_before(store: Store) -> None:
+    run = finished(store, "tiny-0a1b2c", "directions", profile="quickstart", addresses=["/here/tiny"])
+    for typed in ("tiny-0a1b2c", "google/gemma-3-270m", "other"):
+        leave_failure(store, typed)
+    study = found(run, **{run.model: "folder"})
+    assert failed(with_disk(store, study, ["/here/tiny"])) == ["google/gemma-3-270m", "other"]
+    gemma = finished(store, "gemma-3-270m", "directions", profile="quickstart", addresses=["gemma-3-270m"])
+    assert failed(with_disk(store, found(gemma, **{gemma.model: "hub"}), ["gemma-3-270m"])) == ["other", "tiny-0a1b2c"]
+
+
+def test_a_model_whose_path_ends_alike_has_still_failed(store: Store) -> None:
+    run = finished(store, "tiny-0a1b2c", "directions", profile="quickstart", addresses=["/here/tiny"])
+    leave_failure(store, "/there/tiny")
+    study = with_disk(store, found(run, **{run.model: "folder"}), ["/here/tiny"])
+    assert failed(study) == ["/there/tiny"]
+    assert (
+        name_of("/here/tiny", study) == name_of("tiny", study) == run.model and name_of("/there/tiny", study) == "tiny"
+    )
