@@ -9,7 +9,7 @@ import pytest
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments import Failure, Study, load_profile
 from emotion_circuits.experiments._study import leave_log
-from emotion_circuits.report.collect import with_disk
+from emotion_circuits.report.collect import study_on_disk, with_disk
 from emotion_circuits.report.failures import name_of
 from emotion_circuits.store import Run, Store
 from finished_runs import finished
@@ -52,3 +52,21 @@ def test_a_model_whose_path_ends_alike_has_still_failed(store: Store) -> None:
     assert (
         name_of("/here/tiny", study) == name_of("tiny", study) == run.model and name_of("/there/tiny", study) == "tiny"
     )
+
+
+def test_the_page_of_a_study_shows_the_runs_of_the_report(store: Store) -> None:
+    finished(store, "a", "sweep", profile="quickstart", seed=1)
+    own = finished(store, "a", "sweep", profile="quickstart")
+    quick = finished(store, "a", "sweep", profile="quickstart", changed={"scenarios": 10})
+    page = with_disk(store, found(own, a="here"), ["a"])
+    assert [run.key for run in page.runs] == [own.key, quick.key]
+    assert [run.key for run in study_on_disk(store, load_profile("quickstart")).runs] == [own.key, quick.key]
+
+
+def test_what_a_call_found_takes_the_place_of_the_profiles_own_on_disk(store: Store) -> None:
+    finished(store, "a", "sweep", profile="quickstart")
+    finished(store, "b", "sweep", profile="quickstart")
+    fresh = finished(store, "a", "sweep", profile="quickstart", seed=1)
+    finished(store, "a", "sweep", profile="quickstart", seed=2)
+    page = with_disk(store, found(fresh, a="here"), ["a"])
+    assert [(run.model, run.inputs["seed"]) for run in page.runs] == [("a", 1), ("b", 0)]

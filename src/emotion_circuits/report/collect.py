@@ -42,12 +42,19 @@ def study_on_disk(store: Store, profile: Profile) -> Study:
 def with_disk(store: Store, finished: Study, models: Sequence[str]) -> Study:
     """What a call on ``models`` (as they were typed) has just found, and what earlier ones left on disk.
 
-    The call's runs come first, and stand for those on disk of the same experiment on the same model; its failures stand
-    for those of the models and pairs that it ran.
+    The call's runs come first, and stand for the profile's own on disk of the same experiment on the same model: the
+    latest run with other parameters stays behind them. Its failures stand for those of the models and pairs it ran.
     """
     disk = study_on_disk(store, finished.profile)
-    fresh = {(run.model, run.experiment) for run in finished.runs}
-    kept = [run for run in disk.runs if (run.model, run.experiment) not in fresh]
+    fresh: dict[tuple[str, str], set[str]] = {}
+    for run in finished.runs:
+        fresh.setdefault((run.model, run.experiment), set()).add(run.key)
+    kept = [
+        run
+        for run in disk.runs
+        if (keys := fresh.get((run.model, run.experiment))) is None
+        or (run.key not in keys and not is_own(run, finished.profile))
+    ]
     sources = finished.sources | {name: source for run in kept for name, source in _sources(run).items()}
     whole = Study(finished.profile, [*finished.runs, *kept], [*finished.failures], sources)
     ran = {folder_of(typed, whole) for typed in (*models, *map(ARROW.join, finished.profile.pairs_of(models)))}
