@@ -10,6 +10,7 @@ from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments import Failure, Study, load_profile
 from emotion_circuits.experiments._study import leave_log
 from emotion_circuits.report.collect import study_on_disk, with_disk
+from emotion_circuits.report.commands import addresses
 from emotion_circuits.report.failures import name_of
 from emotion_circuits.store import Run, Store
 from finished_runs import finished
@@ -70,3 +71,12 @@ def test_what_a_call_found_takes_the_place_of_the_profiles_own_on_disk(store: St
     finished(store, "a", "sweep", profile="quickstart", seed=2)
     page = with_disk(store, found(fresh, a="here"), ["a"])
     assert [(run.model, run.inputs["seed"]) for run in page.runs] == [("a", 1), ("b", 0)]
+
+
+def test_where_a_model_came_from_and_what_to_type_for_it_are_this_calls(store: Store) -> None:
+    finished(store, "gemma-3-270m", "compare", profile="quickstart", addresses=["google/gemma-3-270m"])
+    finished(store, "b", "directions", profile="quickstart", addresses=["b"])
+    fresh = finished(store, "gemma-3-270m", "directions", profile="quickstart", addresses=["gemma-3-270m"])
+    page = with_disk(store, found(fresh, **{fresh.model: "wheel"}), [fresh.model])
+    assert len(page.runs) == 3 and page.sources == {"gemma-3-270m": "wheel", "b": "here"}
+    assert [*page.sources] == ["gemma-3-270m", "b"] and addresses(page) == {"gemma-3-270m": "gemma-3-270m", "b": "b"}

@@ -55,7 +55,8 @@ def with_disk(store: Store, finished: Study, models: Sequence[str]) -> Study:
         if (keys := fresh.get((run.model, run.experiment))) is None
         or (run.key not in keys and not is_own(run, finished.profile))
     ]
-    sources = finished.sources | {name: source for run in kept for name, source in _sources(run).items()}
+    earlier = {name: source for run in kept for name, source in _sources(run).items()}
+    sources = finished.sources | {n: source for n, source in earlier.items() if n not in finished.sources}
     whole = Study(finished.profile, [*finished.runs, *kept], [*finished.failures], sources)
     ran = {folder_of(typed, whole) for typed in (*models, *map(ARROW.join, finished.profile.pairs_of(models)))}
     whole.failures += [failure for failure in disk.failures if folder_of(failure.model, whole) not in ran]
