@@ -33,6 +33,10 @@ class UsageError(EmotionCircuitsError):
     exit_code = 2
 
 
+class UnknownModelError(UsageError):
+    """No model is what was typed: nothing has that name, or nothing of the kind lies there."""
+
+
 class ModelError(EmotionCircuitsError):
     """A model could not be found, fetched, converted, loaded, or does not keep its family's contract."""
 

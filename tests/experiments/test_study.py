@@ -91,15 +91,25 @@ def test_one_model_that_fails_leaves_its_log_and_the_others_go_on(
 
 
 def test_model_that_works_again_has_not_failed(cli: Any, profile: Path, model: Path, tmp_path: Path) -> None:
-    hidden = model.rename(model.with_name("away"))
+    hidden = (model / "config.json").rename(model / "away.json")
     try:
         answer = cli("study", profile, "--results", tmp_path, "--offline")
-        assert answer.code == 2 and "no folder or file" in answer.err
+        assert answer.code == 1 and "no config.json" in answer.err
     finally:
-        hidden.rename(model)
+        hidden.rename(model / "config.json")
     (failed,) = tmp_path.glob("small/*/failed.json")
     assert cli("study", profile, "--results", tmp_path).code == 0
     assert not failed.exists() and failed.with_name("failures.jsonl").exists()
+
+
+def test_what_is_no_model_is_on_no_later_page(cli: Any, profile: Path, model: Path, copied: Path) -> None:
+    answer = cli("study", profile, "--results", copied, "--model", model, model.with_name("mistyped"))
+    assert answer.code == 3 and "no folder or file" in answer.err
+    page = copied / "small" / "report" / "report.html"
+    assert "mistyped: did not finish (directions)" in page.read_text(encoding="utf-8"), "this call is told"
+    assert not (copied / "small" / "mistyped").exists()
+    assert cli("study", profile, "--results", copied).code == 0
+    assert "mistyped" not in page.read_text(encoding="utf-8")
 
 
 def test_a_failure_is_told_once(profile: Path, tmp_path: Path) -> None:
@@ -250,6 +260,9 @@ def test_a_failure_of_an_earlier_command_stays_on_the_page_until_that_model_is_r
     assert answer.code == 0 and "no-such-model" not in answer.out + answer.err
     page = (copied / "small" / "report" / "report.html").read_text(encoding="utf-8")
     assert "no-such-model: did not finish (directions)" in page
+    noted = copied / "small" / "no-such-model" / "failed.json"
+    assert str(noted) in page, "what to remove where the model is given up"
+    assert f"{next(copied.glob('small/*/directions')).parent.name}: gratitude" not in page, "one model has answers"
     found = cli("study", profile, "--results", copied, "--offline", "--model", "no-such-model", model)
     assert found.code == 3
     stored = json.loads((copied / "small" / "report" / "report.json").read_text(encoding="utf-8"))["report"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.errors import EmotionCircuitsError, UnknownModelError
 from emotion_circuits.experiments._contract import PairExperiment
 from emotion_circuits.experiments._memory import is_out_of_memory, out_of_memory
 from emotion_circuits.experiments._pair_runner import ModelSlot, PairBench, run_pair_experiment
@@ -157,12 +157,17 @@ def _unforeseen(model: str, error: Exception) -> EmotionCircuitsError:
 
 
 def leave_log(store: Store, profile: str, failure: Failure, model: str | tuple[str, ...]) -> None:
-    """What went wrong, beside the model's runs: a model that could not even be loaded has no run folder."""
+    """What went wrong, beside the model's runs: a model that could not even be loaded has no run folder.
+
+    Of what is no model nothing is left: who mistyped a name never runs it again, and nothing would take the note away.
+    """
     from emotion_circuits.errors import StoreError
     from emotion_circuits.store import append_jsonl, write_json
     from emotion_circuits.store.provenance import now
 
     error = failure.error
+    if isinstance(error, UnknownModelError):
+        return
     record = {"time": now(), "model": failure.model, "experiment": failure.experiment, "type": type(error).__name__,
               "message": error.what, "fix": error.fix}  # fmt: skip
     with suppress(StoreError):  # results that cannot be written are the failure itself
@@ -186,5 +191,6 @@ def read_failures(store: Store, profile: str) -> list[Failure]:
 
 
 def failed_file(store: Store, profile: str, model: str | tuple[str, ...]) -> Path:
-    """Where it is noted why a model, or a pair, as it was typed did not finish the last time."""
-    return store.root / slug(profile) / model_folder(model) / FAILED
+    """Where it is noted why a model or a pair, typed or told (``a → b``), did not finish the last time."""
+    models = tuple(model.split(ARROW)) if isinstance(model, str) else model
+    return store.root / slug(profile) / model_folder(models) / FAILED

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from emotion_circuits import __version__
+from emotion_circuits.experiments._study import failed_file
 from emotion_circuits.report.answers import verdicts
 from emotion_circuits.report.checklist import checklist, place_of, shown_model
 from emotion_circuits.report.collect import further_runs
@@ -17,7 +18,7 @@ from emotion_circuits.report.commands import OF_MODEL, Asked, ls_command
 from emotion_circuits.report.comparison import comparison
 from emotion_circuits.report.reproduce import reproduce
 from emotion_circuits.report.variants import COMPARED, first_of_each, given, marked, pair_of, resaid
-from emotion_circuits.store import ARROW
+from emotion_circuits.store import ARROW, Store
 from emotion_circuits.types import Figure, Report, Section
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def assemble_report(study: Study, asked: Asked) -> Report:
         title=profile.title,
         profile=profile.name,
         verdicts=verdicts(study, asked),
-        sections=[*sections, *_failures(study), checklist(study, asked)],
+        sections=[*sections, *_failures(study, asked), checklist(study, asked)],
         methods=methods(study.runs),
         command=reproduce(study, asked),
         provenance=_provenance(study),
@@ -172,11 +173,17 @@ class _Beside:
         return replace(section, limits=[*section.limits, told])
 
 
-def _failures(study: Study) -> Sequence[Section]:
+def _failures(study: Study, asked: Asked) -> Sequence[Section]:
     if not study.failures:
         return ()
     answer = [f"{f.experiment} on {f.model}: {f.error}" for f in study.failures]
-    return (Section("failures", "What did not finish", answer),)
+    noted = {f.model: failed_file(Store(asked.results), study.profile.name, f.model) for f in study.failures}
+    limits = [
+        f"{model} stays in this list until it goes through. If it is given up for good, remove `{file}`."
+        for model, file in noted.items()
+        if file.exists()
+    ]
+    return (Section("failures", "What did not finish", answer, limits=limits),)
 
 
 def _provenance(study: Study) -> dict[str, str]:

@@ -27,9 +27,8 @@ def lost_by(study: Study, names: Collection[str]) -> list[Failure]:
 
 
 def models_of(study: Study) -> list[str]:
-    """The names of the models that the study is of, those included that finished nothing; twins have no part in it."""
-    failed = (name_of(typed, study) for failure in study.failures for typed in failure.model.split(ARROW))
-    return list(dict.fromkeys((*addresses(study), *failed)))
+    """The names of the models that the study is of; one that finished nothing has no part in it, as twins have none."""
+    return [*addresses(study)]
 
 
 def name_of(typed: str, study: Study) -> str:
@@ -77,4 +76,5 @@ def _skipped(study: Study, failure: Failure, names: Collection[str]) -> bool:
 
 
 def _pairs_with(model: str, study: Study) -> Sequence[str]:
-    return [PAIR.join(pair) for pair in study.profile.pairs_of(models_of(study)) if model in pair]
+    models = dict.fromkeys([*models_of(study), model])
+    return [PAIR.join(pair) for pair in study.profile.pairs_of([*models]) if model in pair]
