@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
@@ -100,16 +99,6 @@ def test_model_that_works_again_has_not_failed(cli: Any, profile: Path, model: P
     (failed,) = tmp_path.glob("small/*/failed.json")
     assert cli("study", profile, "--results", tmp_path).code == 0
     assert not failed.exists() and failed.with_name("failures.jsonl").exists()
-
-
-def test_what_is_no_model_is_on_no_later_page(cli: Any, profile: Path, model: Path, copied: Path) -> None:
-    answer = cli("study", profile, "--results", copied, "--model", model, model.with_name("mistyped"))
-    assert answer.code == 3 and "no folder or file" in answer.err
-    page = copied / "small" / "report" / "report.html"
-    assert "mistyped: did not finish (directions)" in page.read_text(encoding="utf-8"), "this call is told"
-    assert not (copied / "small" / "mistyped").exists()
-    assert cli("study", profile, "--results", copied).code == 0
-    assert "mistyped" not in page.read_text(encoding="utf-8")
 
 
 def test_a_failure_is_told_once(profile: Path, tmp_path: Path) -> None:
@@ -227,59 +216,6 @@ def test_a_model_that_is_added_runs_alone(cli: Any, profile: Path, model: Path, 
     assert first.stat().st_mtime_ns == before and len(list(copied.glob("small/*/directions/*/done.json"))) == 2
     page = (copied / "small" / "report" / "report.html").read_text(encoding="utf-8")
     assert all(f"{c['model']}: gratitude: layer" in page for c in cells)
-
-
-def test_the_page_keeps_what_other_commands_left(
-    cli: Any, profile: Path, model: Path, copied: Path, tmp_path: Path
-) -> None:
-    other = shutil.copytree(model, tmp_path / "other")
-    assert cli("run", "doctor", "--model", model, "--profile", profile, "--results", copied).code == 0
-    answer = cli("study", profile, "--results", copied, "--model", other)
-    assert answer.code == 0
-    stored = json.loads((copied / "small" / "report" / "report.json").read_text(encoding="utf-8"))["report"]
-    (first, second) = sorted(path.parents[1].name for path in copied.glob("small/*/directions/latest"))
-    headings = [section["heading"] for section in stored["sections"]]
-    assert {f"Where is each emotion? · {name}" for name in (first, second)} <= {*headings}
-    assert any(heading.endswith("measured correctly?") for heading in headings), "the checks ran beside the profile"
-    assert len(stored["verdicts"][0]["answers"]) == 6
-    with (copied / "small" / "report" / "summary.csv").open(encoding="utf-8") as file:
-        assert {row["model"] for row in csv.DictReader(file)} == {first, second}
-    assert stored["command"].splitlines()[0] == f"emotion-circuits study {profile} --model {other} {model} " + (
-        f"--results {copied}"
-    )
-    asked = [line for line in answer.out.splitlines() if line.startswith("  ")]
-    assert [line.split(":")[0].strip() for line in asked] == ["gratitude", "anger", "apology"], "of what was asked"
-    assert len(cli("study", profile, "--results", copied, "--model", other, "--json").json["runs"]) == 1
-
-
-def test_a_failure_of_an_earlier_command_stays_on_the_page_until_that_model_is_run(
-    cli: Any, profile: Path, model: Path, copied: Path
-) -> None:
-    cli("study", profile, "--results", copied, "--offline", "--model", "no-such-model")
-    answer = cli("study", profile, "--results", copied)
-    assert answer.code == 0 and "no-such-model" not in answer.out + answer.err
-    page = (copied / "small" / "report" / "report.html").read_text(encoding="utf-8")
-    assert "no-such-model: did not finish (directions)" in page
-    noted = copied / "small" / "no-such-model" / "failed.json"
-    assert str(noted) in page, "what to remove where the model is given up"
-    assert f"{next(copied.glob('small/*/directions')).parent.name}: gratitude" not in page, "one model has answers"
-    found = cli("study", profile, "--results", copied, "--offline", "--model", "no-such-model", model)
-    assert found.code == 3
-    stored = json.loads((copied / "small" / "report" / "report.json").read_text(encoding="utf-8"))["report"]
-    (failures,) = [section for section in stored["sections"] if section["name"] == "failures"]
-    assert len(failures["answer"]) == 1, "this call's, not the earlier one's as well"
-
-
-def test_results_of_another_version_do_not_lose_the_page(cli: Any, profile: Path, copied: Path) -> None:
-    (done,) = copied.glob("small/*/directions/*/done.json")
-    older = done.parents[2] / "controls" / done.parent.name
-    shutil.copytree(done.parent, older)
-    (older.parent / "latest").write_text(older.name + "\n")
-    for name in ("spec.json", "done.json"):
-        (older / name).write_text(json.dumps({**json.loads((older / name).read_text()), "schema": 0}))
-    answer = cli("study", profile, "--results", copied)
-    assert answer.code == 0 and "the report has this command's runs only" in answer.err
-    assert "gratitude" in (copied / "small" / "report" / "report.html").read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- report

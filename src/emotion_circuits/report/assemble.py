@@ -69,14 +69,14 @@ STEERING = (
 """What a study that steers did, beside METHODS."""
 
 
-def assemble_report(study: Study, asked: Asked) -> Report:
-    """The report of a study; failures become part of it."""
+def assemble_report(study: Study, asked: Asked, *, alone: bool = False) -> Report:
+    """The report of a study; failures become part of it. ``alone``: what lies beside its runs on disk is not read."""
     # In the order of the argument, so that whatever was run beside the profile stands with its question.
     found = [(run, section) for run in study.runs if (section := _section(run)) is not None]
     models: dict[str, set[str]] = {}
     for run, section in found:
         models.setdefault(section.heading, set()).add(run.model)
-    beside = _Beside(study, asked)
+    beside = _Beside(study, asked, alone)
     # Runs with other parameters come behind the profile's own, whose figures thus keep the names of their files.
     placed: list[tuple[tuple[int, ...], Section]] = [
         (
@@ -158,8 +158,8 @@ def _named(section: Section, run: Run, models: Mapping[str, Collection[str]], pr
 class _Beside:
     """Says, once for every experiment on every model, how many further runs of it lie on disk."""
 
-    def __init__(self, study: Study, asked: Asked) -> None:
-        self.left = dict(further_runs(study))
+    def __init__(self, study: Study, asked: Asked, alone: bool) -> None:
+        self.left = {} if alone else dict(further_runs(study))
         self.command = ls_command(study.profile.name, asked.results)
 
     def told(self, run: Run, section: Section) -> Section:
