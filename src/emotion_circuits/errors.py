@@ -34,7 +34,11 @@ class UsageError(EmotionCircuitsError):
 
 
 class UnknownModelError(UsageError):
-    """No model is what was typed: nothing has that name, or nothing of the kind lies there."""
+    """Nothing has the name ``model``, or nothing of the kind lies there."""
+
+    def __init__(self, what: str, fix: str = "", model: str = "") -> None:
+        super().__init__(what, fix)
+        self.model = model
 
 
 class ModelError(EmotionCircuitsError):

@@ -127,8 +127,6 @@ def test_a_failure_says_which_file_to_remove(store: Store, quickstart: Profile) 
     for model in ("b", "c"):
         leave_log(store, "quickstart", failure(model, "doctor"), model)
     leave_log(store, "quickstart", failure("a → b", "transfer"), ("a", "b"))
-    leave_log(store, "quickstart", Failure("smolm2", "doctor", UnknownModelError("no such model")), "smolm2")
-    assert not (store.root / "quickstart" / "smolm2").exists(), "nothing is left of what is no model"
     report = assemble_report(study_on_disk(store, quickstart), Asked("quickstart", store.root))
     (section,) = [s for s in report.sections if s.name == "failures"]
     files = [store.root / "quickstart" / folder / "failed.json" for folder in ("a--b", "b", "c")]
@@ -140,6 +138,14 @@ def test_a_failure_says_which_file_to_remove(store: Store, quickstart: Profile) 
     assert study_on_disk(store, quickstart).failures == []
     say = Catalogue(entries("ja"))
     assert say.sentence(section.limits[1]).startswith("b は、最後まで") and not say.unknown
+
+
+def test_nothing_is_left_of_what_is_no_model(store: Store, quickstart: Profile) -> None:
+    error = UnknownModelError("unknown model 'smolm2'", "choose one", "smolm2")
+    leave_log(store, "quickstart", Failure("smolm2", "doctor", error), "smolm2")
+    assert not store.root.joinpath("quickstart").exists()
+    leave_log(store, "quickstart", Failure("b", "sweep", error), "b")
+    assert [f.model for f in study_on_disk(store, quickstart).failures] == ["b"], "its evaluator is none, it is one"
 
 
 def test_a_model_is_known_again_as_it_was_typed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

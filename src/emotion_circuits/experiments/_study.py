@@ -159,14 +159,15 @@ def _unforeseen(model: str, error: Exception) -> EmotionCircuitsError:
 def leave_log(store: Store, profile: str, failure: Failure, model: str | tuple[str, ...]) -> None:
     """What went wrong, beside the model's runs: a model that could not even be loaded has no run folder.
 
-    Of what is no model nothing is left: who mistyped a name never runs it again, and nothing would take the note away.
+    Of what is no model nothing is left: who mistyped it never runs it again, and nothing would take the note away.
     """
     from emotion_circuits.errors import StoreError
     from emotion_circuits.store import append_jsonl, write_json
     from emotion_circuits.store.provenance import now
 
     error = failure.error
-    if isinstance(error, UnknownModelError):
+    # An evaluator that is no model is another matter.
+    if isinstance(error, UnknownModelError) and _whole(error.model) in map(_whole, failure.model.split(ARROW)):
         return
     record = {"time": now(), "model": failure.model, "experiment": failure.experiment, "type": type(error).__name__,
               "message": error.what, "fix": error.fix}  # fmt: skip
@@ -188,6 +189,10 @@ def read_failures(store: Store, profile: str) -> list[Failure]:
 
     records = [read_json(path) for path in sorted((store.root / slug(profile)).glob(f"*/{FAILED}"))]
     return [Failure(r["model"], r["experiment"], EmotionCircuitsError(r["message"], r["fix"])) for r in records]
+
+
+def _whole(typed: str) -> Path:
+    return Path(typed).expanduser().resolve()
 
 
 def failed_file(store: Store, profile: str, model: str | tuple[str, ...]) -> Path:

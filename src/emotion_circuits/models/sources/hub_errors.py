@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
-from emotion_circuits.errors import ModelError, StoreError, UnknownModelError, unknown_name
+from emotion_circuits.errors import ModelError, StoreError, UnknownModelError, UsageError, unknown_name
 from emotion_circuits.models.registry import embedded_aliases, find_entry, load_registry
 from emotion_circuits.models.sources.errors import UnreachableError
 from emotion_circuits.models.sources.hub_settings import hub_cache, hub_endpoint
@@ -34,7 +34,7 @@ def hub_errors(repository: str, revision: str | None) -> Iterator[None]:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise no_such_name(repository) from error
     except RevisionNotFoundError as error:
-        raise UnknownModelError(
+        raise UsageError(
             f"{repository} has no revision {revision!r}", f"see {hub_endpoint()}/{repository}/commits/main"
         ) from error
     except HfHubHTTPError as error:
@@ -98,6 +98,7 @@ def no_such_name(repository: str) -> UnknownModelError:
     return UnknownModelError(
         f"{error.what}; the hub ({hub_endpoint()}) has no {repository!r} either{private}",
         f"{hint}emotion-circuits models list shows the known names; a folder or .gguf file works too",
+        repository,
     )
 
 

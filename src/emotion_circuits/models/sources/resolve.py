@@ -68,12 +68,10 @@ def _resolve_path(path: Path, cache: Path | None) -> LocalModel:
     except PermissionError as error:
         raise ModelError(f"{error.filename} is not readable: {error.strerror}", "check its permissions") from error
     if path.exists():
-        raise UnknownModelError(
-            f"{path} is neither a model folder nor a .gguf file", "name the folder that holds config.json"
-        )
-    raise UnknownModelError(
-        f"no folder or file {path}", "check the path; emotion-circuits models list shows the models known by name"
-    )
+        what, fix = f"{path} is neither a model folder nor a .gguf file", "name the folder that holds config.json"
+        raise UnknownModelError(what, fix, str(path))
+    fix = "check the path; emotion-circuits models list shows the models known by name"
+    raise UnknownModelError(f"no folder or file {path}", fix, str(path))
 
 
 def _resolve_entry(entry: RegistryEntry, *, cache: Path | None, offline: bool, revision: str | None) -> LocalModel:
