@@ -33,6 +33,14 @@ class UsageError(EmotionCircuitsError):
     exit_code = 2
 
 
+class UnknownModelError(UsageError):
+    """Nothing has the name ``model``, or nothing of the kind lies there."""
+
+    def __init__(self, what: str, fix: str = "", model: str = "") -> None:
+        super().__init__(what, fix)
+        self.model = model
+
+
 class ModelError(EmotionCircuitsError):
     """A model could not be found, fetched, converted, loaded, or does not keep its family's contract."""
 

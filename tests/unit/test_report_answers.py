@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.errors import EmotionCircuitsError, UnknownModelError
 from emotion_circuits.experiments import Failure, Profile, Study, load_profile
+from emotion_circuits.experiments._study import leave_log
 from emotion_circuits.report.answers import verdicts
+from emotion_circuits.report.assemble import assemble_report
 from emotion_circuits.report.collect import study_on_disk
 from emotion_circuits.report.commands import Asked
 from emotion_circuits.report.failures import models_of, name_of
@@ -61,9 +63,9 @@ def test_a_model_that_failed_stands_beside_the_answers_of_the_other(store: Store
     for experiment in ("doctor", "directions", "sweep"):
         finished(store, "a", experiment, f"{experiment} found", profile="quickstart")
     first, second, third, fourth = said(study_of(store, quickstart, failure("b", "directions")))
-    assert first.answers == ["a: directions found", "b: did not finish (directions)"]
-    assert third.answers == ["a: sweep found", "b: did not finish (directions)"], "the study skipped it"
-    assert second.reason == "did not finish", "both models were asked for"
+    assert first.answers == ["directions found", "b: did not finish (directions)"]
+    assert third.answers == ["sweep found", "b: did not finish (directions)"], "the study skipped it"
+    assert second.reason.startswith("not asked: add --model gemma-3-270m: "), "one model has runs"
     assert fourth.reason == "did not finish"
 
 
@@ -108,6 +110,42 @@ def test_one_model_that_failed_is_still_asked_for_a_second(store: Store, quickst
     assert second.reason.startswith("not asked: add --model gemma-3-270m: emotion-circuits study quickstart --model a")
     nothing = Study(quickstart, failures=[failure("gemma-3-270m", "doctor")])
     assert said(nothing, "gemma-3-270m")[1].reason.startswith("not asked: add --model smollm2-135m: ")
+
+
+def test_a_model_without_any_run_is_not_typed_again(store: Store, quickstart: Profile) -> None:
+    """Its name may be mistyped; a model that is known and failed is proposed where there is no other."""
+    finished(store, "smollm2-135m", "directions", profile="quickstart")
+    for name in ("smolm2", "gemma-3-270m"):
+        study = study_of(store, quickstart, failure(name, "doctor"))
+        command = "emotion-circuits study quickstart --model smollm2-135m gemma-3-270m"
+        first, second, *_ = said(study, name, "smollm2-135m")
+        assert first.answers[0] == "found" and second.reason == f"not asked: add --model gemma-3-270m: {command}"
+
+
+def test_a_failure_says_which_file_to_remove(store: Store, quickstart: Profile) -> None:
+    finished(store, "a", "directions", profile="quickstart")
+    for model in ("b", "c"):
+        leave_log(store, "quickstart", failure(model, "doctor"), model)
+    leave_log(store, "quickstart", failure("a → b", "transfer"), ("a", "b"))
+    report = assemble_report(study_on_disk(store, quickstart), Asked("quickstart", store.root))
+    (section,) = [s for s in report.sections if s.name == "failures"]
+    files = [store.root / "quickstart" / folder / "failed.json" for folder in ("a--b", "b", "c")]
+    stays = "stays in this list until it goes through. If it is given up for good, remove"
+    models = ("a → b", "b", "c")
+    assert section.limits == [f"{model} {stays} `{file}`." for model, file in zip(models, files, strict=True)]
+    for file in files:
+        file.unlink()
+    assert study_on_disk(store, quickstart).failures == []
+    say = Catalogue(entries("ja"))
+    assert say.sentence(section.limits[1]).startswith("b は、最後まで") and not say.unknown
+
+
+def test_nothing_is_left_of_what_is_no_model(store: Store, quickstart: Profile) -> None:
+    error = UnknownModelError("unknown model 'smolm2'", "choose one", "smolm2")
+    leave_log(store, "quickstart", Failure("smolm2", "doctor", error), "smolm2")
+    assert not store.root.joinpath("quickstart").exists()
+    leave_log(store, "quickstart", Failure("b", "sweep", error), "b")
+    assert [f.model for f in study_on_disk(store, quickstart).failures] == ["b"], "its evaluator is none, it is one"
 
 
 def test_a_model_is_known_again_as_it_was_typed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

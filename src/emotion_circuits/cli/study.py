@@ -23,7 +23,7 @@ from emotion_circuits.cli._options import (
 )
 from emotion_circuits.cli._runners import carry_out, plan, show
 from emotion_circuits.cli._tracking import tracking
-from emotion_circuits.errors import StoreError, UsageError
+from emotion_circuits.errors import EmotionCircuitsError, UsageError
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Profile, Study
@@ -94,7 +94,7 @@ def _compute(profile: Profile, models: Sequence[str], options: ComputeOptions) -
 
 
 def _tell(finished: Study, typed: str, models: Sequence[str], lang: str, options: ComputeOptions, start: float) -> int:
-    """Failures, the report and the answers of a study; the exit code."""
+    """Failures, the answers and the report of a study; the exit code."""
     from emotion_circuits.report.answers import verdicts
     from emotion_circuits.report.commands import Asked
 
@@ -106,6 +106,8 @@ def _tell(finished: Study, typed: str, models: Sequence[str], lang: str, options
     if finished.runs:
         asked = Asked(typed, options.results, models)
         said = verdicts(finished, asked)
+        if not options.json:  # told before the page is made, which reads what others left on disk too
+            print_text("\n".join(line for verdict in said for line in verdict.lines()))
         page = _write(finished, asked, lang)
     if options.json:
         print_json({
@@ -113,32 +115,66 @@ def _tell(finished: Study, typed: str, models: Sequence[str], lang: str, options
             "seconds": time.monotonic() - start, "runs": [run.folder for run in finished.runs],
             "failures": [{**vars(f), "error": str(f.error)} for f in finished.failures],
         })  # fmt: skip
-        return _exit_code(finished)
-    for verdict in said:
-        print_text("\n".join(verdict.lines()))
-    if page is not None:
+    elif page is not None:
         print_text(f"report: {page}  ({duration_text(time.monotonic() - start)})")
-    return _exit_code(finished)
+    return PARTLY_DONE if finished.runs and page is None else _exit_code(finished)
 
 
-def _write(finished: Study, asked: Asked, lang: str) -> Path:
-    """The page and the table of the whole profile: what was found now, beside what earlier commands left."""
-    from emotion_circuits.report.assemble import assemble_report
-    from emotion_circuits.report.collect import with_disk
-    from emotion_circuits.report.comparison import write_summary
-    from emotion_circuits.report.failures import typed_with_others
-    from emotion_circuits.report.write import write_report
-    from emotion_circuits.store import Store, slug
+def _write(finished: Study, asked: Asked, lang: str) -> Path | None:
+    """The page and the table of the whole profile: what was found now, beside what earlier commands left.
+
+    Where that cannot be read the page has this command's runs only; None where no page can be written at all.
+    """
+    from emotion_circuits.report.collect import UNREADABLE, with_disk
+    from emotion_circuits.store import Store
 
     study = finished
     try:
         study = with_disk(Store(Path(asked.results)), finished, asked.models)
-    except StoreError as error:  # what was just computed is told, whatever lies beside it
-        say(f"the report has this command's runs only: {error}")
+        return _page(study, asked, lang)
+    except UNREADABLE as error:  # what was just computed is told, whatever lies beside it
+        reason = str(error) if isinstance(error, EmotionCircuitsError) else _unreadable(study, finished, asked, error)
+    try:
+        page = _page(finished, asked, lang, alone=True)
+    except EmotionCircuitsError as error:
+        say(f"no report was written: {error}")
+        return None
+    say(f"the report has this command's runs only: {reason}")
+    return page
+
+
+def _page(study: Study, asked: Asked, lang: str, *, alone: bool = False) -> Path:
+    from emotion_circuits.report.assemble import assemble_report
+    from emotion_circuits.report.comparison import write_summary
+    from emotion_circuits.report.failures import typed_with_others
+    from emotion_circuits.report.write import write_report
+    from emotion_circuits.store import slug
+
     folder = Path(asked.results) / slug(study.profile.name)
+    report = assemble_report(study, replace(asked, models=typed_with_others(asked.models, study)), alone=alone)
     write_summary(study, folder)
-    report = assemble_report(study, replace(asked, models=typed_with_others(asked.models, study)))
     return write_report(report, folder, lang).html.resolve()
+
+
+def _unreadable(study: Study, finished: Study, asked: Asked, error: Exception) -> str:
+    """What was met beside the runs of this command, and the run that it comes from where one alone shows it."""
+    from emotion_circuits.report.assemble import assemble_report
+    from emotion_circuits.report.collect import UNREADABLE
+    from emotion_circuits.report.comparison import summary_csv
+
+    met = f"({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
+    fresh = {run.folder for run in finished.runs}
+    for run in study.runs:
+        if run.folder in fresh:
+            continue
+        one = replace(study, runs=[run], failures=[])
+        try:
+            assemble_report(one, asked, alone=True)
+            summary_csv(one)
+        except UNREADABLE:
+            fix = "run its command again with --force, or remove that folder"
+            return str(EmotionCircuitsError(f"{run.folder} cannot be read {met}", fix))
+    return f"what lies beside them cannot be read {met}"
 
 
 def _exit_code(finished: Study) -> int:

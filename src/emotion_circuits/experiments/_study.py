@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from emotion_circuits.errors import EmotionCircuitsError
+from emotion_circuits.errors import EmotionCircuitsError, UnknownModelError
 from emotion_circuits.experiments._contract import PairExperiment
 from emotion_circuits.experiments._memory import is_out_of_memory, out_of_memory
 from emotion_circuits.experiments._pair_runner import ModelSlot, PairBench, run_pair_experiment
 from emotion_circuits.experiments._profiles import Profile
 from emotion_circuits.experiments._registry import find_experiment
 from emotion_circuits.experiments._runner import Progress, Workbench, default_scorer, no_progress, run_experiment
+from emotion_circuits.store import ARROW, model_folder, slug
 
 if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
@@ -94,7 +95,7 @@ def run_study(
     for names in _pairs(profile, models, sound) if paired else ():
         slots = [ModelSlot(functools.partial(load, name)) for name in names]
         pair = PairBench(Workbench(store, profile.name, slots[0], seed, rows, force, progress, scorer), *slots)
-        shown = " → ".join(names)
+        shown = ARROW.join(names)
         for experiment in paired:
             found = attempt(shown, experiment, functools.partial(
                 run_pair_experiment, experiment, profile.params(experiment, overrides), pair))  # fmt: skip
@@ -156,36 +157,45 @@ def _unforeseen(model: str, error: Exception) -> EmotionCircuitsError:
 
 
 def leave_log(store: Store, profile: str, failure: Failure, model: str | tuple[str, ...]) -> None:
-    """What went wrong, beside the model's runs: a model that could not even be loaded has no run folder."""
+    """What went wrong, beside the model's runs: a model that could not even be loaded has no run folder.
+
+    Of what is no model nothing is left: who mistyped it never runs it again, and nothing would take the note away.
+    """
     from emotion_circuits.errors import StoreError
     from emotion_circuits.store import append_jsonl, write_json
     from emotion_circuits.store.provenance import now
 
     error = failure.error
+    # An evaluator that is no model is another matter.
+    if isinstance(error, UnknownModelError) and _whole(error.model) in map(_whole, failure.model.split(ARROW)):
+        return
     record = {"time": now(), "model": failure.model, "experiment": failure.experiment, "type": type(error).__name__,
               "message": error.what, "fix": error.fix}  # fmt: skip
     with suppress(StoreError):  # results that cannot be written are the failure itself
-        folder = _model_folder(store, profile, model)
-        write_json(folder / FAILED, record)
-        append_jsonl(folder / FAILURES, [{**record, "traceback": "".join(traceback.format_exception(error))}])
+        path = failed_file(store, profile, model)
+        write_json(path, record)
+        append_jsonl(path.with_name(FAILURES), [{**record, "traceback": "".join(traceback.format_exception(error))}])
 
 
 def clear_log(store: Store, profile: str, model: str | tuple[str, ...]) -> None:
     """A model that went through has not failed; what happened before stays in its log."""
     with suppress(OSError):
-        (_model_folder(store, profile, model) / FAILED).unlink(missing_ok=True)
+        failed_file(store, profile, model).unlink(missing_ok=True)
 
 
 def read_failures(store: Store, profile: str) -> list[Failure]:
     """The models of a study that did not finish the last time they were run."""
-    from emotion_circuits.store import read_json, slug
+    from emotion_circuits.store import read_json
 
     records = [read_json(path) for path in sorted((store.root / slug(profile)).glob(f"*/{FAILED}"))]
     return [Failure(r["model"], r["experiment"], EmotionCircuitsError(r["message"], r["fix"])) for r in records]
 
 
-def _model_folder(store: Store, profile: str, model: str | tuple[str, ...]) -> Path:
-    from emotion_circuits.store import slug
+def _whole(typed: str) -> Path:
+    return Path(typed).expanduser().resolve()
 
-    parts = (model,) if isinstance(model, str) else model
-    return store.root / slug(profile) / "--".join(slug(part) for part in parts)
+
+def failed_file(store: Store, profile: str, model: str | tuple[str, ...]) -> Path:
+    """Where it is noted why a model or a pair, typed or told (``a → b``), did not finish the last time."""
+    models = tuple(model.split(ARROW)) if isinstance(model, str) else model
+    return store.root / slug(profile) / model_folder(models) / FAILED

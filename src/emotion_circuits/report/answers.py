@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from emotion_circuits.report.checklist import FAILED, how_to_add
 from emotion_circuits.report.commands import EMBEDDED, Asked, study_command, typed_models
-from emotion_circuits.report.failures import lost_by, models_of
+from emotion_circuits.report.failures import lost_by, models_of, name_of
 from emotion_circuits.report.variants import said
 from emotion_circuits.types import Verdict
 
@@ -59,6 +59,10 @@ def _answers(study: Study, names: Sequence[str], models: Sequence[str]) -> list[
 
 def _second_model(study: Study, asked: Asked, models: Sequence[str]) -> str:
     """Which flag brings a second model into the study, and the whole command: ``--model`` replaces a profile's own."""
-    other = next(name for name in EMBEDDED if name not in models)
-    typed = typed_models(study, asked) or [*models]
-    return f"not asked: add --model {other}: {study_command(study, replace(asked, models=[*typed, other]))}"
+    every = typed_models(study, asked)
+    # What finished nothing may be mistyped: it is neither typed again nor proposed, unless there is nothing else.
+    typed = [name for name in every if name_of(name, study) in models] or every or [*models]
+    others = [name for name in EMBEDDED if name not in models]
+    other = next((name for name in others if name not in every), others[0])
+    whole = replace(asked, models=[*dict.fromkeys([*typed, other])])
+    return f"not asked: add --model {other}: {study_command(study, whole)}"

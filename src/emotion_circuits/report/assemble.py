@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from emotion_circuits import __version__
+from emotion_circuits.experiments._study import failed_file
 from emotion_circuits.report.answers import verdicts
 from emotion_circuits.report.checklist import checklist, place_of, shown_model
 from emotion_circuits.report.collect import further_runs
@@ -17,6 +18,7 @@ from emotion_circuits.report.commands import OF_MODEL, Asked, ls_command
 from emotion_circuits.report.comparison import comparison
 from emotion_circuits.report.reproduce import reproduce
 from emotion_circuits.report.variants import COMPARED, first_of_each, given, marked, pair_of, resaid
+from emotion_circuits.store import ARROW, Store
 from emotion_circuits.types import Figure, Report, Section
 
 if TYPE_CHECKING:
@@ -67,14 +69,14 @@ STEERING = (
 """What a study that steers did, beside METHODS."""
 
 
-def assemble_report(study: Study, asked: Asked) -> Report:
-    """The report of a study; failures become part of it."""
+def assemble_report(study: Study, asked: Asked, *, alone: bool = False) -> Report:
+    """The report of a study; failures become part of it. ``alone``: what lies beside its runs on disk is not read."""
     # In the order of the argument, so that whatever was run beside the profile stands with its question.
     found = [(run, section) for run in study.runs if (section := _section(run)) is not None]
     models: dict[str, set[str]] = {}
     for run, section in found:
         models.setdefault(section.heading, set()).add(run.model)
-    beside = _Beside(study, asked)
+    beside = _Beside(study, asked, alone)
     # Runs with other parameters come behind the profile's own, whose figures thus keep the names of their files.
     placed: list[tuple[tuple[int, ...], Section]] = [
         (
@@ -91,7 +93,7 @@ def assemble_report(study: Study, asked: Asked) -> Report:
         title=profile.title,
         profile=profile.name,
         verdicts=verdicts(study, asked),
-        sections=[*sections, *_failures(study), checklist(study, asked)],
+        sections=[*sections, *_failures(study, asked), checklist(study, asked)],
         methods=methods(study.runs),
         command=reproduce(study, asked),
         provenance=_provenance(study),
@@ -127,7 +129,7 @@ def _pairs(study: Study) -> Sequence[Section]:
         "Matrix of verdicts, sources in rows, targets in columns.", rows, {"x": "target", "y": "source", "value": "τ"},
     )  # fmt: skip
     sentences = [
-        resaid(f"{s['source']} → {s['target']}: {s['verdict']}.", run, study.profile)
+        resaid(f"{s['source']}{ARROW}{s['target']}: {s['verdict']}.", run, study.profile)
         for run, s in zip(runs, found, strict=True)
     ]
     return (Section("pairs", "Which models share emotions", sentences, [figure]),)
@@ -156,8 +158,8 @@ def _named(section: Section, run: Run, models: Mapping[str, Collection[str]], pr
 class _Beside:
     """Says, once for every experiment on every model, how many further runs of it lie on disk."""
 
-    def __init__(self, study: Study, asked: Asked) -> None:
-        self.left = dict(further_runs(study))
+    def __init__(self, study: Study, asked: Asked, alone: bool) -> None:
+        self.left = {} if alone else dict(further_runs(study))
         self.command = ls_command(study.profile.name, asked.results)
 
     def told(self, run: Run, section: Section) -> Section:
@@ -171,11 +173,17 @@ class _Beside:
         return replace(section, limits=[*section.limits, told])
 
 
-def _failures(study: Study) -> Sequence[Section]:
+def _failures(study: Study, asked: Asked) -> Sequence[Section]:
     if not study.failures:
         return ()
     answer = [f"{f.experiment} on {f.model}: {f.error}" for f in study.failures]
-    return (Section("failures", "What did not finish", answer),)
+    noted = {f.model: failed_file(Store(asked.results), study.profile.name, f.model) for f in study.failures}
+    limits = [
+        f"{model} stays in this list until it goes through. If it is given up for good, remove `{file}`."
+        for model, file in noted.items()
+        if file.exists()
+    ]
+    return (Section("failures", "What did not finish", answer, limits=limits),)
 
 
 def _provenance(study: Study) -> dict[str, str]:

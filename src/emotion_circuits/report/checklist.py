@@ -12,8 +12,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.report.commands import Asked, filled_in
-from emotion_circuits.report.failures import ARROW, PAIR, lost_by, name_of
+from emotion_circuits.report.failures import folder_of, lost_by
 from emotion_circuits.report.variants import said
+from emotion_circuits.store import ARROW, PAIR
 from emotion_circuits.types import Section, Table
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _listed(names: Iterable[str]) -> list[str]:
 
 def _shown_failure(failure: Failure, study: Study, done: Sequence[str]) -> str:
     """The model that failed; with the experiment where another run of that model is there."""
-    model = ARROW.join(name_of(typed, study) for typed in failure.model.split(ARROW))
+    model = shown_model(folder_of(failure.model, study))
     return f"{model} ({failure.experiment})" if model in done else failure.model
 
 

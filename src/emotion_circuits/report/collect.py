@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments._registry import experiments
 from emotion_circuits.experiments._study import Study, read_failures
+from emotion_circuits.report.failures import folder_of
 from emotion_circuits.report.variants import identity, is_own
-from emotion_circuits.store import Store, model_folder, slug
+from emotion_circuits.store import ARROW, PAIR, Store
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments._profiles import Profile
     from emotion_circuits.store import Run
 
-_PAIR, _ARROW = "--", " → "
-"""How a pair of models is written as a folder, and its sources in ``spec.json``."""
+UNREADABLE = (EmotionCircuitsError, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+"""What reading or showing a run may raise that is damaged, or that another version wrote."""
 
 
 def study_on_disk(store: Store, profile: Profile) -> Study:
@@ -44,16 +46,25 @@ def study_on_disk(store: Store, profile: Profile) -> Study:
 def with_disk(store: Store, finished: Study, models: Sequence[str]) -> Study:
     """What a call on ``models`` (as they were typed) has just found, and what earlier ones left on disk.
 
-    The call's runs come first, and stand for those on disk of the same experiment on the same model; its failures stand
-    for those of the models and pairs that it ran.
+    The call's runs come first, and stand for the profile's own on disk of the same experiment on the same model: the
+    latest run with other parameters stays behind them. Its failures stand for those of the models and pairs it ran.
     """
     disk = study_on_disk(store, finished.profile)
-    fresh = {(run.model, run.experiment) for run in finished.runs}
-    kept = [run for run in disk.runs if (run.model, run.experiment) not in fresh]
-    ran = {slug(model) for model in models} | {model_folder(pair) for pair in finished.profile.pairs_of(models)}
-    failed = [f for f in disk.failures if _PAIR.join(map(slug, f.model.split(_ARROW))) not in ran]
-    sources = finished.sources | {name: source for run in kept for name, source in _sources(run).items()}
-    return Study(finished.profile, [*finished.runs, *kept], [*finished.failures, *failed], sources)
+    fresh: dict[tuple[str, str], set[str]] = {}
+    for run in finished.runs:
+        fresh.setdefault((run.model, run.experiment), set()).add(run.key)
+    kept = [
+        run
+        for run in disk.runs
+        if (keys := fresh.get((run.model, run.experiment))) is None
+        or (run.key not in keys and not is_own(run, finished.profile))
+    ]
+    earlier = {name: source for run in kept for name, source in _sources(run).items()}
+    sources = finished.sources | {n: source for n, source in earlier.items() if n not in finished.sources}
+    whole = Study(finished.profile, [*finished.runs, *kept], [*finished.failures], sources)
+    ran = {folder_of(typed, whole) for typed in (*models, *map(ARROW.join, finished.profile.pairs_of(models)))}
+    whole.failures += [failure for failure in disk.failures if folder_of(failure.model, whole) not in ran]
+    return whole
 
 
 def further_runs(study: Study) -> Mapping[tuple[str, str], int]:
@@ -82,12 +93,12 @@ def _shown(runs: Sequence[Run], latest: Run | None, profile: Profile) -> Iterato
 
 
 def _latest(store: Store, profile: Profile, folder: str, experiment: str) -> Run | None:
-    source, pair, target = folder.partition(_PAIR)
+    source, pair, target = folder.partition(PAIR)
     return store.latest(profile.name, (source, target) if pair else folder, experiment)
 
 
 def _sources(run: Run) -> dict[str, str]:
     """The models of a run, each with where it came from."""
-    models = run.model.split(_PAIR)
-    recorded = str(run.read_json("spec.json")["recorded"].get("source", "")).split(_ARROW)
+    models = run.model.split(PAIR)
+    recorded = str(run.read_json("spec.json")["recorded"].get("source", "")).split(ARROW)
     return dict(zip(models, recorded + [""] * len(models), strict=False))

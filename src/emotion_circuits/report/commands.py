@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emotion_circuits.store import PAIR
+
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Study
     from emotion_circuits.store import Run
@@ -75,14 +77,14 @@ def filled_in(template: str, study: Study, asked: Asked, wanted: Sequence[str] =
 
 
 def addresses(study: Study) -> Mapping[str, str]:
-    """Model → what to type for it; its name where a run did not record more.
+    """Model → what to type for it, as the first run of the study has it; its name where no run recorded more.
 
     A model in memory (an untrained twin, an object of the caller's) has nothing to type and is left out, unless the
     study is of such models only: then their names stand for them.
     """
     recorded: dict[str, str] = {}
-    for run in study.runs:
-        recorded |= dict(zip(run.model.split("--"), _addresses(run), strict=False))
+    for run in study.runs:  # what the call itself has found stands first
+        recorded = dict(zip(run.model.split(PAIR), _addresses(run), strict=False)) | recorded
     typed = {name: recorded.get(name, name) for name in study.sources}
     return {name: address for name, address in typed.items() if address} or {name: name for name in typed}
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from emotion_circuits.experiments._cell import ASKED, PLUS
 from emotion_circuits.report.files import write_text
 from emotion_circuits.report.variants import first_of_each, marked
+from emotion_circuits.store import ARROW, PAIR
 from emotion_circuits.types import Figure, Section, Table
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if r["measure"] == TAU and r["emotion"] == "all":
             value = "–" if r["estimate"] is None else f"{r['estimate']:.2f}"
             on = r["experiment"].removeprefix("transfer")
-            yield f"{r['source']} → {r['model']}{on}, layers {_arrow(r, 'layer')}: {r['verdict']} (τ {value})."
+            yield f"{r['source']}{ARROW}{r['model']}{on}, layers {_arrow(r, 'layer')}: {r['verdict']} (τ {value})."
 
 
 def _dots(rows: Sequence[Mapping[str, Any]], name: str, measure: str, title: str, reference: float) -> Figure:
@@ -130,14 +131,14 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _names(row: Mapping[str, Any]) -> str:
-    return f"{row['source']} → {row['model']}" if row["source"] else row["model"]
+    return f"{row['source']}{ARROW}{row['model']}" if row["source"] else row["model"]
 
 
 def _arrow(row: Mapping[str, Any], what: str) -> str | None:
     shown = [
         f"{v:.2f}" if isinstance(v, float) else str(v) for v in (row[f"source_{what}"], row[what]) if v is not None
     ]
-    return " → ".join(shown) or None
+    return ARROW.join(shown) or None
 
 
 def _directions(run: Run, layers: Mapping[str, int]) -> Iterator[dict[str, Any]]:
@@ -239,7 +240,7 @@ _READERS = {
 
 
 def _between(run: Run, pair: Mapping[str, Any], layers: Mapping[str, int]) -> dict[str, Any]:
-    source, target = run.model.split("--")
+    source, target = run.model.split(PAIR)
     own, other = _at(pair["source"], layers.get(source)), _at(pair["target"], layers.get(target))
     return {"source": source, "model": target, **{f"source_{k}": v for k, v in own.items()}, **other}
 

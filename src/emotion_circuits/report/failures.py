@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emotion_circuits.experiments._study import kinds
+from emotion_circuits.models.registry import model_slug
 from emotion_circuits.report.commands import addresses
-from emotion_circuits.store import slug
+from emotion_circuits.store import ARROW, PAIR, slug
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Failure, Study
-
-PAIR, ARROW = "--", " → "
-"""Between the models of a pair: in the name of its folder, and in a failure."""
 
 
 def lost_by(study: Study, names: Collection[str]) -> list[Failure]:
@@ -29,20 +27,27 @@ def lost_by(study: Study, names: Collection[str]) -> list[Failure]:
 
 
 def models_of(study: Study) -> list[str]:
-    """The names of the models that the study is of, those included that finished nothing; twins have no part in it."""
-    failed = (name_of(typed, study) for failure in study.failures for typed in failure.model.split(ARROW))
-    return list(dict.fromkeys((*addresses(study), *failed)))
+    """The names of the models that the study is of; one that finished nothing has no part in it, as twins have none."""
+    return [*addresses(study)]
 
 
 def name_of(typed: str, study: Study) -> str:
     """The name that the runs have of a model as it was typed; the name of its results folder where it has no run."""
     known, folder = addresses(study), slug(typed)
     for name, address in known.items():
-        if typed in (name, address) or _whole(typed) == _whole(address):
+        if typed in (name, address) or model_slug(typed) == name or _whole(typed) == _whole(address):
             return name
     # A file's or a folder's name carries six digits of what it names.
     marked = re.compile(re.escape(folder) + r"(-[0-9a-f]{6})?", re.IGNORECASE)
-    return next((name for name in known if marked.fullmatch(name)), folder)
+    # A whole path that is not the address of a model is another model, though the last part be the same.
+    whole = Path(typed).expanduser().is_absolute()
+    like = (name for name, address in known.items() if marked.fullmatch(name) and not (whole and address != name))
+    return next(like, folder)
+
+
+def folder_of(failed: str, study: Study) -> str:
+    """The folder that the runs have of what failed: of a model, or of a pair of models, as it was typed."""
+    return PAIR.join(name_of(typed, study) for typed in failed.split(ARROW))
 
 
 def typed_with_others(models: Sequence[str], study: Study) -> list[str]:
@@ -62,7 +67,7 @@ def _skipped(study: Study, failure: Failure, names: Collection[str]) -> bool:
     if failure.experiment not in order:
         return False
     after = [name for name in order[order.index(failure.experiment) + 1 :] if name in names]
-    folder = PAIR.join(name_of(typed, study) for typed in failure.model.split(ARROW))
+    folder = folder_of(failure.model, study)
     wanted = {(folder, name) for name in after if (name in paired) == (failure.experiment in paired)}
     if failure.experiment in single:
         pairs = _pairs_with(folder, study)
@@ -71,4 +76,5 @@ def _skipped(study: Study, failure: Failure, names: Collection[str]) -> bool:
 
 
 def _pairs_with(model: str, study: Study) -> Sequence[str]:
-    return [PAIR.join(pair) for pair in study.profile.pairs_of(models_of(study)) if model in pair]
+    models = dict.fromkeys([*models_of(study), model])
+    return [PAIR.join(pair) for pair in study.profile.pairs_of([*models]) if model in pair]

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emotion_circuits.report.checklist import shown_model
 from emotion_circuits.report.commands import PROGRAM, Asked, options_for, settings, study_command, typed_models
-from emotion_circuits.report.failures import PAIR, name_of
+from emotion_circuits.report.failures import name_of
 from emotion_circuits.report.variants import is_own, marked
+from emotion_circuits.store import PAIR
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Study
@@ -38,7 +40,7 @@ def _again(run: Run, study: Study, asked: Asked) -> str:
     # A study makes its runs with the parameters that its profile has now, which are not those of this one.
     if len(words) > 1 and _is_program(words[0]) and words[1] != "study":
         return shlex.join([PROGRAM, *_kept(words[1:]), *options_for(asked.results)])
-    return f"# {run.experiment}{marked(run, study.profile)} ({run.model.replace(PAIR, ' → ')})"
+    return f"# {run.experiment}{marked(run, study.profile)} ({shown_model(run.model)})"
 
 
 def _is_program(path: str) -> bool:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._registry import find_experiment
-from emotion_circuits.store import canonical
+from emotion_circuits.store import ARROW, PAIR, canonical
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Profile
@@ -70,7 +70,7 @@ def marked(run: Run, profile: Profile) -> str:
 def pair_of(run: Run) -> str:
     """The two models of a run as its verdicts write them; nothing for a run on one model."""
     summary = run.read_summary()
-    return f"{summary['source']} → {summary['target']}" if "--" in run.model and "source" in summary else ""
+    return f"{summary['source']}{ARROW}{summary['target']}" if PAIR in run.model and "source" in summary else ""
 
 
 def identity(run: Run) -> tuple[Any, Any]:

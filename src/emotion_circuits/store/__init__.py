@@ -16,11 +16,13 @@ from emotion_circuits.store.keys import canonical, content_key, fingerprint_file
 from emotion_circuits.store.locks import exclusive
 from emotion_circuits.store.observations import read_observations, write_observations
 from emotion_circuits.store.parts import PartSet
-from emotion_circuits.store.runs import SCHEMA_VERSION, Run, Store, model_folder, slug
+from emotion_circuits.store.runs import ARROW, PAIR, SCHEMA_VERSION, Run, Store, model_folder, slug
 from emotion_circuits.store.tables import read_tables, write_table
 from emotion_circuits.store.tensors import TensorFileWriter, open_tensors, write_tensors
 
 __all__ = [
+    "ARROW",
+    "PAIR",
     "SCHEMA_VERSION",
     "Claim",
     "Claims",

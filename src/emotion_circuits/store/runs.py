@@ -39,6 +39,8 @@ SPEC, SUMMARY, DONE, FAILED, LOG, LATEST = (
     "spec.json", "summary.json", "done.json", "failed.json", "run.log", "latest",
 )  # fmt: skip
 OBSERVATIONS = "observations.parquet"
+PAIR, ARROW = "--", " → "
+"""Between the two models of a pair: in the name of their folder, and where they are told."""
 Status = Literal["done", "failed", "partial", "running"]
 
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
@@ -56,9 +58,9 @@ def slug(name: str) -> str:
     return cleaned
 
 
-def model_folder(model: str | tuple[str, str]) -> str:
+def model_folder(model: str | tuple[str, ...]) -> str:
     """``model`` as folder name; a pair becomes ``A--B``."""
-    return slug(model) if isinstance(model, str) else "--".join(slug(part) for part in model)
+    return slug(model) if isinstance(model, str) else PAIR.join(slug(part) for part in model)
 
 
 @dataclass(frozen=True)

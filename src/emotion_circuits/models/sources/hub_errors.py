@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
-from emotion_circuits.errors import ModelError, StoreError, UsageError, unknown_name
+from emotion_circuits.errors import ModelError, StoreError, UnknownModelError, UsageError, unknown_name
 from emotion_circuits.models.registry import embedded_aliases, find_entry, load_registry
 from emotion_circuits.models.sources.errors import UnreachableError
 from emotion_circuits.models.sources.hub_settings import hub_cache, hub_endpoint
@@ -89,15 +89,16 @@ def _no_access(repository: str, status: int) -> ModelError:
     )
 
 
-def no_such_name(repository: str) -> UsageError:
+def no_such_name(repository: str) -> UnknownModelError:
     """Neither the registry nor the hub knows the name."""
     error = unknown_name("model", repository, list(load_registry()))
     private = "" if _has_token() else "; a private repository needs HF_TOKEN"
     near = _near_names(repository)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return UsageError(
+    return UnknownModelError(
         f"{error.what}; the hub ({hub_endpoint()}) has no {repository!r} either{private}",
         f"{hint}emotion-circuits models list shows the known names; a folder or .gguf file works too",
+        repository,
     )
 
 

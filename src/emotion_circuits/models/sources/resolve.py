@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from emotion_circuits.errors import ModelError, UsageError
+from emotion_circuits.errors import ModelError, UnknownModelError, UsageError
 from emotion_circuits.models.registry import RegistryEntry, find_entry
 from emotion_circuits.models.sources.errors import UnreachableError
 from emotion_circuits.models.sources.folder import resolve_folder
@@ -68,10 +68,10 @@ def _resolve_path(path: Path, cache: Path | None) -> LocalModel:
     except PermissionError as error:
         raise ModelError(f"{error.filename} is not readable: {error.strerror}", "check its permissions") from error
     if path.exists():
-        raise UsageError(f"{path} is neither a model folder nor a .gguf file", "name the folder that holds config.json")
-    raise UsageError(
-        f"no folder or file {path}", "check the path; emotion-circuits models list shows the models known by name"
-    )
+        what, fix = f"{path} is neither a model folder nor a .gguf file", "name the folder that holds config.json"
+        raise UnknownModelError(what, fix, str(path))
+    fix = "check the path; emotion-circuits models list shows the models known by name"
+    raise UnknownModelError(f"no folder or file {path}", fix, str(path))
 
 
 def _resolve_entry(entry: RegistryEntry, *, cache: Path | None, offline: bool, revision: str | None) -> LocalModel:
