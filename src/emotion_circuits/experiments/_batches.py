@@ -35,13 +35,14 @@ _UNSAID = {"attention": "sdpa"}
 
 
 def rows_of_step(
-    lm: LM, run: Run, name: str, wanted: int, forget: Callable[[], None], *, asked: bool, crew: Crew | None = None,
-    shared: bool = False, cut: Mapping[str, str] = MappingProxyType({}),
+    lm: LM, run: Run, name: str, wanted: int, forget: Callable[[], None], finished: Callable[[], bool], *, asked: bool,
+    crew: Crew | None = None, shared: bool = False, cut: Mapping[str, str] = MappingProxyType({}),
 ) -> int:  # fmt: skip
     """Rows per batch for the step ``name``: ``wanted`` when it begins, the first attempt's when it goes on.
 
     The step starts anew where the first attempt was on another device (or cut its tokens otherwise), and where fewer
-    rows than its were ``asked`` for, because memory ran out: ``forget`` removes what is kept of it.
+    rows than its were ``asked`` for, because memory ran out: ``forget`` removes what is kept of it. A step that others
+    have ``finished`` meanwhile is kept, and the rows are those that it was computed with.
 
     Args:
         crew: watches the workers that compute the step in parts; None where this process does it by itself.
@@ -52,6 +53,7 @@ def rows_of_step(
         EmotionCircuitsError: another kind of device than the other workers of this run.
     """
     from emotion_circuits.store import write_once
+    from emotion_circuits.store.files import look_anew
 
     record = batch_record(name)
     here = {**_place(lm), **cut, "rows": wanted}
@@ -79,7 +81,11 @@ def rows_of_step(
             return rows
         why = unlike or f"it was begun with {rows}"
         with run.lock() if shared else nullcontext():
+            look_anew(run.folder)
             if run.read_json(record) == first:  # else another worker has just done it
+                if finished():  # by the last of those that computed it, which held the lock to write it
+                    log.info("%s was finished by others, with %d rows a batch", name, rows)
+                    return rows
                 log.warning("%s starts anew with %d rows a batch: %s", name, wanted, why)
                 forget()
                 _remove_parts(run, name)
