@@ -215,6 +215,24 @@ def test_a_step_that_others_finish_meanwhile_is_kept(step: str, tmp_path: Path, 
     assert runner_worker.numbers(results_of(run)) == finished
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_workers_of_one_command_begin_a_step_anew_together(step: str, tmp_path: Path, passes: dict[str, Any]) -> None:
+    """One that has read in how many rows it was begun sees that another one begins it anew, and joins it."""
+    run = interrupted(with_a_runner, tmp_path, passes, step)
+    held: list[Any] = []
+
+    def begin_anew() -> None:
+        passes.update(sizes=[], full=FIRST["texts"])
+        told = with_a_runner(results_of(run), FEW)
+        assert told is not None and "memory ran out" in told
+        passes.update(sizes=[], full=None)
+        held.append(waiting.claims.take("a-new-block"))
+
+    waiting = Waiting(run, step, begin_anew)
+    assert with_a_runner(results_of(run), FEW, Crew(stale=1, heartbeat=1, look_again=0.05, pause=waiting)) is None
+    assert waiting.waits and held[0] is not None and run.read_json(f"{step}-batches.json")["rows"] == FEW
+
+
 def test_what_was_halved_is_copied_by_no_other_run(tmp_path: Path) -> None:
     assert alone(tmp_path, MANY) is None
     (run,) = Store(tmp_path).find(experiment=runner_worker.STUB)

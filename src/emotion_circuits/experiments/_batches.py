@@ -53,14 +53,13 @@ def rows_of_step(
         EmotionCircuitsError: another kind of device than the other workers of this run.
     """
     from emotion_circuits.store import write_once
-    from emotion_circuits.store.files import look_anew
 
     record = batch_record(name)
     here = {**_place(lm), **cut, "rows": wanted}
     if write_once(run.path(record), json.dumps(here) + "\n"):
         return wanted
     while True:
-        first = run.read_json(record)
+        first = _record_now(run, name)
         rows, unlike = int(first["rows"]), _unlike(first, here)
         if not unlike and not (asked and wanted < rows):
             if rows != wanted:
@@ -68,7 +67,9 @@ def rows_of_step(
             return rows
         busy = bool(unlike) and shared
         if not busy and crew is not None:
-            busy = not _left_alone(crew, run, name)
+            busy = not _left_alone(crew, run, name, first)
+            if busy and _record_now(run, name) != first:
+                continue  # those who are busy with it have begun it anew
         if busy and unlike:
             raise EmotionCircuitsError(
                 f"{run.folder} is being computed otherwise than this worker would ({unlike}): their numbers differ in "
@@ -81,8 +82,7 @@ def rows_of_step(
             return rows
         why = unlike or f"it was begun with {rows}"
         with run.lock() if shared else nullcontext():
-            look_anew(run.folder)
-            if run.read_json(record) == first:  # else another worker has just done it
+            if _record_now(run, name) == first:  # else another worker has just done it
                 if finished():  # by the last of those that computed it, which held the lock to write it
                     log.info("%s was finished by others, with %d rows a batch", name, rows)
                     return rows
@@ -143,14 +143,25 @@ def _unlike(first: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {there} there, {mine} here" for key, there, mine in shown)
 
 
-def _left_alone(crew: Crew, run: Run, name: str) -> bool:
-    """Whether nobody holds a block of the step; waits for claims whose holder may have died on another machine."""
+def _record_now(run: Run, name: str) -> Any:
+    """The record of a step as the file server has it, and with it the other names in the run's folder."""
+    from emotion_circuits.store.files import look_anew
+
+    look_anew(run.folder)
+    return run.read_json(batch_record(name))
+
+
+def _left_alone(crew: Crew, run: Run, name: str, first: Any) -> bool:
+    """Whether nobody holds a block of the step; waits for claims whose holder may have died on another machine.
+
+    False at once where the record of the step is no longer ``first``: what is held then are blocks of the step anew.
+    """
     from emotion_circuits.store import Claims
 
     claims = Claims(crew_folder(run) / name / "claims", crew.heartbeat, crew.stale)
     deadline = time.monotonic() + crew.stale + crew.heartbeat
     while claims.held():
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or _record_now(run, name) != first:
             return False
         crew.pause(crew.look_again)
         crew.require_folder()
