@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from emotion_circuits import models as models_package
 from emotion_circuits.experiments import _crew_steps as crew_steps
 from emotion_circuits.experiments import run_study
 from emotion_circuits.experiments._batches import BATCHES_OF_CAPTURE, note_halved, same_batches
-from emotion_circuits.experiments._crew import Crew, crew_folder
+from emotion_circuits.experiments._crew import Crew, clear_finished, crew_folder
 from emotion_circuits.runners import plan_study, run_shard
 from emotion_circuits.store import Claims, Run, Store, tensors
 
@@ -231,6 +232,18 @@ def test_workers_of_one_command_begin_a_step_anew_together(step: str, tmp_path: 
     waiting = Waiting(run, step, begin_anew)
     assert with_a_runner(results_of(run), FEW, Crew(stale=1, heartbeat=1, look_again=0.05, pause=waiting)) is None
     assert waiting.waits and held[0] is not None and run.read_json(f"{step}-batches.json")["rows"] == FEW
+
+
+def test_parts_that_a_kill_left_half_removed_go_when_the_study_is_finished(
+    tmp_path: Path, passes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = interrupted(with_a_runner, tmp_path, passes, "scores")
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)
+        assert with_a_runner(results_of(run), FEW) is None
+    assert list(results_of(run).rglob(".*.discarded"))
+    clear_finished(results_of(run) / run.profile)
+    assert not list(results_of(run).rglob(".*.discarded")) and not list(results_of(run).rglob(".*.crew"))
 
 
 def test_what_was_halved_is_copied_by_no_other_run(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -53,6 +51,7 @@ def rows_of_step(
         EmotionCircuitsError: another kind of device than the other workers of this run.
     """
     from emotion_circuits.store import write_once
+    from emotion_circuits.store.files import discard_folder
 
     record = batch_record(name)
     here = {**_place(lm), **cut, "rows": wanted}
@@ -88,7 +87,7 @@ def rows_of_step(
                     return rows
                 log.warning("%s starts anew with %d rows a batch: %s", name, wanted, why)
                 forget()
-                _remove_parts(run, name)
+                discard_folder(crew_folder(run) / name, run.folder)
                 run.path(_halved(name)).unlink(missing_ok=True)
                 run.write_json(record, here)  # last: until then a kill leaves the step as it was, or with less of it
 
@@ -166,19 +165,6 @@ def _left_alone(crew: Crew, run: Run, name: str, first: Any) -> bool:
         crew.pause(crew.look_again)
         crew.require_folder()
     return True
-
-
-def _remove_parts(run: Run, name: str) -> None:
-    """Remove what workers computed of a step; renamed first, so that half of its parts never look like all."""
-    from emotion_circuits.store.files import translating
-
-    folder = crew_folder(run) / name
-    if not folder.exists():
-        return
-    aside = run.folder.with_name(f".{run.key}.{secrets.token_hex(4)}.discarded")
-    with translating(folder, "remove"):
-        folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _place(lm: LM) -> dict[str, Any]:
