@@ -139,7 +139,10 @@ def entry(backend: str) -> Any:
     def by_slurm(path: str, number: int) -> int:
         return slurm.ShardJob(path, number)()
 
-    return {"local": worker.work, "slurm": by_slurm, "ray": ray._shard}[backend]
+    def by_ray(path: str, number: int) -> int:
+        return ray._shard(path, number)[0]
+
+    return {"local": worker.work, "slurm": by_slurm, "ray": by_ray}[backend]
 
 
 def _watch_writes(results: Path, kill_at: int | None) -> None:

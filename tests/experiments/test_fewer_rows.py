@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,9 @@ from emotion_circuits import models as models_package
 from emotion_circuits.experiments import _crew_steps as crew_steps
 from emotion_circuits.experiments import run_study
 from emotion_circuits.experiments._batches import BATCHES_OF_CAPTURE, note_halved, same_batches
-from emotion_circuits.experiments._crew import Crew, crew_folder
+from emotion_circuits.experiments._crew import Crew, clear_finished, crew_folder
 from emotion_circuits.runners import plan_study, run_shard
-from emotion_circuits.store import Run, Store, tensors
+from emotion_circuits.store import Claims, Run, Store, tensors
 
 LOADING = {"dtype": "float32", "device": "cpu", "device_map": None, "cache": None, "offline": True}
 MODEL = ("one",)
@@ -45,10 +47,10 @@ def alone(results: Path, rows: int | None) -> str | None:
     return str(study.failures[0].error) if study.failures else None
 
 
-def with_a_runner(results: Path, rows: int | None) -> str | None:
+def with_a_runner(results: Path, rows: int | None, crew: Crew | None = None) -> str | None:
     """The only shard of the study, as a worker runs it."""
     manifest = plan_study(runner_worker.PROFILE, MODEL, results, shards=1, rows=rows, loading=LOADING).write()
-    if run_shard(manifest, 0, crew=Crew(stale=0.2, look_again=0.05)).exit_code == 0:
+    if run_shard(manifest, 0, crew=crew or Crew(stale=0.2, look_again=0.05)).exit_code == 0:
         return None
     return str(json.loads((results / "stub-study" / "one" / "failed.json").read_text())["message"])
 
@@ -170,14 +172,78 @@ def test_a_worker_that_would_mix_numbers_is_told_what_differs(
 
 
 def test_blocks_that_another_worker_holds_are_left_to_it(tmp_path: Path, passes: dict[str, Any]) -> None:
-    from emotion_circuits.store import Claims
-
     run = interrupted(with_a_runner, tmp_path, passes, "scores")
     claim = Claims(crew_folder(run) / "scores" / "claims", heartbeat=0.05).take("another-block")
     assert claim is not None
     with claim:
         assert with_a_runner(results_of(run), FEW) is None
     assert run.read_json("scores-batches.json")["rows"] == MANY
+
+
+class Waiting:
+    """In the place of a pause: what ``others`` do meanwhile, when the first one that waits waits for the first time.
+
+    Until then they hold a block of ``step``.
+    """
+
+    def __init__(self, run: Run, step: str, others: Callable[[], None]) -> None:
+        self.claims, self.others, self.waits = Claims(crew_folder(run) / step / "claims"), others, 0
+        self.claim = self.claims.take("another-block")
+
+    def __call__(self, seconds: float) -> None:
+        self.waits += 1
+        if self.waits > 1:
+            time.sleep(seconds)
+            return
+        assert self.claim is not None
+        self.claim.release()
+        self.others()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_others_finish_meanwhile_is_kept(step: str, tmp_path: Path, passes: dict[str, Any]) -> None:
+    """They release their last block before they write the step down: who wants fewer rows finds it finished."""
+    run = interrupted(with_a_runner, tmp_path, passes, step)
+    finished: dict[str, bytes] = {}
+
+    def finish() -> None:
+        assert with_a_runner(results_of(run), None) is None
+        finished.update(runner_worker.numbers(results_of(run)))
+
+    waiting = Waiting(run, step, finish)
+    assert with_a_runner(results_of(run), FEW, Crew(stale=5, heartbeat=5, look_again=0.05, pause=waiting)) is None
+    assert waiting.waits and finished and run.read_json(f"{step}-batches.json")["rows"] == MANY
+    assert runner_worker.numbers(results_of(run)) == finished
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_workers_of_one_command_begin_a_step_anew_together(step: str, tmp_path: Path, passes: dict[str, Any]) -> None:
+    """One that has read in how many rows it was begun sees that another one begins it anew, and joins it."""
+    run = interrupted(with_a_runner, tmp_path, passes, step)
+    held: list[Any] = []
+
+    def begin_anew() -> None:
+        passes.update(sizes=[], full=FIRST["texts"])
+        told = with_a_runner(results_of(run), FEW)
+        assert told is not None and "memory ran out" in told
+        passes.update(sizes=[], full=None)
+        held.append(waiting.claims.take("a-new-block"))
+
+    waiting = Waiting(run, step, begin_anew)
+    assert with_a_runner(results_of(run), FEW, Crew(stale=1, heartbeat=1, look_again=0.05, pause=waiting)) is None
+    assert waiting.waits and held[0] is not None and run.read_json(f"{step}-batches.json")["rows"] == FEW
+
+
+def test_parts_that_a_kill_left_half_removed_go_when_the_study_is_finished(
+    tmp_path: Path, passes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = interrupted(with_a_runner, tmp_path, passes, "scores")
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)
+        assert with_a_runner(results_of(run), FEW) is None
+    assert list(results_of(run).rglob(".*.discarded"))
+    clear_finished(results_of(run) / run.profile)
+    assert not list(results_of(run).rglob(".*.discarded")) and not list(results_of(run).rglob(".*.crew"))
 
 
 def test_what_was_halved_is_copied_by_no_other_run(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from emotion_circuits.experiments import load_profile
 from emotion_circuits.runners import collect, local, plan_study, read_manifest, run_shard, states
 from emotion_circuits.runners.backend import ATTEMPTS, backend, run_manifest, unfinished
 from emotion_circuits.runners.local import run_local
+from emotion_circuits.runners.manifest import manifest_folder
 from emotion_circuits.runners.state import drivers_of, write_failed
 from emotion_circuits.runners.worker import work
+from emotion_circuits.store import content_key
 from fakehub import Repository, serve
 from runner_worker import finished_run, stub_plan
 
@@ -72,6 +75,19 @@ def test_two_shards_give_the_numbers_of_one_process(cli: Any, profile: Path, fin
 
 def _model(profile: Path) -> str:
     return load_profile(str(profile)).models[0]
+
+
+def test_a_study_about_no_set_of_its_own_keeps_the_plan_that_it_had(stub: None, tmp_path: Path) -> None:
+    """Planned anew, its jobs in a queue would be submitted a second time."""
+    manifest = stub_plan(tmp_path).write()
+    known = {name: value for name, value in asdict(manifest.work).items() if name != "prompts"}
+    cells, shards = [cell.id for cell in manifest.cells], [asdict(shard) for shard in manifest.shards]
+    assert manifest.key == content_key({"work": known, "cells": cells, "shards": shards})
+    assert "prompts" not in json.loads(manifest.path.read_text())["work"]
+    named = replace(manifest.work, prompts="mine")
+    folder = manifest_folder(tmp_path, named, manifest.cells, manifest.shards)
+    assert folder != manifest.folder
+    assert read_manifest(replace(manifest, folder=folder, work=named).write().path).work.prompts == "mine"
 
 
 def test_a_worker_that_is_killed_is_begun_again(stub: None, tmp_path: Path) -> None:

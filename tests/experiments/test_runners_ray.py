@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import runner_worker
-from emotion_circuits.errors import EmotionCircuitsError
-from emotion_circuits.experiments import load_profile, run_study
+from emotion_circuits.errors import EmotionCircuitsError, StoreError, UsageError
+from emotion_circuits.experiments import Failure, load_profile, run_study
 from emotion_circuits.models import load_lm
-from emotion_circuits.runners import Manifest, collect, plan_study, states
+from emotion_circuits.runners import Manifest, collect, plan_study, shard, states
 from emotion_circuits.runners import ray as ray_module
 from emotion_circuits.runners.local import PROCESS_BYTES
 from emotion_circuits.runners.ray import _run, run_ray
@@ -126,11 +126,37 @@ def test_what_ends_a_task_outside_of_its_cells_is_told(profile_of_captures: Path
     _run(Cluster(-1), manifest, [0], told.append, 1.0, 0.0, None)
     (failure,) = collect(manifest).failures
     assert "written by another version" in failure.error.what and "use one version" in failure.error.fix
-    assert "failed: " in told[0] and "written by another version" in told[0]
+    assert "its process ended with code 1: " in failure.error.what and "session_latest" in failure.error.what
+    assert "ended with code 1: " in told[0] and "written by another version" in told[0]
     forget_failure(manifest, manifest.cells[0])
     _run(Cluster(0), manifest, [0], told.append, 1.0, 0.0, None)
     (failure,) = collect(manifest).failures
-    assert "KeyError: 'layer'" in failure.error.what and "session_latest" in failure.error.fix
+    assert "ended with code 1: KeyError: 'layer'" in failure.error.what and "session_latest" in failure.error.what
+    assert "ended with code 1: KeyError" in told[1]
+
+
+def test_a_failure_that_a_task_cannot_note_is_noted_here(
+    profile_of_captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk of its node is full, and nobody reads its log; a note of its own stays."""
+    manifest = plan(profile_of_captures, tmp_path, 1)
+    cell, error = manifest.cells[0], UsageError("no such layer", "choose another")
+    told: list[str] = []
+    monkeypatch.setattr(shard, "attempt", lambda model, experiment, run: Failure(model, experiment, error))
+    with monkeypatch.context() as full:
+        full.setattr(shard, "write_failed", lambda *_: raised(StoreError("cannot write it: the disk is full", "")))
+        _run(Cluster(-1), manifest, [0], told.append, 1.0, 0.0, None)
+    (failure,) = collect(manifest).failures
+    assert failure.error.what.startswith(f"{cell.shown}: its process ended with code 2: no such layer; its log is on ")
+    assert (failure.error.fix, failure.error.exit_code) == ("choose another", 2)
+    assert told[0].endswith("ended with code 2: no such layer")
+    forget_failure(manifest, cell)
+    _run(Cluster(-1), manifest, [0], told.append, 1.0, 0.0, None)
+    assert collect(manifest).failures[0].error.what == "no such layer" and told[1].endswith("ended with code 2")
+
+
+def raised(error: Exception) -> None:
+    raise error
 
 
 class Noting:
@@ -163,8 +189,8 @@ class Noting:
     def wait(self, left: list[int], num_returns: int) -> tuple[list[int], list[int]]:
         return left[:1], left[1:]
 
-    def get(self, handle: int) -> int:
-        return 0
+    def get(self, handle: int) -> tuple[int, str, str]:
+        return 0, "", ""
 
 
 @pytest.mark.parametrize(

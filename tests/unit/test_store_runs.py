@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,22 @@ def test_another_schema_is_refused_and_force_clears_it(store: Store, schema: int
     with run.lock():
         run.discard()
     assert finished(store).done
+
+
+def test_what_a_removal_left_goes_with_the_next_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [finished(store), finished(store, seed=1)]
+    for again in (Run.begin, Run.discard):
+        with monkeypatch.context() as killed:
+            killed.setattr(shutil, "rmtree", lambda *_, **__: None)
+            for run in runs:
+                run.discard()
+        parent = runs[0].folder.parent
+        assert len(list(parent.glob(".*.discarded"))) == 2
+        again(runs[0])
+        (left,) = parent.glob(".*.discarded")
+        assert left.name.startswith(f".{runs[1].key}."), "another run's are removed with that one"
+        again(runs[1])
+        assert not list(parent.glob(".*.discarded"))
 
 
 def test_partial_run_of_another_schema_is_not_resumed(store: Store) -> None:

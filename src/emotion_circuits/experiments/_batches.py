@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -35,13 +33,14 @@ _UNSAID = {"attention": "sdpa"}
 
 
 def rows_of_step(
-    lm: LM, run: Run, name: str, wanted: int, forget: Callable[[], None], *, asked: bool, crew: Crew | None = None,
-    shared: bool = False, cut: Mapping[str, str] = MappingProxyType({}),
+    lm: LM, run: Run, name: str, wanted: int, forget: Callable[[], None], finished: Callable[[], bool], *, asked: bool,
+    crew: Crew | None = None, shared: bool = False, cut: Mapping[str, str] = MappingProxyType({}),
 ) -> int:  # fmt: skip
     """Rows per batch for the step ``name``: ``wanted`` when it begins, the first attempt's when it goes on.
 
     The step starts anew where the first attempt was on another device (or cut its tokens otherwise), and where fewer
-    rows than its were ``asked`` for, because memory ran out: ``forget`` removes what is kept of it.
+    rows than its were ``asked`` for, because memory ran out: ``forget`` removes what is kept of it. A step that others
+    have ``finished`` meanwhile is kept, and the rows are those that it was computed with.
 
     Args:
         crew: watches the workers that compute the step in parts; None where this process does it by itself.
@@ -52,13 +51,14 @@ def rows_of_step(
         EmotionCircuitsError: another kind of device than the other workers of this run.
     """
     from emotion_circuits.store import write_once
+    from emotion_circuits.store.files import discard_folder
 
     record = batch_record(name)
     here = {**_place(lm), **cut, "rows": wanted}
     if write_once(run.path(record), json.dumps(here) + "\n"):
         return wanted
     while True:
-        first = run.read_json(record)
+        first = _record_now(run, name)
         rows, unlike = int(first["rows"]), _unlike(first, here)
         if not unlike and not (asked and wanted < rows):
             if rows != wanted:
@@ -66,7 +66,9 @@ def rows_of_step(
             return rows
         busy = bool(unlike) and shared
         if not busy and crew is not None:
-            busy = not _left_alone(crew, run, name)
+            busy = not _left_alone(crew, run, name, first)
+            if busy and _record_now(run, name) != first:
+                continue  # those who are busy with it have begun it anew
         if busy and unlike:
             raise EmotionCircuitsError(
                 f"{run.folder} is being computed otherwise than this worker would ({unlike}): their numbers differ in "
@@ -79,10 +81,13 @@ def rows_of_step(
             return rows
         why = unlike or f"it was begun with {rows}"
         with run.lock() if shared else nullcontext():
-            if run.read_json(record) == first:  # else another worker has just done it
+            if _record_now(run, name) == first:  # else another worker has just done it
+                if finished():  # by the last of those that computed it, which held the lock to write it
+                    log.info("%s was finished by others, with %d rows a batch", name, rows)
+                    return rows
                 log.warning("%s starts anew with %d rows a batch: %s", name, wanted, why)
                 forget()
-                _remove_parts(run, name)
+                discard_folder(crew_folder(run) / name, run.folder)
                 run.path(_halved(name)).unlink(missing_ok=True)
                 run.write_json(record, here)  # last: until then a kill leaves the step as it was, or with less of it
 
@@ -137,31 +142,29 @@ def _unlike(first: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {there} there, {mine} here" for key, there, mine in shown)
 
 
-def _left_alone(crew: Crew, run: Run, name: str) -> bool:
-    """Whether nobody holds a block of the step; waits for claims whose holder may have died on another machine."""
+def _record_now(run: Run, name: str) -> Any:
+    """The record of a step as the file server has it, and with it the other names in the run's folder."""
+    from emotion_circuits.store.files import look_anew
+
+    look_anew(run.folder)
+    return run.read_json(batch_record(name))
+
+
+def _left_alone(crew: Crew, run: Run, name: str, first: Any) -> bool:
+    """Whether nobody holds a block of the step; waits for claims whose holder may have died on another machine.
+
+    False at once where the record of the step is no longer ``first``: what is held then are blocks of the step anew.
+    """
     from emotion_circuits.store import Claims
 
     claims = Claims(crew_folder(run) / name / "claims", crew.heartbeat, crew.stale)
     deadline = time.monotonic() + crew.stale + crew.heartbeat
     while claims.held():
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or _record_now(run, name) != first:
             return False
         crew.pause(crew.look_again)
         crew.require_folder()
     return True
-
-
-def _remove_parts(run: Run, name: str) -> None:
-    """Remove what workers computed of a step; renamed first, so that half of its parts never look like all."""
-    from emotion_circuits.store.files import translating
-
-    folder = crew_folder(run) / name
-    if not folder.exists():
-        return
-    aside = run.folder.with_name(f".{run.key}.{secrets.token_hex(4)}.discarded")
-    with translating(folder, "remove"):
-        folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _place(lm: LM) -> dict[str, Any]:

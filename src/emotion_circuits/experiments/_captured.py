@@ -54,7 +54,8 @@ def capture_to_run(
     from emotion_circuits.experiments._crew_steps import share_capture
     from emotion_circuits.store import TensorFileWriter
 
-    if run.path(f"{step.name}.json").exists():
+    finished = run.path(f"{step.name}.json").exists
+    if finished():
         return load_capture(run, step.name)
     plan = plan_capture(lm, step.prompts, step.kinds, step.positions, step.layers)
     log.info("capturing %s: %d texts, %.1f MB", step.name, len(plan.encoded), plan.bytes / 1e6)
@@ -64,9 +65,11 @@ def capture_to_run(
     crew = crew or (Crew() if begun_by_crew(run, step.name) else None)
     rows = rows_of_step(
         lm, run, step.name, max_rows or MAX_ROWS,
-        functools.partial(remove_partial, [run.path(file) for file, _ in files]),
+        functools.partial(remove_partial, [run.path(file) for file, _ in files]), finished,
         asked=bool(max_rows), crew=crew, shared=not alone, cut=BATCHES_OF_CAPTURE,
     )  # fmt: skip
+    if finished():  # by others, while this process waited for them
+        return load_capture(run, step.name)
     halved = functools.partial(note_halved, run, step.name)
     known = () if anew else find_known(lm, run, step.name, plan, rows)
     fill = functools.partial(copy_known, step.name, plan, known)
@@ -76,7 +79,7 @@ def capture_to_run(
     with ExitStack() as stack:
         if not alone:  # a process that runs alone holds the run already
             stack.enter_context(run.lock())
-            if run.path(f"{step.name}.json").exists():
+            if finished():
                 return load_capture(run, step.name)
             require_rows(run, step.name, rows)
         writers = [

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from emotion_circuits.errors import StoreError
 from emotion_circuits.store import Claims, content_key, read_json, write_once
 from emotion_circuits.store.claims import HEARTBEAT_SECONDS, STALE_SECONDS
-from emotion_circuits.store.files import look_anew
+from emotion_circuits.store.files import look_anew, remove_discarded
 
 if TYPE_CHECKING:
     from emotion_circuits.store import Run
@@ -102,10 +102,14 @@ def begun_by_crew(run: Run, step: str) -> bool:
 
 
 def clear_finished(profile_folder: Path) -> None:
-    """Remove the parts of all finished runs of a profile; what was merged from them is in the run folders."""
+    """Remove the parts of all finished runs of a profile; what was merged from them is in the run folders.
+
+    With them goes what is left of runs and parts that were begun anew.
+    """
     for folder in profile_folder.glob(f"*/*/.*{SUFFIX}"):
         if (folder.with_name(folder.name[1 : -len(SUFFIX)]) / "done.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
+    remove_discarded(profile_folder, "*/*/.*")
 
 
 def share(

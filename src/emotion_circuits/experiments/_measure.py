@@ -74,7 +74,8 @@ class Measure:
         elif not path.exists():
             encoded = self.lm.encode(prompts)
             rows = [Row(e, c, 0) for e in encoded for c in conditions]
-            chunks = plan_chunks(self.lm, rows, self._rows(name, rows, 1, lambda: remove_partial([path])))
+            most = self._rows(name, rows, 1, lambda: remove_partial([path]), path.exists)
+            chunks = plan_chunks(self.lm, rows, most)
             tensors = {metric: ((len(rows),), "float32") for metric in metrics}
             with TensorFileWriter(path, tensors) as writer, self._progress(name, len(rows)) as advance:
                 missing = set(map(int, writer.missing_rows()))
@@ -102,10 +103,13 @@ class Measure:
         if not found.keys() >= wanted and self.crew is not None:  # others may have merged it since the file was read
             found = self._read_texts().get(name, {})
         if not found.keys() >= wanted and (crew := self._crew(name)):
-            found.update(zip(keys, self._generate_together(crew, name, rows, sampling), strict=True))
+            found.update(zip(keys, self._generate_together(crew, name, rows, keys, sampling), strict=True))
         elif not found.keys() >= wanted:
-            new = sampling.max_new_tokens
-            chunks = plan_chunks(self.lm, rows, self._rows(name, rows, new, lambda: self._forget_texts(name, found)))
+            most = self._rows(
+                name, rows, sampling.max_new_tokens, lambda: self._forget_texts(name, found),
+                lambda: found.keys() >= wanted,
+            )  # fmt: skip
+            chunks = plan_chunks(self.lm, rows, most)
             left = [chunk for chunk in chunks if not all(keys[i] in found for i in chunk)]
             with self._progress(name, len(rows)) as advance:
                 advance(len(rows) - sum(map(len, left)), name)
@@ -139,7 +143,9 @@ class Measure:
         from emotion_circuits.store import write_tensors
 
         path = self.run.path(f"{name}.safetensors")
-        most = self._rows(name, rows, 1, lambda: remove_partial([path]), crew)
+        most = self._rows(name, rows, 1, lambda: remove_partial([path]), path.exists, crew)
+        if path.exists():  # others finished it while this process waited for them
+            return
         batches = plan_chunks(self.lm, rows, most)
         with self._progress(name, len(rows)) as advance:
             values = share_scores(
@@ -152,13 +158,21 @@ class Measure:
                 require_rows(self.run, name, most)
                 write_tensors(path, values)
 
-    def _generate_together(self, crew: Crew, name: str, rows: Sequence[Any], sampling: Sampling) -> list[Generation]:
+    def _generate_together(
+        self, crew: Crew, name: str, rows: Sequence[Any], keys: Sequence[Key], sampling: Sampling
+    ) -> list[Generation]:
         from emotion_circuits.engine import generate_rows, plan_chunks
         from emotion_circuits.experiments._crew_steps import share_texts
         from emotion_circuits.store import read_jsonl
 
+        def finished() -> bool:
+            return self._read_texts().get(name, {}).keys() >= set(keys)
+
         new = sampling.max_new_tokens
-        most = self._rows(name, rows, new, lambda: self._forget_texts(name, {}), crew)
+        most = self._rows(name, rows, new, lambda: self._forget_texts(name, {}), finished, crew)
+        there = self._read_texts().get(name, {})
+        if there.keys() >= set(keys):  # others finished it while this process waited for them
+            return [there[key] for key in keys]
         batches = plan_chunks(self.lm, rows, most)
 
         def write(batch: Sequence[int]) -> list[Generation]:
@@ -170,8 +184,8 @@ class Measure:
             texts = share_texts(crew, self.run, name, rows, batches, write, lambda done: advance(done, name))
         with self._merging():
             require_rows(self.run, name, most)
-            there = read_jsonl(self.run.path(GENERATIONS))
-            have = {(t["prompt"], t["condition"], t["sample"]) for t in there if t["step"] == name}
+            lines = read_jsonl(self.run.path(GENERATIONS))
+            have = {(t["prompt"], t["condition"], t["sample"]) for t in lines if t["step"] == name}
             missing = [g for g in texts if (g.prompt, g.condition, g.sample) not in have]
             self.run.append_jsonl(GENERATIONS, ({"step": name, **asdict(g)} for g in missing))
         return texts
@@ -222,15 +236,16 @@ class Measure:
         return found
 
     def _rows(
-        self, name: str, rows: Sequence[Any], new_tokens: int, forget: Callable[[], None], crew: Crew | None = None
-    ) -> int:
+        self, name: str, rows: Sequence[Any], new_tokens: int, forget: Callable[[], None],
+        finished: Callable[[], bool], crew: Crew | None = None,
+    ) -> int:  # fmt: skip
         """Rows of a batch: those of the first attempt where there was one, because rounding depends on them."""
         from emotion_circuits.engine.memory import automatic_rows
 
         widest = max(len(r.encoded) for r in rows)
         return rows_of_step(
             self.lm, self.run, name, self.max_rows or automatic_rows(self.lm, widest, new_tokens), forget,
-            asked=bool(self.max_rows), crew=crew, shared=self.crew is not None,
+            finished, asked=bool(self.max_rows), crew=crew, shared=self.crew is not None,
         )  # fmt: skip
 
     def _progress(self, name: str, total: int) -> AbstractContextManager[Advance]:

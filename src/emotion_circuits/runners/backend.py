@@ -135,14 +135,20 @@ def give_up(manifest: Manifest, number: int, reason: str, fix: str, code: int = 
 
 def tell_end(manifest: Manifest, number: int, code: int, log: Path, tell: Tell) -> None:
     """Tell that a shard's process has ended; where it left no reason for its code, what its log says last is noted."""
+    what, fix = last_words(log) if code else ("", "")
+    tell_code(manifest, number, code, what, fix, f"its log is {log}", tell)
+
+
+def tell_code(manifest: Manifest, number: int, code: int, what: str, fix: str, where: str, tell: Tell) -> None:
+    """Tell with which code a shard's process has ended; ``what`` it said, ``fix`` and ``where`` its log is are noted
+    where it left no reason itself."""
     shown = f"shard {number} ({' → '.join(manifest.shards[number].models)})"
     if code == 0:
         tell(f"{shown}: done")
         return
-    what, fix = last_words(log)
     said = f": {what}" if what else ""
     noted = give_up(
-        manifest, number, f"its process ended with code {code}{said}; its log is {log}",
+        manifest, number, f"its process ended with code {code}{said}; {where}",
         fix or "look at the log, then run the same command again: it resumes", code,
     )  # fmt: skip
     tell(f"{shown}: ended with code {code}{said if noted else ''}")

@@ -104,7 +104,7 @@ class Manifest:
 
 def manifest_folder(results: Path, work: Work, cells: tuple[Cell, ...], shards: tuple[Shard, ...]) -> Path:
     """Where a manifest belongs: its name depends on its content."""
-    content = {"work": work, "cells": [c.id for c in cells], "shards": [asdict(s) for s in shards]}
+    content = {"work": _fields(work), "cells": [c.id for c in cells], "shards": [asdict(s) for s in shards]}
     return results / slug(work.profile) / FOLDER / content_key(content)
 
 
@@ -129,10 +129,18 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(path.absolute().parent, work, cells, shards)
 
 
+def _fields(work: Work) -> dict[str, Any]:
+    """What a manifest says of the work; ``prompts`` only where a set is named, as before there was that field.
+
+    A study that was planned then keeps its folder: its finished cells, and its jobs in a queue.
+    """
+    return {name: value for name, value in vars(work).items() if name != "prompts" or value}
+
+
 def _text(manifest: Manifest) -> str:
     content = {
         "schema": SCHEMA,
-        "work": plain(manifest.work),
+        "work": plain(_fields(manifest.work)),
         "cells": [[c.id, c.experiment, c.models] for c in manifest.cells],
         "shards": [asdict(s) for s in manifest.shards],
     }

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from emotion_circuits.errors import EmotionCircuitsError
-from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, not_installed, unfinished
+from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, not_installed, tell_code, unfinished
 from emotion_circuits.runners.local import PROCESS_BYTES, memory_of
 from emotion_circuits.runners.manifest import Manifest, read_manifest
 
 ANSWER_SECONDS = 10.0
+LOGS = "its log is on its node, below /tmp/ray/session_latest/logs"
 MOST_OF_A_NODE = 0.9
 """What a shard reserves that no node holds: nothing runs beside it, and a node that is a little smaller will do."""
 
@@ -104,29 +105,16 @@ def _run(
         number = numbers[ended[0]]
         names = " → ".join(manifest.shards[number].models)
         try:
-            code = ray.get(ended[0])
-            if isinstance(code, EmotionCircuitsError):
-                _note(manifest, number, code, tell)
-            else:
-                tell(f"shard {number} ({names}): {'done' if code == 0 else f'ended with code {code}'}")
+            code, what, fix = ray.get(ended[0])
+            tell_code(manifest, number, code, what, fix, LOGS, tell)
         except ray.exceptions.RayTaskError as error:  # a defect, or a node without the package
-            _note(manifest, number, error.cause, tell)
+            what = " ".join(f"{type(error.cause).__name__}: {error.cause}".split())[:300]
+            tell_code(manifest, number, 1, what, "", LOGS, tell)
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[0]
             tell(f"shard {number} ({names}) was lost: {reason}")
             give_up(manifest, number, f"Ray lost its task {ATTEMPTS + 1} times ({reason})",
                     "look at `ray status`, then run the same command again: it resumes")  # fmt: skip
-
-
-def _note(manifest: Manifest, number: int, cause: BaseException, tell: Tell) -> None:
-    """Tell and note what went wrong outside of a cell, where the task cannot note it."""
-    if isinstance(cause, EmotionCircuitsError):
-        what, fix, code = cause.what, cause.fix, cause.exit_code
-    else:
-        what, code = " ".join(f"{type(cause).__name__}: {cause}".split())[:300], 1
-        fix = "look at Ray's logs on its node (/tmp/ray/session_latest/logs), then run the same command again"
-    tell(f"shard {number} ({' → '.join(manifest.shards[number].models)}) failed: {what}")
-    give_up(manifest, number, what, fix, code)
 
 
 def _gpus(ray: Any, manifest: Manifest) -> float:
@@ -152,14 +140,17 @@ def _memory(ray: Any, manifest: Manifest, number: int, tell: Tell, gpus: float, 
     return int(MOST_OF_A_NODE * largest)
 
 
-def _shard(path: str, number: int, *after: object) -> int | EmotionCircuitsError:
-    """One shard in a worker of the cluster; ``after`` only makes Ray wait for these.
+def _shard(path: str, number: int, *after: object) -> tuple[int, str, str]:
+    """One shard in a worker of the cluster: its exit code, why it failed and what to do; ``after`` only makes Ray wait.
 
     An error is returned for the command that waits: raised, it would end the shards that only come after this one.
     """
     from emotion_circuits.runners.shard import run_shard
 
     try:
-        return run_shard(read_manifest(Path(path)), number).exit_code
+        report = run_shard(read_manifest(Path(path)), number)
     except EmotionCircuitsError as error:
-        return error
+        return error.exit_code, error.what, error.fix
+    # Nobody reads a worker's log from here: it may have failed to note this, on a full disk, say.
+    failure = report.failure
+    return (report.exit_code, failure.error.what, failure.error.fix) if failure else (0, "", "")

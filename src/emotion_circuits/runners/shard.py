@@ -92,7 +92,7 @@ def run_shard(
             if isinstance(found, Failure):
                 try:
                     write_failed(manifest, cell, found.error, seconds)
-                except StoreError as error:  # a full disk, say: whoever started the shard reads why from its log
+                except StoreError as error:  # a full disk, say: what started the shard has its log, or the report
                     log.warning("%s", error.what)
                 log.error("%s failed: %s", cell.shown, found.error)
                 leave_log(store, manifest.work.profile, found, names)

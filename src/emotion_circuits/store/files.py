@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from emotion_circuits.errors import StoreError
 from emotion_circuits.store.keys import plain
 
-TEMPORARY_SUFFIX = ".tmp"
+TEMPORARY_SUFFIX, DISCARDED_SUFFIX = ".tmp", ".discarded"
 
 _FULL = "free some space (`emotion-circuits cache list` shows what the cache holds) or choose another --results, then "
 _REASONS: dict[int, tuple[str, str]] = {
@@ -112,6 +113,24 @@ def remove_temporaries(folder: Path) -> None:
     for leftover in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
         with translating(leftover, "remove"):
             leftover.unlink(missing_ok=True)
+
+
+def discard_folder(folder: Path, run_folder: Path) -> None:
+    """Remove ``folder``, renamed first so that half of it never looks like all; only while holding the run's lock.
+
+    It gets a hidden name beside the run's folder, where :func:`remove_discarded` finds what a kill left of it.
+    """
+    if folder.exists():
+        aside = run_folder.with_name(f".{run_folder.name}.{secrets.token_hex(4)}{DISCARDED_SUFFIX}")
+        with translating(folder, "remove"):
+            folder.rename(aside)
+    remove_discarded(run_folder.parent, f".{run_folder.name}.*")
+
+
+def remove_discarded(folder: Path, pattern: str) -> None:
+    """Remove what is left of discarded folders below ``folder``; nobody reads them, and others may remove them too."""
+    for leftover in folder.glob(pattern + DISCARDED_SUFFIX):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> Path:

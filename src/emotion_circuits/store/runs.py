@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
-import shutil
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -171,6 +169,7 @@ class Run:
         """Write ``spec.json`` (parameters, versions, revision, machine); on a later start only add to ``resumed``."""
         files.make_folder(self.folder)
         files.remove_temporaries(self.folder)
+        files.remove_discarded(self.folder.parent, f".{self.key}.*")
         attempt = {
             "started": provenance.now(),
             "versions": provenance.package_versions(),
@@ -277,13 +276,7 @@ class Run:
 
     def discard(self) -> None:
         """Remove the folder, so that the next start computes it anew; hold :meth:`lock` around it."""
-        if not self.folder.exists():
-            return
-        # Renamed first: a half-removed folder never looks like a run.
-        aside = self.folder.with_name(f".{self.key}.{secrets.token_hex(4)}.discarded")
-        with files.translating(self.folder, "remove"):
-            self.folder.rename(aside)
-            shutil.rmtree(aside)
+        files.discard_folder(self.folder, self.folder)
 
     @property
     def _lock_file(self) -> Path:
