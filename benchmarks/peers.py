@@ -122,7 +122,9 @@ def main() -> int:
     }  # fmt: skip
 
     def ours(at: str) -> list[list[int]]:
-        return [list(g.tokens) for g in generate(lm, prompts, conditions[at], Sampling(NEW_TOKENS))]
+        """Condition by condition, as peers write."""
+        found = {(g.condition, g.prompt): g.tokens for g in generate(lm, prompts, conditions[at], Sampling(NEW_TOKENS))}
+        return [list(found[c.name, p.id]) for c in conditions[at] for p in prompts]
 
     ours("onward")  # warm up
     rows: list[Ratio] = []
@@ -149,14 +151,9 @@ def main() -> int:
         for peer in workers:
             at = "all" if peer in EVERYWHERE else "onward"
             rows.append(ratio(f"packed sweep vs {peer}", seconds[peer], seconds[at], GOAL))
-            same = [a == b for a, b in zip(ours(at), in_our_order(answers[peer]["tokens"]), strict=True)]
+            same = [a == b for a, b in zip(ours(at), answers[peer]["tokens"], strict=True)]
             rows.append(summary(f"texts equal to {peer}'s", [sum(same) / len(same)]))
     return finish(rows, chosen.json, missing)
-
-
-def in_our_order(tokens: list[list[int]]) -> list[list[int]]:
-    """Texts ``[condition * prompt, token]`` prompt by prompt, as ours come."""
-    return [tokens[n] for p in range(len(TEXTS)) for n in range(p, len(tokens), len(TEXTS))]
 
 
 if __name__ == "__main__":
