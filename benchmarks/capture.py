@@ -22,7 +22,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ratios import Ratio, Seconds, finish, interleaved, parser, progress, ratio, summary
@@ -127,22 +128,30 @@ def stream(prompts: int) -> float:
     rows = [Prompt(f"p{i}", text) for i, text in enumerate(sentences(prompts))]
     plan = plan_capture(lm, rows, ["resid_post"], [Positions("last")])
     by_prompt, _ = split_shapes(plan)
-    peak, done = [0.0], threading.Event()
-
-    def poll() -> None:
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], anonymous_mb())
-
-    watcher = threading.Thread(target=poll)
-    with tempfile.TemporaryDirectory() as folder:
-        watcher.start()
+    with tempfile.TemporaryDirectory() as folder, watched(0.02) as peak:
         tensors = {name: (shape, "<f4") for name, shape in by_prompt.items()}
         with TensorFileWriter(Path(folder) / "rows.safetensors", tensors) as writer:
             for _ in run_capture(lm, plan, writer, None):
                 pass
+    return peak[0]
+
+
+@contextmanager
+def watched(seconds: float) -> Iterator[list[float]]:
+    """The peak RssAnon of this process in MB, in a list of one, looked at every ``seconds``."""
+    peak, done = [0.0], threading.Event()
+
+    def poll() -> None:
+        while not done.wait(seconds):
+            peak[0] = max(peak[0], anonymous_mb())
+
+    watcher = threading.Thread(target=poll)
+    watcher.start()
+    try:
+        yield peak
+    finally:
         done.set()
         watcher.join()
-    return peak[0]
 
 
 def anonymous_mb() -> float:

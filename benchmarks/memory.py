@@ -16,12 +16,11 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from capture import anonymous_mb
+from capture import anonymous_mb, watched
 from ratios import Ratio, finish, parser, progress, summary
 
 MODEL = "smollm2-135m"
@@ -111,17 +110,9 @@ def run_batch(batch: Batch) -> dict[str, float]:
     work([Prompt("warm up", "The bridge"), Prompt("warm up too", "A letter")], conditions[:1])  # lays weights out
     longest = max(map(len, lm.encode(texts)))
     rows = batch.rows + (0 if batch.new else batch.prompts)  # a score has its prompt's unedited row beside it
-    before, peak, done = anonymous_mb(), [0.0], threading.Event()
-
-    def poll() -> None:
-        while not done.wait(POLL_SECONDS / 3):
-            peak[0] = max(peak[0], anonymous_mb())
-
-    watcher = threading.Thread(target=poll)
-    watcher.start()
-    work(texts, conditions)
-    done.set()
-    watcher.join()
+    before = anonymous_mb()
+    with watched(POLL_SECONDS / 3) as peak:
+        work(texts, conditions)
     return {"added": peak[0] - before, "counted": rows * row_bytes(lm, longest, batch.new or 1) / 2**20}
 
 

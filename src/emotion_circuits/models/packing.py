@@ -9,7 +9,7 @@ single numbers that way is not seen.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from weakref import WeakKeyDictionary
@@ -47,8 +47,7 @@ def packed_weight(module: nn.Linear) -> Tensor:
     weight = module.weight
     known = _PACKED.get(module)
     if known is None or (known.made_from.data_ptr(), known.version) != (weight.data_ptr(), weight._version):
-        laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, LAID_OUT_FOR_ROWS)
-        known = _PACKED[module] = _Packed(weight.detach(), weight._version, _sampled(weight).clone(), laid_out)
+        known = _PACKED[module] = _Packed(weight.detach(), weight._version, _sampled(weight).clone(), _laid_out(weight))
     return known.weight
 
 
@@ -88,14 +87,23 @@ def copies_at_most(weights: int) -> int:
 @cache
 def has_layout() -> bool:
     """Whether this build of PyTorch lays weights out, and a product with one is that of the weight itself."""
+    return gives_product(_laid_out)
+
+
+def gives_product(prepare: Callable[[Tensor], Tensor] = lambda weight: weight) -> bool:
+    """Whether this build of PyTorch has oneDNN's linear layer, and it gives the product with a prepared weight."""
     try:
         x, weight = torch.eye(3), torch.arange(12.0).reshape(4, 3)
         with torch.inference_mode():
-            laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, LAID_OUT_FOR_ROWS)
-            product = torch.ops.mkldnn._linear_pointwise(x, laid_out, None, "none", [], "")
+            product = torch.ops.mkldnn._linear_pointwise(x, prepare(weight), None, "none", [], "")
     except (AttributeError, RuntimeError):
         return False
     return torch.equal(product, weight.T)
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, LAID_OUT_FOR_ROWS)
+    return found
 
 
 @cache

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import IO
 
 from emotion_circuits.experiments._crew import Crew
+from emotion_circuits.models.memory import UNLIMITED
 from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, tell_end, unfinished
 from emotion_circuits.runners.manifest import Manifest
 
@@ -24,9 +25,6 @@ LOOK_SECONDS = 0.2
 STOP_SECONDS = 20.0
 PROCESS_BYTES = 800_000_000
 """Resident memory of a process with torch and transformers and the batches of a small model."""
-
-UNCOUNTED = 1 << 62
-"""Free memory of a pool that does not count it."""
 
 Command = Callable[[Manifest, int], Sequence[str]]
 
@@ -105,7 +103,7 @@ def _next(manifest: Manifest, waiting: Sequence[int], ended: set[int], pool: _Po
 
 def _fits(manifest: Manifest, number: int, pool: _Pool) -> bool:
     """Whether a shard may run beside those that run now; of models whose size is not known, one at a time."""
-    if pool.memory >= UNCOUNTED:
+    if pool.memory >= UNLIMITED:
         return True
     if pool.gpus:  # weights are read straight into a GPU's memory
         return (len(pool.running) + 1) * PROCESS_BYTES <= pool.memory
@@ -120,7 +118,7 @@ def _pool(manifest: Manifest, waiting: Sequence[int], workers: int | None, threa
     gpus = _gpus(manifest)
     # A model that is spread over the GPUs wants all of them: a second one would find them full.
     limit = min(len(waiting), workers or gpus or (1 if _spread(manifest) else cores))
-    memory = UNCOUNTED if workers else free_memory()  # a number that was asked for is taken
+    memory = UNLIMITED if workers else free_memory()  # a number that was asked for is taken
     needs: list[int | None] = [None] if gpus else [memory_of(manifest, n) for n in waiting]
     if not gpus and not workers and not any(needs):
         limit = 1
