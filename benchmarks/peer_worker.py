@@ -32,17 +32,20 @@ def padded(job: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def hugging_face(job: dict[str, Any]) -> tuple[Any, Callable[[Any], Tokens]]:
     """The model, and a function that writes the texts of one batch with it (or with what wraps it)."""
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-    model = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=torch.float32).eval()
+    config = AutoConfig.from_pretrained(job["folder"])
+    # Transformers 4 does not read the field in which Transformers 5 writes this, and would take its default.
+    config.rope_theta = job["rope_theta"]
+    model = AutoModelForCausalLM.from_pretrained(job["folder"], config=config, dtype=torch.float32).eval()
     model.generation_config.eos_token_id = None
     ids, mask = padded(job)
-    config = GenerationConfig(
+    settings = GenerationConfig(
         max_new_tokens=job["new_tokens"], min_new_tokens=job["new_tokens"], do_sample=False, pad_token_id=0
     )
 
     def write(model: Any) -> Tokens:
-        found: Tokens = model.generate(ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :].tolist()
+        found: Tokens = model.generate(ids, attention_mask=mask, generation_config=settings)[:, ids.shape[1] :].tolist()
         return found
 
     return model, write

@@ -121,7 +121,7 @@ def main() -> int:
     job = {
         "folder": str(resolve_source(MODEL).folder), "layer": layer, "new_tokens": NEW_TOKENS,
         "vectors": vectors.tolist(), "ids": [list(e.ids) for e in lm.encode(prompts)],
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads(), "rope_theta": lm.config.rope_parameters["rope_theta"],
     }  # fmt: skip
 
     def ours(at: str) -> list[list[int]]:
