@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
@@ -22,6 +22,14 @@ TinyModels = Callable[..., LM]
 def one_thread() -> None:
     """Tiny matrices gain nothing from threads, which wait for each other for ages on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_data_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Sets and lists of words that whoever runs the tests has built are none of theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOTION_CIRCUITS_DATA", str(tmp_path_factory.getbasetemp() / "no-data"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -253,3 +253,30 @@ def test_an_emotion_without_words_is_refused_where_its_words_are_the_endpoint(
     build(paired=True, name="both", emotions=("relief", "hope", "neutral"))
     pair = ("--source", model, "--target", "y", "--profile", "both", "--results", tmp_path / "r")
     cli("run", "transfer-steer", *pair).refused(2, "'hope' and 'relief' cannot be measured here")
+
+
+def test_an_emotion_of_the_users_is_steered_by_its_own_words(
+    build: Any, cli: Any, embedded: Any, worded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded("minilm")
+    monkeypatch.setitem(OPENINGS, "nostalgia", "Those days with the")
+    build(paired=True, emotions=("nostalgia", "neutral"))
+    words = tmp_path / "words.toml"
+    words.write_text('[nostalgia]\nplaces = ["garden", "bridge", "window", "those days"]\n', encoding="utf-8")
+    assert cli("prompts", "build", "--from", tmp_path / "mine.jsonl", "--name", "mine", "--words", words).code == 0
+    answer = cli("run", "sweep", "--model", worded, "--profile", "mine", "--results", tmp_path / "r", "--quiet",
+                 "--json", "--layers", 1, "--strengths", -0.4, 0, 0.4, "--samples", 1, "--random", 19,
+                 "--max-new-tokens", 4, "--scenarios", 3, "--directions.permutations", 99,
+                 "--directions.resamples", 200)  # fmt: skip
+    assert answer.code == 0, answer.err
+    (row,) = answer.json["test"]
+    assert row["emotion"] == "nostalgia" and row["effect"] is not None and row["effect_lexicon"] is not None
+    assert row["effect_embedded"] is None and row["evaluators"] == 1, "the classifier has no label for it"
+
+
+def test_a_report_names_what_the_texts_lack_instead_of_a_command_that_would_be_refused(build: Any) -> None:
+    build(paired=True, emotions=("anger", "neutral"))
+    profile = load_profile("mine")
+    refused = profile.refusal("transfer")
+    assert refused is not None and "--texts mine atlas" in refused.fix
+    assert profile.refusal("sweep") is None and profile.refusal("check") is None

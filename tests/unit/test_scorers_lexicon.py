@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emotion_circuits.errors import ModelError, UsageError
+from emotion_circuits.prompts import emotion_words
 from emotion_circuits.scorers import (
     Card,
     Continuation,
@@ -33,10 +34,10 @@ def lexicon() -> Scorer:
 
 
 def test_rate_is_matches_per_100_words_with_word_boundaries() -> None:
-    assert keyword_rate("Thanks, I am grateful today", "gratitude") == pytest.approx(40.0)
-    assert keyword_rate("The saddle and the madman", "sadness") == 0
-    assert keyword_rate("The saddle and the madman", "anger") == 0
-    assert keyword_rate("?!", "anger") == 0
+    assert keyword_rate("Thanks, I am grateful today", emotion_words("gratitude")) == pytest.approx(40.0)
+    assert keyword_rate("The saddle and the madman", emotion_words("sadness")) == 0
+    assert keyword_rate("The saddle and the madman", emotion_words("anger")) == 0
+    assert keyword_rate("?!", emotion_words("anger")) == 0
 
 
 def test_only_the_continuation_is_scored(lexicon: Scorer) -> None:

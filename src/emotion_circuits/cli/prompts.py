@@ -132,6 +132,13 @@ def build(
         list[Path], Parameter(name="--from", help="File(s) .jsonl, .json or .csv with your texts, or a folder of them.")
     ],
     name: Annotated[str, Parameter(help="What to call the set; lower-case letters, digits, - and _.")],
+    words: Annotated[
+        Path | None,
+        Parameter(
+            help="TOML file with the words of emotions that have no built-in list: steering and "
+            "circuits are measured by them."
+        ),
+    ] = None,
     options: Output = OUTPUT_OPTIONS,
 ) -> int:
     """Make a prompt set of your own texts: JSONL or CSV with text and emotion (optional scenario, split, …), or JSON
@@ -140,7 +147,7 @@ def build(
     from emotion_circuits.prompts import validate as find_problems
     from emotion_circuits.prompts.loading import load_rows
 
-    built = build_profile(from_, name)
+    built = build_profile(from_, name, words)
     rows, _ = load_rows(name)
     problems = find_problems(built.prompts, rows=rows)
     if options.json:
@@ -149,6 +156,7 @@ def build(
                 "name": built.name,
                 "path": built.path,
                 "paired": built.paired,
+                "words": built.words,
                 "notes": built.notes,
                 "statistics": asdict(set_statistics(built.prompts)),
                 "problems": [asdict(problem) for problem in problems],
@@ -157,6 +165,8 @@ def build(
         return 0
     print_text(f"{built.name}: {len(built.prompts)} texts saved to {built.path}")
     _print_labels(set_statistics(built.prompts))
+    for emotion, forms in built.words.items():
+        print_text(f"words of {emotion!r}: {', '.join(forms)}")
     for note in built.notes:
         print_text(f"note: {note}")
     if problems:

@@ -61,9 +61,9 @@ class Endpoint:
 
 def require_words(emotions: Sequence[str]) -> None:
     """Raise for an emotion without a lexicon: there is nothing whose likelihood could be measured."""
-    from emotion_circuits.prompts.lexicon import list_lexicons
+    from emotion_circuits.prompts.lexicon import emotions_with_words
 
-    known = list_lexicons()
+    known = emotions_with_words()
     if not (missing := [e for e in emotions if e not in known]):
         return
     rest = [e for e in emotions if e in known]
@@ -71,8 +71,8 @@ def require_words(emotions: Sequence[str]) -> None:
     raise UsageError(
         f"{' and '.join(map(repr, missing))} cannot be measured here: the endpoint is how likely an emotion's words "
         f"come next, and there are lists of words for {', '.join(known)} only",
-        f"{leave_out}`run directions`, `run transfer` and `run steer --emotion {missing[0]}` need no list; docs/extend/"
-        "emotion.md says where to add one",
+        f"{leave_out}`run directions`, `run transfer` and `run steer --emotion {missing[0]}` need no list; or give "
+        "words: `prompts build --from TEXTS --name NAME --words WORDS.toml` (docs/extend/emotion.md shows a list)",
     )
 
 
@@ -88,4 +88,16 @@ def endpoint_inputs(emotions: Sequence[str]) -> Mapping[str, Any]:
     from emotion_circuits.store import content_key
 
     require_words(emotions)
-    return {"pool": fingerprint_prompts(load_prompts("neutral_pool")), "lexicons": content_key(dict(load_lexicons()))}
+    return {
+        "pool": fingerprint_prompts(load_prompts("neutral_pool")), "lexicons": content_key(dict(load_lexicons())),
+        **own_words(emotions),
+    }  # fmt: skip
+
+
+def own_words(emotions: Sequence[str]) -> Mapping[str, Any]:
+    """The user's own lists of words for ``emotions``: an input where there are any."""
+    from emotion_circuits.prompts.lexicon import own_lexicons
+
+    lists = own_lexicons()
+    used = {emotion: lists[emotion] for emotion in emotions if emotion in lists}
+    return {"own_words": used} if used else {}

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
-from emotion_circuits.experiments._contract import ExperimentParams, OfStudy
+from emotion_circuits.experiments._contract import ExperimentParams, OfStudy, PairExperiment
 from emotion_circuits.experiments._registry import find_experiment
 
 Pairs = Literal["all", "first"]
@@ -56,6 +56,24 @@ class Profile:
         values = _merged(self._written(experiment), overrides or {})
         where = f"profile {self.name!r}, experiment {experiment!r}"
         return _validated(find_experiment(experiment).Params, values, where)
+
+    def refusal(self, experiment: str) -> UsageError | None:
+        """Why the study's texts cannot answer an experiment, before any model is loaded; None where they can.
+
+        A parameter that only the user can give (a file) is no reason.
+        """
+        found = find_experiment(experiment)
+        try:
+            params = self.params(experiment)
+        except UsageError:
+            return None
+        try:
+            if isinstance(found, PairExperiment):
+                found.check(params)
+            found.inputs(params)
+        except UsageError as error:
+            return error
+        return None
 
     def _written(self, experiment: str) -> dict[str, Any]:
         """The parameters of an experiment as the study has them, those of experiments that it builds on inside."""

@@ -79,6 +79,14 @@ class TransferSteerParams(PairParams):
         return Sampling(self.max_new_tokens, self.temperature, self.top_p, samples, seed)
 
 
+def _with_words(params: TransferSteerParams) -> list[str]:
+    """The emotions to be steered that have a list of words."""
+    from emotion_circuits.prompts.lexicon import emotions_with_words
+
+    wanted = params.steer or {p.emotion for p in emotional_texts(params)}
+    return [emotion for emotion in emotions_with_words() if emotion in wanted]
+
+
 @experiment("transfer-steer", "Steer the target with the source's mapped vectors, against its own and controls.")
 class TransferSteer(PairExperiment):
     """Layer pair and strength are chosen on dev; a verdict per emotion on test prompts (``_pairs/steer_verdict``)."""
@@ -89,7 +97,6 @@ class TransferSteer(PairExperiment):
 
     def check(self, params: TransferSteerParams) -> None:
         from emotion_circuits.experiments._endpoint import require_words
-        from emotion_circuits.prompts.lexicon import list_lexicons
 
         known = sorted({p.emotion for p in emotional_texts(params)})
         require_neutral(len(map_texts(params)))
@@ -103,13 +110,17 @@ class TransferSteer(PairExperiment):
             if emotion not in known:
                 raise unknown_name("emotion", emotion, known)
         # Of all emotions those without words are left out; one that is asked for, or all of them, cannot be measured.
-        require_words(params.steer or ([] if {*known} & {*list_lexicons()} else known))
+        require_words(params.steer or ([] if _with_words(params) else known))
 
     def inputs(self, params: TransferSteerParams) -> Mapping[str, Any]:
         from emotion_circuits.experiments._captured import fingerprint_prompts
         from emotion_circuits.experiments._endpoint import endpoint_inputs
 
-        return {**own_inputs(params), **endpoint_inputs(()), "steered": fingerprint_prompts(params.steered())}
+        return {
+            **own_inputs(params),
+            **endpoint_inputs(_with_words(params)),
+            "steered": fingerprint_prompts(params.steered()),
+        }
 
     def requires_of_pair(self, params: TransferSteerParams) -> Sequence[PairNeeded]:
         return both_sides(params, untrained=params.floors == "all")

@@ -5,7 +5,7 @@ Accepted files (one or several, or a folder of them):
 - ``.jsonl``: one object a line with ``text`` and ``emotion``; every other field of the schema may be there.
 - ``.csv``: a header with ``text`` and ``emotion``, optional ``scenario``, ``split``, ``stratum``, ``domain``, ``id`` …
 - ``.json``: ``{"prompts": [text, …]}`` for one emotion (key ``emotion``, else the file's name; optional ``words`` that
-  name a new emotion), or ``{"gratitude": [text, …], "neutral": [text, …]}``.
+  name it in these texts), or ``{"gratitude": [text, …], "neutral": [text, …]}``.
 
 Texts in the lists may be objects (``{"text": …, "scenario": …}``). What is missing is filled in: ids, splits by
 scenario (by text where there are no scenarios), spans of the emotion words, stratum.
@@ -23,13 +23,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emotion_circuits.errors import StoreError, UsageError
+from emotion_circuits.errors import UsageError
 from emotion_circuits.prompts.copies import folded, without_copies
-from emotion_circuits.prompts.lexicon import find_words, load_lexicons
-from emotion_circuits.prompts.loading import BUILT_IN, repeated_ids, user_sets_folder
+from emotion_circuits.prompts.lexicon import Lexicon, find_words, forms_of, lexicon_of, own_lexicons
+from emotion_circuits.prompts.loading import BUILT_IN, repeated_ids
+from emotion_circuits.prompts.own_words import check_word_lists, label, read_word_lists, save_word_lists
 from emotion_circuits.prompts.schema import Problem, Row, json_lines, parse_line, read_text, refuse, to_line
 from emotion_circuits.prompts.splits import assign_splits
 from emotion_circuits.prompts.statistics import is_paired
+from emotion_circuits.prompts.user_data import save_text, user_sets_folder
 from emotion_circuits.types import NEUTRAL, Prompt
 
 FIELDS = ("id", "text", "emotion", "scenario", "stratum", "spans", "split", "domain", "source", "language")
@@ -39,13 +41,17 @@ UNPAIRED_NOTE = "no scenarios in this set: the analysis is unpaired (texts are n
 
 @dataclass(frozen=True)
 class BuiltProfile:
-    """A set that was built: where it is, what it holds, and what the user should know (``notes``)."""
+    """A set that was built: where it is, what it holds, and what the user should know (``notes``).
+
+    ``words`` are the user's own lists that its emotions are measured by: emotion → words.
+    """
 
     name: str
     path: Path
     prompts: tuple[Prompt, ...]
     paired: bool
     notes: tuple[str, ...]
+    words: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,15 @@ class _Draft:
     words: tuple[str, ...] = ()
 
 
-def build_profile(source: str | Path | Sequence[str | Path], name: str) -> BuiltProfile:
+def build_profile(
+    source: str | Path | Sequence[str | Path], name: str, words: str | Path | None = None
+) -> BuiltProfile:
     """Read the user's texts, fill in what is missing, and save them as the prompt set ``name``.
 
     Args:
         source: a file (``.jsonl``, ``.json``, ``.csv``), a folder of such files, or several of them.
         name: what ``load_prompts`` and ``--profile`` will know the set by.
+        words: a TOML file with the words of emotions that have no built-in list; they are kept for every set.
 
     Raises:
         UsageError: unusable name, or a file that is not what it should be (names file, line and field).
@@ -73,19 +82,26 @@ def build_profile(source: str | Path | Sequence[str | Path], name: str) -> Built
         raise UsageError(f"{name!r} cannot name a prompt set", "use lower-case letters, digits, - and _")
     if name in BUILT_IN:
         raise UsageError(f"{name!r} is a built-in prompt set", f"choose another name, for example my-{name}")
-    rows = import_rows(source)
+    lists = {} if words is None else read_word_lists(words)
+    rows = import_rows(source, lists)
     kept = without_copies(rows)
     refuse(repeated_ids(kept), "give every text an id of its own, or leave the ids out: they are made then")
     prompts = tuple(row.prompt for row in kept)
+    labels = list(dict.fromkeys(prompt.emotion for prompt in prompts))
+    check_word_lists(lists, labels)
+    save_word_lists(lists)
     path = user_sets_folder() / f"{name}.jsonl"
-    _save(path, "".join(to_line(prompt) + "\n" for prompt in prompts))
-    return BuiltProfile(
-        name, path, prompts, is_paired(prompts), (*_left_out(len(rows) - len(prompts)), *_notes(prompts))
-    )
+    save_text(path, "".join(to_line(prompt) + "\n" for prompt in prompts))
+    notes = (*_left_out(len(rows) - len(prompts)), *_notes(prompts))
+    own = {emotion: forms_of(lexicon) for emotion, lexicon in own_lexicons().items() if emotion in labels}
+    return BuiltProfile(name, path, prompts, is_paired(prompts), notes, own)
 
 
-def import_rows(source: str | Path | Sequence[str | Path]) -> list[Row]:
-    """The user's texts as prompts with everything filled in; raises for the first thing that is wrong."""
+def import_rows(source: str | Path | Sequence[str | Path], words: Mapping[str, Lexicon] | None = None) -> list[Row]:
+    """The user's texts as prompts with everything filled in; raises for the first thing that is wrong.
+
+    ``words`` are lists of emotion words beside those that are known.
+    """
     drafts: list[_Draft] = []
     problems: list[Problem] = []
     for path in _source_files(source):
@@ -99,7 +115,8 @@ def import_rows(source: str | Path | Sequence[str | Path]) -> list[Row]:
     for draft in drafts:
         parsed = parse_line(_filled(draft, numbers), draft.file, draft.line)
         if isinstance(parsed, Prompt):
-            rows.append(Row(_with_spans(parsed, draft.words), draft.file, draft.line))
+            listed = forms_of((words or {}).get(parsed.emotion) or lexicon_of(parsed.emotion))
+            rows.append(Row(_with_spans(parsed, (*draft.words, *listed)), draft.file, draft.line))
         else:
             problems.extend(parsed)
     refuse(sorted(problems), "correct it and run the same command again")
@@ -220,7 +237,7 @@ def _filled(draft: _Draft, numbers: Counter[str]) -> dict[str, Any]:
     record = dict(draft.record)
     emotion = record.get("emotion")
     if isinstance(emotion, str):
-        record["emotion"] = emotion = emotion.strip().lower().replace(" ", "-")
+        record["emotion"] = emotion = label(emotion)
     for field in ("text", "scenario"):
         if isinstance(record.get(field), str):
             record[field] = record[field].strip()
@@ -232,12 +249,10 @@ def _filled(draft: _Draft, numbers: Counter[str]) -> dict[str, Any]:
     return record
 
 
-def _with_spans(prompt: Prompt, words: tuple[str, ...]) -> Prompt:
-    """Spans from the lexicon (or the file's own ``words``) and the stratum that follows from them."""
+def _with_spans(prompt: Prompt, forms: tuple[str, ...]) -> Prompt:
+    """Spans of the words that name the emotion, and the stratum that follows from them."""
     if prompt.emotion == NEUTRAL:
         return prompt
-    lexicon = load_lexicons().get(prompt.emotion, {})
-    forms = (*words, *(form for group in lexicon.values() for form in group))
     spans = prompt.spans or find_words(prompt.text, forms)
     if prompt.stratum != "none" or not (forms or spans):
         return replace(prompt, spans=spans)
@@ -264,24 +279,15 @@ def _notes(prompts: Sequence[Prompt]) -> tuple[str, ...]:
     labels = dict.fromkeys(prompt.emotion for prompt in prompts)
     if NEUTRAL not in labels:
         notes.append(f"no text is labelled {NEUTRAL!r}: directions against neutral need some")
-    for label in labels:
-        if label != NEUTRAL and not any(prompt.spans for prompt in prompts if prompt.emotion == label):
-            notes.append(f"no emotion word of {label!r} was found: emotion-word positions will not work for it")
+    for emotion in labels:
+        if emotion != NEUTRAL and not lexicon_of(emotion):
+            notes.append(
+                f"there is no list of words for {emotion!r}, by which steering and circuits are measured: "
+                "give one with --words"
+            )
+        if emotion != NEUTRAL and not any(prompt.spans for prompt in prompts if prompt.emotion == emotion):
+            notes.append(f"no emotion word of {emotion!r} was found: emotion-word positions will not work for it")
     return tuple(notes)
-
-
-def _save(path: Path, text: str) -> None:
-    """Write through a temporary file, so that an interrupted build leaves the earlier set as it was."""
-    partial = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise StoreError(
-            f"cannot save the prompt set to {path}: {error.strerror or error}",
-            "set EMOTION_CIRCUITS_DATA to a folder that can be written to",
-        ) from error
 
 
 _READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".json": _read_json}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -12,10 +11,8 @@ from pathlib import Path
 
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.prompts.schema import Problem, Row, read_rows, refuse
+from emotion_circuits.prompts.user_data import user_sets_folder
 from emotion_circuits.types import Prompt
-
-DATA_FOLDER_VARIABLE = "EMOTION_CIRCUITS_DATA"
-"""Environment variable that moves the user's own prompt sets to another folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +49,6 @@ BUILT_IN: dict[str, BuiltInSet] = {
         BuiltInSet("real_world", "posts, reviews and mails in a real-world style", ("real_world",)),
     )
 }
-
-
-def user_sets_folder() -> Path:
-    """Where ``prompts build`` keeps the user's sets: ``EMOTION_CIRCUITS_DATA``, else the platform's data folder."""
-    if folder := os.environ.get(DATA_FOLDER_VARIABLE):
-        return Path(folder) / "prompts"
-    import platformdirs
-
-    return platformdirs.user_data_path("emotion-circuits") / "prompts"
 
 
 def list_sets() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from emotion_circuits.prompts.balance import surface_auroc
-from emotion_circuits.prompts.lexicon import Lexicon, find_words, load_lexicons
+from emotion_circuits.prompts.lexicon import Lexicon, find_words, forms_of, lexicon_of, load_lexicons
 from emotion_circuits.prompts.overlap import BAG_LIMIT, FOUR_GRAM_LIMIT, alike_pairs, bag, four_grams
 from emotion_circuits.prompts.schema import Level, Problem, Row, check_text, end_mark
 from emotion_circuits.prompts.splits import SPLITS
@@ -45,11 +45,13 @@ def validate(
 
     Args:
         prompts: the set. A set with one label only (a pool of neutral text) is not asked for balance.
-        lexicons: emotion → lemma → forms; the built-in ones where it is ``None``.
+        lexicons: emotion → lemma → forms; where it is ``None`` the built-in ones and the user's own of its labels.
         rows: where each prompt came from, in the same order; without it problems name the prompt's number.
     """
-    lexicons = load_lexicons() if lexicons is None else lexicons
-    forms = {emotion: tuple(f for fs in lemmas.values() for f in fs) for emotion, lemmas in lexicons.items()}
+    if lexicons is None:
+        own = {emotion: lexicon_of(emotion) for emotion in {p.emotion for p in prompts}}
+        lexicons = {**load_lexicons(), **{emotion: lexicon for emotion, lexicon in own.items() if lexicon}}
+    forms = {emotion: forms_of(lexicon) for emotion, lexicon in lexicons.items()}
     problems = []
     for rule in RULES:
         for finding in rule(prompts, forms):

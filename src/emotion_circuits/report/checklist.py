@@ -73,9 +73,15 @@ def place_of(experiment: str) -> tuple[int, int, int]:
 
 
 def how_to_add(study: Study, experiment: str, asked: Asked) -> str:
-    """The command that adds an experiment of the checklist to the study."""
+    """The command that adds an experiment of the checklist to the study, or what its texts lack for that."""
     items = (item for phase in phases() for item in phase["item"])
-    return filled_in(next(item["command"] for item in items if experiment in item["experiments"]), study, asked)
+    return _to_add(next(item for item in items if experiment in item["experiments"]), study, asked)
+
+
+def _to_add(item: Mapping[str, Any], study: Study, asked: Asked, typed: Sequence[str] = ()) -> str:
+    if refused := study.profile.refusal(item["experiments"][0]):
+        return f"{refused.what} → {refused.fix}"
+    return filled_in(item["command"], study, asked, typed)
 
 
 def _answers(study: Study, phase: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -104,7 +110,7 @@ def _item(study: Study, phase: str, item: Mapping[str, Any], asked: Asked) -> di
         state = PARTLY.format(done=", ".join(done), failed=", ".join(failed))
     else:
         state = DONE if done else FAILED if failed else OPEN
-    command = "" if state == DONE else filled_in(item["command"], study, asked, _typed(lost))
+    command = "" if state == DONE else _to_add(item, study, asked, _typed(lost))
     return {"phase": phase, "what": item["what"], "state": state, "models": ", ".join(done or failed),
             "command": command}  # fmt: skip
 

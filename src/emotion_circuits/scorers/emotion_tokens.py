@@ -5,7 +5,8 @@ of a prompt, teacher-forced. Which tokens count on a model is resolved here, onc
 
 1. An emotion's tokens are the first tokens, with their leading space, of its lexicon's single words. A token counts if
    no other emotion's word starts with it, no common function word does, and it is a whole word of the lexicon, or has
-   at least four letters and more than half of such a word (" res" begins "resent" and a thousand other words).
+   at least four letters and more than half of such a word (" res" begins "resent" and a thousand other words). A token
+   of a built-in lexicon stays that emotion's whatever lists of their own a user adds.
 2. Neutral candidates are the first tokens of a fixed list of everyday words (``words/everyday.txt``), by the same rule.
 3. The unigram log-probability of a token is the mean of its next-token log-probability under the unsteered model after
    every beginning of the neutral texts. Each emotion token is paired with a neutral token of its own so that the sum of
@@ -18,7 +19,7 @@ them apart from the others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -123,36 +124,46 @@ def resolve_emotion_tokens(lm: LM, emotions: Sequence[str], prefixes: Sequence[P
         raise UsageError("no neutral texts were given to match tokens on", "give at least a few, such as neutral_pool")
     starts, candidates = check_emotion_tokens(lm, emotions)
     own = {emotion: list(tokens) for emotion, tokens in starts.items()}
-    wanted = sorted({t for tokens in own.values() for t in tokens} | set(candidates))
+    wanted = sorted({t for ids in (*own.values(), *candidates.values()) for t in ids})
     unigram = dict(zip(wanted, _unigram(lm, prefixes, wanted).tolist(), strict=True))
     pairs = {
         emotion: tuple(
             TokenPair(t, _reads(lm, t), starts[emotion][t], unigram[t], n, _reads(lm, n), unigram[n])
-            for t, n in _matched(tokens, candidates, unigram)
+            for t, n in _matched(tokens, candidates[emotion], unigram)
         )
         for emotion, tokens in own.items()
     }
     return TokenSets(lm.name, lm.tokenizer_fingerprint, pairs)
 
 
-def check_emotion_tokens(lm: LM, emotions: Sequence[str]) -> tuple[dict[str, dict[int, tuple[str, ...]]], list[int]]:
-    """Each emotion's own first tokens with the words that start with them, and the neutral candidates; runs no model.
+def check_emotion_tokens(
+    lm: LM, emotions: Sequence[str]
+) -> tuple[dict[str, dict[int, tuple[str, ...]]], dict[str, list[int]]]:
+    """Each emotion's own first tokens with the words that start with them, and its neutral candidates; runs no model.
 
     Raises:
         UsageError: as :func:`resolve_emotion_tokens`.
     """
-    starts = {emotion: _first_tokens(lm, _single_words(emotion)) for emotion in emotions}
-    owners = Counter(t for e in list_lexicons() for t in _first_tokens(lm, _single_words(e), whole=False))
+    built_in = list_lexicons()
+    # A built-in emotion shares with built-in ones alone: its tokens are the same whatever lists a user has.
+    taken = _owners(lm, built_in)
+    taken_by_all = taken + _owners(lm, [e for e in emotions if e not in built_in])
     function = set(_first_tokens(lm, read_words("function_words_english"), whole=False))
     everyday = _first_tokens(lm, read_words("everyday"))
-    candidates = [t for t in everyday if t not in owners and t not in function]
-    own = {
-        e: {t: words for t, words in found.items() if owners[t] <= 1 and t not in function}
-        for e, found in starts.items()
-    }
-    for emotion, tokens in own.items():
-        _check_counts(lm, emotion, list(tokens), candidates)
+    own: dict[str, dict[int, tuple[str, ...]]] = {}
+    candidates: dict[str, list[int]] = {}
+    for emotion in emotions:
+        owners = taken if emotion in built_in else taken_by_all
+        found = _first_tokens(lm, _single_words(emotion))
+        own[emotion] = {t: words for t, words in found.items() if owners[t] <= 1 and t not in function}
+        candidates[emotion] = [t for t in everyday if t not in owners and t not in function]
+        _check_counts(lm, emotion, list(own[emotion]), candidates[emotion])
     return own, candidates
+
+
+def _owners(lm: LM, emotions: Iterable[str]) -> Counter[int]:
+    """First token → how many of the emotions have a word that starts with it."""
+    return Counter(t for e in emotions for t in _first_tokens(lm, _single_words(e), whole=False))
 
 
 def _single_words(emotion: str) -> list[str]:

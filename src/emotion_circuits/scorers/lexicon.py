@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from emotion_circuits.prompts.lexicon import find_emotion_words, list_lexicons, load_lexicons
+from emotion_circuits.prompts.lexicon import emotion_words, emotions_with_words, find_words
 from emotion_circuits.scorers._contract import Card, LoadOptions, Scorer
 from emotion_circuits.scorers._registry import scorer
 
@@ -30,21 +30,23 @@ def count_words(text: str) -> int:
     return sum(1 for _ in _WORD.finditer(text))
 
 
-def keyword_rate(text: str, emotion: str) -> float:
-    """Words (or phrases) of one emotion's lexicon per 100 words of ``text``; 0 for a text without words."""
+def keyword_rate(text: str, forms: Sequence[str]) -> float:
+    """How often ``forms`` (whole words or phrases, any case) occur per 100 words of ``text``; 0 without words."""
     words = count_words(text)
-    return 100 * len(find_emotion_words(text, emotion)) / words if words else 0.0
+    return 100 * len(find_words(text, forms)) / words if words else 0.0
 
 
 @scorer("lexicon", "Keyword rates per 100 words for each emotion, and VADER sentiment; English.")
 class LexiconScorer(Scorer):
     """One column per emotion (matches per 100 words) and ``vader_compound`` in [-1, 1], ``vader_pos``, ``vader_neg``.
 
-    An empty text has 0 in every column, which for VADER is neutral.
+    Emotions are those of the built-in lexicons and of the user's own. An empty text has 0 in every column, which for
+    VADER is neutral.
     """
 
     def __init__(self) -> None:
-        self.columns = (*list_lexicons(), *_VADER)
+        self._forms = {emotion: emotion_words(emotion) for emotion in emotions_with_words()}
+        self.columns = (*self._forms, *_VADER)
 
     @classmethod
     def load(cls, target: str, options: LoadOptions) -> Self:
@@ -52,12 +54,12 @@ class LexiconScorer(Scorer):
 
     def emotion_column(self, emotion: str) -> str | None:
         """Our own emotion names are the columns."""
-        return emotion if emotion in list_lexicons() else None
+        return emotion if emotion in self._forms else None
 
     def score_present(self, texts: Sequence[str]) -> dict[str, Float[np.ndarray, " text"]]:
         scores = {
-            emotion: np.array([keyword_rate(text, emotion) for text in texts], dtype=np.float64)
-            for emotion in list_lexicons()
+            emotion: np.array([keyword_rate(text, forms) for text in texts], dtype=np.float64)
+            for emotion, forms in self._forms.items()
         }
         polarity = [self._vader.polarity_scores(text) for text in texts]
         for column, key in _VADER.items():
@@ -65,18 +67,18 @@ class LexiconScorer(Scorer):
         return scores
 
     def card(self) -> Card:
-        words = {emotion: sum(map(len, lemmas.values())) for emotion, lemmas in load_lexicons().items()}
         return Card(
             name="lexicon",
             what="words that name an emotion, per 100 words; valence by VADER",
-            data="this package's lexicons; VADER's lexicon of 7,500 rated words and symbols (Hutto & Gilbert 2014)",
+            data="this package's lexicons and the user's own; VADER's lexicon of 7,500 rated words and symbols "
+            "(Hutto & Gilbert 2014)",
             licence="lexicons Apache-2.0; vaderSentiment MIT",
             scope="English. Counts words: neither negation ('not sorry') nor an emotion without its word is seen, and "
             "a direction that only adds these words scores high. VADER reads negation and degree, not which emotion.",
             calibration="none: rates and sums of ratings, no probabilities",
             revision=f"vaderSentiment {version('vaderSentiment')}",
             labels=self.columns,
-            details={"forms": words},
+            details={"forms": {emotion: len(forms) for emotion, forms in self._forms.items()}},
         )
 
     @cached_property

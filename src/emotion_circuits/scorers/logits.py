@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from emotion_circuits.errors import ModelError, UsageError
-from emotion_circuits.prompts.lexicon import list_lexicons
+from emotion_circuits.prompts.lexicon import emotions_with_words
 from emotion_circuits.scorers._contract import Card, Continuation, LoadOptions, Scorer
 from emotion_circuits.scorers._registry import scorer
 from emotion_circuits.scorers.emotion_tokens import (
@@ -97,7 +97,7 @@ class LogitsScorer(Scorer):
 def _emotions(lm: LM) -> list[str]:
     """The emotions that have enough first tokens of their own in this tokenizer."""
     found, refused = [], UsageError("there is no lexicon", "add one to the package")
-    for emotion in list_lexicons():
+    for emotion in emotions_with_words():
         try:
             check_emotion_tokens(lm, [emotion])
         except UsageError as error:
