@@ -59,7 +59,7 @@ WORDS: dict[str, tuple[object, ...]] = {
                 "--positions", "last", "mean-content"),
     "controls": (*within_sweep(SWEEP), "--generated", 2,
                  "--resamples", 200, "--permutations", 99),
-    "real-world": ("--max-new-tokens", 5, "--scenarios", 8, "--layer", 1, "--resamples", 200, "--permutations", 99),
+    "real-world": ("--max-new-tokens", 5, "--scenarios", 8, "--resamples", 200, "--permutations", 99),
     "swap": ("--max-new-tokens", 5, "--scenarios", 4, "--layers", 0, 1, "--resamples", 200, "--permutations", 99),
     "iterative": ("--max-new-tokens", 10, "--scenarios", 3, "--resamples", 200, "--permutations", 99,
                   "--schedule", "decay", "--decay-rate", 0.5, "--log-activations"),
@@ -214,6 +214,25 @@ def test_patching_keeps_the_changes_where_there_is_nothing_to_be_a_share_of(comm
     assert cells[-1]["scored"] == 2 * sum(found["pairs"].values()) * (2 + 2 * 2), "both ways, two layers × positions"
 
 
+@pytest.mark.parametrize("name", ["swap", "patch"])
+def test_activations_of_texts_need_no_directions_and_the_endpoint_is_resolved_once(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from emotion_circuits.scorers import emotion_tokens
+
+    resolve, asked = emotion_tokens.resolve_emotion_tokens, []
+
+    def counted(lm: Any, emotions: Any, prefixes: Any) -> Any:
+        asked.append(tuple(emotions))
+        return resolve(lm, emotions, prefixes)
+
+    monkeypatch.setattr(emotion_tokens, "resolve_emotion_tokens", counted)
+    found = command(name, *WORDS[name], "--json", results=tmp_path).json
+    assert asked == [("gratitude", "anger", "apology")]
+    assert {r["emotion"] for r in found["results"]} <= set(asked[0])
+    assert {p.name for p in tmp_path.glob("*/*/*")} == {name}, "no run of another experiment before it"
+
+
 def test_the_plan_grid_is_the_plans(command: Any, tmp_path: Path, shared_results: Path) -> None:
     words = ("--grid", "plan", *SMALL, "--texts", "declared", "--samples", 1, "--random", 0, "--json")
     found = command("sweep", *words, "--layers", 1).json
@@ -238,7 +257,7 @@ def test_the_plan_grid_is_the_plans(command: Any, tmp_path: Path, shared_results
         ("swap", ("--layers", "9"), ("layer 9", "0 to 2")),
         ("patch", ("--layers", "9"), ("layer 9", "0 to 2")),
         ("iterative", ("--layer", "-4"), ("layer -4", "0 to 2")),
-        ("real-world", (), ("layer 6", "0 to 2")),
+        ("real-world", ("--layer", "6"), ("layer 6", "0 to 2")),
         ("steer", ("--max-new-tokens", "0"), ("--max-new-tokens", "greater than or equal to 1")),
         ("real-world", ("--max-new-tokens", "0"), ("--max-new-tokens", "greater than or equal to 1")),
         ("iterative", ("--max-new-tokens", "-5"), ("--max-new-tokens", "greater than or equal to 1")),
@@ -259,6 +278,10 @@ def test_the_plan_grid_is_the_plans(command: Any, tmp_path: Path, shared_results
         ("compare", ("--positions", "last"), ("nothing to compare",)),
         ("patch", ("--positions", "generated"), ("generated",)),
         ("swap", ("--at", "all"), ("one token",)),
+        *((name, (option, value), (option,)) for name in ("swap", "patch") for option, value in (
+            ("--schedule", "decay"), ("--decay-rate", "0.5"), ("--position", "last"))),
+        ("patch", ("--at", "last"), ("--at",)),
+        ("patch", ("--max-new-tokens", "5"), ("--max-new-tokens",)),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_paragraph(command: Any, name: str, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
@@ -309,8 +332,7 @@ def test_a_prompts_file_without_prompts_is_refused(
 ) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text(content)
-    layer = ("--layer", 1) if name == "real-world" else ()
-    command(name, "--prompts", path, *layer).refused(2, part)
+    command(name, "--prompts", path).refused(2, part)
 
 
 def test_a_file_that_holds_no_vectors_is_refused(command: Any, tmp_path: Path) -> None:
@@ -538,7 +560,8 @@ def test_dry_run_counts_what_runs(command: Any, shared_results: Path, tmp_path: 
     cells = command(name, *WORDS[name], "--dry-run", "--json", results=tmp_path / "none").json["cells"]
     assert not (tmp_path / "none").exists()
     expected = next(c for c in cells if c["experiment"] == name)
-    assert {c["experiment"] for c in cells} >= {"extract", "directions", name} and expected["counted"]
+    before = set() if name == "swap" else {"extract", "directions"}
+    assert {c["experiment"] for c in cells} >= {*before, name} and expected["counted"]
     assert expected["seconds"] > 0 and expected["memory_bytes"] > 0
     assert command(name, *WORDS[name]).code == 0
     folder = folder_of(shared_results, name)
@@ -595,7 +618,8 @@ def test_what_was_run_beside_a_profile_is_in_its_report(command: Any, cli: Any, 
     assert any("real-world-scores" in str(f) for f in found["figures"])
 
 
-def test_real_world_tells_the_emotions_own_way(command: Any) -> None:
+def test_real_world_steers_half_way_and_tells_the_emotions_own_way(command: Any) -> None:
+    assert command("real-world", *WORDS["real-world"], "--json").json["layer"] == 1, "of three layers"
     assert "α 1 " in command("real-world", *WORDS["real-world"]).out
 
 
