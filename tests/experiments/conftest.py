@@ -15,6 +15,7 @@ import pytest
 from emotion_circuits.cli import main
 from explorer_requests import Page
 from small_study import exploring, run_directions, save_model, save_profile, save_worded
+from steering_runs import PROFILE, line
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,31 @@ def loaded(page: Page) -> Page:
     assert said[-1]["event"] == "loaded", said
     assert said[-1]["emotions"] == ["gratitude", "anger", "apology"] and said[-1]["layers"] == [0, 1, 2]
     return page
+
+
+@pytest.fixture(scope="session")
+def small_profile(tmp_path_factory: pytest.TempPathFactory, worded: Path) -> Path:
+    """A study of steering: only its directions, fitted on the first twenty baseline scenarios."""
+    path = tmp_path_factory.mktemp("profiles") / "steering.toml"
+    path.write_text(PROFILE.format(model=worded), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results that all tests of steering add to: directions are fitted once."""
+    return tmp_path_factory.mktemp("steering")
+
+
+@pytest.fixture
+def command(cli: Any, embedded: Any, worded: Path, small_profile: Path, shared_results: Path) -> Any:
+    """``command(experiment, *words, results=…)`` with the model, the profile and the results of these tests."""
+    embedded("minilm")
+
+    def run(name: str, *words: object, results: Path = shared_results) -> Any:
+        return cli(*line(name, worded, small_profile, results), *words)
+
+    return run
 
 
 def run_folders(results: Path, experiment: str) -> list[Path]:

@@ -16,6 +16,7 @@ from emotion_circuits import Positions, Prompt, capture, load_lm
 from emotion_circuits.experiments.shared_texts import SharedTextsParams, layer_grid
 from emotion_circuits.models import LM
 from emotion_circuits.models.untrained import UntrainedTwin
+from emotion_circuits.report.translation import Catalogue, entries
 from emotion_circuits.representations.alignment_map import AlignmentMap
 from tiny_models import metaspace_tokenizer
 from turned_model import save_turned
@@ -99,8 +100,14 @@ def test_the_left_out_estimate_is_made_once_and_is_part_of_no_verdict(
         del emotion["auroc_leave_one_out"]
     assert again == found
     (section,) = tmp_path.glob("*/*--*/transfer/*/section.json")
-    first, second, *_ = json.loads(section.read_text(encoding="utf-8"))["tables"]
+    written = json.loads(section.read_text(encoding="utf-8"))
+    first, second, *_ = written["tables"]
     assert first["columns"]["auroc_leave_one_out"] == "left out" and "auroc_leave_one_out" not in second["columns"]
+    assert found["simplest_map"] in ("procrustes", "ridge", None)
+    (ladder,) = [line for line in written["answer"] if "mapped by the rotation, emotions transfer at" in line]
+    assert ladder.startswith(("The simplest map that suffices for neutral text is", "No map predicts neutral text"))
+    say = Catalogue(entries("ja"))
+    assert "交差検証の R²" in say.sentence(ladder) and not say.unknown
 
 
 @pytest.mark.parametrize(
@@ -325,7 +332,8 @@ def test_the_page_of_earlier_claims_reads_what_transfer_captured(
     cli: Any, model: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    from emotion_circuits.experiments._pairs import earlier_claims
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "scripts")
+    import earlier_claims
 
     words = ("--source", model, "--target", other, "--results", tmp_path, *SMALL)
     assert cli("run", "transfer", *words).code == 0

@@ -199,7 +199,7 @@ def test_options_and_tables_win_over_the_profiles_set(build: Any, tmp_path: Path
     )
     profile: Any = load_profile(str(path))
     assert profile.params("transfer").texts == ("atlas",) and profile.params("overlap").texts == ("mine",)
-    assert profile.params("swap").directions == profile.params("directions")
+    assert profile.params("compare").directions == profile.params("directions")
     assert profile.params("sweep").directions.model_dump(include={"prompts", "scenarios"}) == {
         "prompts": "mine", "scenarios": 12,
     }  # fmt: skip

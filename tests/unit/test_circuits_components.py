@@ -9,14 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emotion_circuits.circuits.components import (
-    MLP,
     Grid,
     Head,
     Neuron,
     matched_set_count,
     parse_heads,
     parse_neurons,
-    parse_nodes,
     random_matched_sets,
 )
 from emotion_circuits.errors import UsageError
@@ -30,14 +28,13 @@ def test_heads_are_read_back_as_they_are_written(cells):
     assert parse_heads(",".join(map(str, heads)), GRID) == heads
 
 
-def test_ranges_neurons_and_mlps():
+def test_ranges_and_neurons():
     assert parse_heads("0:0-11", GRID) == tuple(Head(0, h) for h in range(12))
     assert parse_heads(" 3:5, 7:2 ", GRID) == (Head(3, 5), Head(7, 2))
     assert parse_neurons("3:10,12;5:7-9", GRID) == (
         *(Neuron(3, n) for n in (10, 12)),
         *(Neuron(5, n) for n in (7, 8, 9)),
     )
-    assert parse_nodes("3:5,m7", GRID) == (Head(3, 5), MLP(7))
 
 
 @pytest.mark.parametrize(
@@ -54,11 +51,6 @@ def test_wrong_head_specs_show_the_grid(spec):
 def test_wrong_neuron_specs_show_the_grid(spec):
     with pytest.raises(UsageError, match="40 neurons per layer"):
         parse_neurons(spec, GRID)
-
-
-def test_mlps_outside_the_grid_are_refused():
-    with pytest.raises(UsageError, match="8 layers"):
-        parse_nodes("m8", GRID)
 
 
 def test_random_sets_match_size_and_layers_and_differ():

@@ -10,6 +10,7 @@ from emotion_circuits.circuits.contributions import Reading, direct_contribution
 from emotion_circuits.circuits.endpoints import Endpoint
 from emotion_circuits.engine.capture import capture
 from emotion_circuits.engine.decode import BASELINE, next_token_logits
+from emotion_circuits.engine.score import log_sum_exp_difference, score
 from emotion_circuits.errors import UsageError
 from emotion_circuits.types import Positions, Prompt, Site
 from tiny_models import ARCHITECTURES
@@ -89,3 +90,12 @@ def test_an_endpoint_needs_tokens_on_both_sides():
         Endpoint((1, 2), (2, 3))
     with pytest.raises(UsageError):
         Endpoint((), (2,))
+
+
+def test_an_endpoint_is_a_metric_of_scores(tiny):
+    lm, endpoint = tiny("llama"), Endpoint((5, 9), (7, 30))
+    found = score(lm, PROMPTS, [BASELINE], [endpoint, log_sum_exp_difference((5, 9), (7, 30))])
+    np.testing.assert_array_equal(found[..., 0], found[..., 1])
+    logits = torch.randn(3, 40)
+    half = endpoint(logits.half())
+    assert half.dtype == torch.float32 and torch.equal(half, endpoint(logits.half().float()))

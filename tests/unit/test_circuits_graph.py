@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from emotion_circuits.circuits.ablation import ablate_sets
 from emotion_circuits.circuits.components import MLP, Grid
 from emotion_circuits.circuits.endpoints import Endpoint
 from emotion_circuits.circuits.graph import (
@@ -14,7 +15,6 @@ from emotion_circuits.circuits.graph import (
     minimality,
     random_circuits,
     run_circuits,
-    score_nodes,
 )
 from emotion_circuits.circuits.pairs import Pair
 from emotion_circuits.circuits.roles import NodeFigures, node_roles
@@ -40,6 +40,19 @@ def plant(tokenizers):
     return planted(tokenizers["byte-level"])
 
 
+def each_node(plant):
+    """Every head and MLP, and ``[node, pair]`` its change when it is ablated alone."""
+    nodes = Grid.of(plant.lm).all_nodes()
+    return nodes, ablate_sets(plant.lm, plant.pairs, [(n,) for n in nodes], plant.endpoint).changes
+
+
+def ranked(plant):
+    """The nodes by size of their mean change, strongest first, and those mean changes in the nodes' own order."""
+    nodes, changes = each_node(plant)
+    mean = changes.mean(-1)
+    return [nodes[i] for i in np.argsort(-np.abs(mean), kind="stable")], mean
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_whole_model_is_one_and_nothing_is_zero(tiny, architecture):
     lm = tiny(architecture)
@@ -50,8 +63,7 @@ def test_the_whole_model_is_one_and_nothing_is_zero(tiny, architecture):
 
 
 def test_the_planted_circuit_is_recovered_first_and_covers_everything(plant):
-    scores = score_nodes(plant.lm, plant.pairs, plant.endpoint)
-    ranking = scores.ranking()
+    ranking, _ = ranked(plant)
     assert set(ranking[:2]) == {READER, MLP(3)} and ranking[0] == READER
     curve = faithfulness_curve(plant.lm, plant.pairs, ranking, plant.endpoint)
     assert curve.sizes[:5] == (1, 1, 1, 1, 1) and curve.sizes[-1] == 20
@@ -67,18 +79,19 @@ def test_the_planted_circuit_is_recovered_first_and_covers_everything(plant):
 
 def test_a_head_alone_is_covered_from_the_first_fraction_on(tokenizers):
     plant = planted(tokenizers["byte-level"], confirmers=0.0)
-    ranking = score_nodes(plant.lm, plant.pairs, plant.endpoint).ranking()
+    ranking, _ = ranked(plant)
     assert ranking[0] == READER
     assert faithfulness_curve(plant.lm, plant.pairs, ranking, plant.endpoint).cmd < 0.01
 
 
 def test_a_circuit_that_over_performs_is_penalised(tokenizers):
     plant = planted(tokenizers["byte-level"], opponent=0.5, confirmers=0.0)
-    scores = score_nodes(plant.lm, plant.pairs, plant.endpoint)
-    assert set(scores.ranking()[:2]) == {READER, OPPONENT}
-    supporters = scores.supporters()
+    ranking, mean = ranked(plant)
+    assert set(ranking[:2]) == {READER, OPPONENT}
+    nodes = Grid.of(plant.lm).all_nodes()
+    supporters = [nodes[i] for i in np.argsort(mean, kind="stable")]
     assert supporters[0] == READER and supporters[-1] == OPPONENT
-    both = faithfulness_curve(plant.lm, plant.pairs, scores.ranking(), plant.endpoint)
+    both = faithfulness_curve(plant.lm, plant.pairs, ranking, plant.endpoint)
     without = faithfulness_curve(plant.lm, plant.pairs, supporters, plant.endpoint)
     assert without.f[-2] > 1.3
     assert without.cmd > both.cmd + 0.2
@@ -117,9 +130,9 @@ def test_the_planted_circuit_beats_random_circuits(plant):
 
 
 def test_selection_is_stable_where_the_signal_is(plant):
-    scores = score_nodes(plant.lm, plant.pairs, plant.endpoint)
-    found = selection_stability(scores.changes, scores.clusters, 2, resamples=300)
-    assert found.share[scores.nodes.index(READER)] == 1 and found.share[scores.nodes.index(MLP(3))] == 1
+    nodes, changes = each_node(plant)
+    found = selection_stability(changes, [p.cluster for p in plant.pairs], 2, resamples=300)
+    assert found.share[nodes.index(READER)] == 1 and found.share[nodes.index(MLP(3))] == 1
     assert found.jaccard == 1 and found.chance < 0.1
     noise = np.random.default_rng(0).normal(size=(40, 12))
     unstable = selection_stability(noise, [str(i) for i in range(12)], 5)

@@ -8,6 +8,7 @@ import torch
 
 from emotion_circuits.circuits.ablation import ablate_sets
 from emotion_circuits.circuits.components import MLP, Grid, Head, Neuron
+from emotion_circuits.circuits.contributions import Reading, direct_contributions
 from emotion_circuits.circuits.endpoints import Endpoint
 from emotion_circuits.circuits.neurons import (
     activation_times_gradient,
@@ -24,7 +25,7 @@ from emotion_circuits.engine.decode import BASELINE, decode, next_token_logits
 from emotion_circuits.engine.hooks import count_hooks
 from emotion_circuits.engine.patterns import PatternHooks
 from emotion_circuits.errors import ContractError, UsageError
-from emotion_circuits.types import Positions, Prompt
+from emotion_circuits.types import Positions, Prompt, Site
 from planted_circuits import CONFIRMED, CONFIRMERS, MARKED, READER, SEEN, planted
 from tiny_models import ARCHITECTURES
 
@@ -212,8 +213,24 @@ def test_planted_neurons_come_first_by_every_ranking(plant):
     assert {n.neuron for n in top_neurons(gradient, 2)} == set(CONFIRMERS)
     with pytest.raises(UsageError):
         top_neurons(gradient, gradient.size + 1)
-    with pytest.raises(UsageError):
-        write_scores(plant.lm, np.ones(31))
+
+
+@pytest.mark.parametrize("direction", [np.ones(31), np.zeros(32), np.full(32, np.nan)], ids=["width", "zero", "nan"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        write_scores,
+        ov_scores,
+        key_scores_from_weights,
+        lambda lm, d: top_source_tokens(lm, [Head(0, 0)], d),
+        lambda lm, d: direct_contributions(lm, [TEXT], [Reading(Site("resid_post", 1), d)], LAST),
+    ],
+    ids=["neurons", "ov", "qk", "tokens", "contributions"],
+)
+def test_what_is_no_direction_is_refused_everywhere_alike(tiny, call, direction):
+    with pytest.raises(UsageError, match=r"has shape \(32,\) and is not zero; got shape") as caught:
+        call(tiny("gpt2"), direction)
+    assert caught.value.fix
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neox", "gemma3_text"])

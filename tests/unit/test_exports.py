@@ -5,32 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from emotion_circuits.cli import main
 from emotion_circuits.errors import StoreError, UsageError
-from emotion_circuits.exports import Exported, Results, export_plan, plan_files
-from emotion_circuits.representations.alignment_map import AlignmentMap
-from emotion_circuits.representations.alignment_scaling import Scaling
-from emotion_circuits.store import Run, Store, write_tensors
-from pages import refusal
-
-PROFILE = "baseline"
-A, B, C = "model-a", "model-b", "model-c"
-RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def _excepthook_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+from emotion_circuits.exports import plan_files
+from emotion_circuits.store import Store, write_tensors
+from exported_runs import PROFILE, RNG, A, B, C, aligned, begun, directions, exported, finished, loaded, of
 
 
 @pytest.fixture
@@ -38,64 +23,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "results")
 
 
-def begun(
-    store: Store, experiment: str, model: str | tuple[str, str] = A, params: Mapping[str, Any] | None = None
-) -> Run:
-    """A run folder with its ``spec.json``."""
-    models = [model] if isinstance(model, str) else [*model]
-    inputs = {"params": dict(params or {}), "model": {"name": models[0]}}
-    run = store.run(PROFILE, model, experiment, inputs, {"addresses": models, "source": " → ".join(models)})
-    run.begin()
-    return run
-
-
-def finished(
-    store: Store, experiment: str, summary: Mapping[str, Any], model: str | tuple[str, str] = A,
-    params: Mapping[str, Any] | None = None, texts: Sequence[Mapping[str, Any]] = (), **documents: object,
-) -> Run:  # fmt: skip
-    """A finished run with its summary, ``generations.jsonl`` and JSON documents."""
-    run = begun(store, experiment, model, params)
-    if texts:
-        run.append_jsonl("generations.jsonl", texts)
-    for name, content in documents.items():
-        run.write_json(f"{name}.json", content)
-    run.finish({"verdicts": ["said"], **summary})
-    return run
-
-
-def exported(store: Store, output: Path | None = None, **options: Any) -> Exported:
-    return export_plan(Results(store, PROFILE), output or store.root / "out", **options)
-
-
-def loaded(path: Path) -> Any:
-    """A ``.pt`` file, read as a stranger's: nothing but plain tensors may be in it."""
-    return torch.load(path, weights_only=True)
-
-
-def of(store: Store, path: str) -> Any:
-    """The content of one exported JSON file."""
-    return json.loads((store.root / "out" / path).read_text(encoding="utf-8"))
-
-
 # ---- shapes ------------------------------------------------------------------------------------------------------
-def directions(
-    store: Store, positions: Sequence[str], model: str = A, layers: int = 3
-) -> dict[str, NDArray[np.float64]]:
-    arrays: dict[str, NDArray[np.float64]] = {}
-    for at in positions:
-        for emotion in ("gratitude", "anger"):
-            for method in ("neutral", "centred"):
-                arrays[f"resid_post/{at}/{method}/{emotion}"] = RNG.standard_normal((layers, 4))
-        for name in ("neutral_mean", "neutral_sd"):
-            arrays[f"resid_post/{at}/{name}"] = np.ones((layers, 4))
-        arrays[f"resid_post/{at}/residual_norm"] = np.ones(layers)
-    run = begun(store, "directions", model, {"positions": list(positions)})
-    write_tensors(run.path("directions.safetensors"), arrays)
-    rows = [{"emotion": e, "site": "resid_post", "position": at} for at in positions for e in ("gratitude", "anger")]
-    run.finish({"results": rows, "layer_numbers": list(range(layers)), "verdicts": ["said"]})
-    return arrays
-
-
 def test_vectors_are_plain_tensors_by_layer_under_the_plans_names(store: Store) -> None:
     arrays = directions(store, ["mean-content", "last", "emotion-word-last", "emotion-word-first"])
     exported(store)
@@ -143,21 +71,6 @@ def test_activations_are_layer_by_text_and_every_token_of_a_text_apart(store: St
     assert [[t.shape for t in layer] for layer in tokens] == [[(2, 4), (3, 4)]] * 2
     torch.testing.assert_close(tokens[1][1], torch.tensor(every[3:6, 1]))
     assert loaded(store.root / "out" / f"activations/{A}/activations_neutral.pt")["texts"]["last"] == ["b"]
-
-
-def fitted_map(d_source: int, d_target: int, rank: int = 2) -> AlignmentMap:
-    basis = np.linalg.qr(RNG.standard_normal((d_source, rank)))[0]
-    source, target = (Scaling(RNG.standard_normal(d), 1 + RNG.random(d)) for d in (d_source, d_target))
-    return AlignmentMap("ridge", source, target, basis, RNG.standard_normal((rank, d_target)), 0.1, 0.5, 100)
-
-
-def aligned(store: Store, pair: tuple[str, str], layers: Sequence[int] = (3, 11)) -> dict[int, AlignmentMap]:
-    run, maps = begun(store, "align", pair), {layer: fitted_map(5, 4) for layer in layers}
-    for layer, one in maps.items():
-        one.save(run.path(f"linear_maps/layer_{layer}.safetensors"))
-    rows = [{"source_layer": layer, "target_layer": layer, "before": None, "after": 0.5} for layer in layers]
-    run.finish({"layers": rows, "verdicts": ["said"]})
-    return maps
 
 
 def test_a_map_is_one_plain_tensor_a_layer_and_gives_what_ours_gives(store: Store) -> None:
@@ -391,100 +304,3 @@ def test_every_file_of_the_plan_says_what_makes_it(store: Store) -> None:
     assert {"alignment/k_sweep.json", "linear_maps/layer_{L}.pt", "alignment/head_scores_{model}.json",
             "statistics/effect_sizes.csv", "statistics/power_analysis.json", "real_world_metrics.csv",
             "emotion_vectors/{model}_vectors_token_based.pt"} <= {*missing}  # fmt: skip
-
-
-# ---- the command -------------------------------------------------------------------------------------------------
-@pytest.fixture
-def export(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """``export(*words)``: exit code, stdout, stderr."""
-
-    def run(*words: object, profile: str = PROFILE) -> tuple[int, str, str]:
-        capsys.readouterr()
-        layout = () if "--layout" in words else ("--layout", "plan")
-        line = ["export", *layout, "--profile", profile, "--results", store.root, *words]
-        code = main([str(w) for w in line])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-def test_commands_for_what_is_missing_are_accepted_and_name_the_models(store: Store, export: Any) -> None:
-    finished(store, "steer", {"results": []})
-    code, out, err = export("--json")
-    assert code == 0, err
-    found = json.loads(out)
-    assert found["layout"] == "plan" and [f["path"] for f in found["files"]] == [f"patching/{A}_patching.json"]
-    commands = {m["path"]: m["command"] for m in found["missing"]}
-    refused = {c: why for c in commands.values() if (why := refusal(c))}
-    assert not refused
-    assert f"--model {A} " in commands["alignment/head_scores_{model}.json"]
-    assert f"--source {A} --target " in commands["alignment/k_sweep.json"]
-    assert all(c.endswith(f"--results {store.root}") for c in commands.values())
-
-
-def test_what_is_printed_names_every_file_and_fits(store: Store, export: Any) -> None:
-    aligned(store, (A, B))
-    code, out, _ = export()
-    assert code == 0
-    lines = out.splitlines()
-    assert lines[0] == f"{store.root / PROFILE / 'plan'}: 5 files"
-    at = lines.index("  linear_maps/layer_{L}.pt")
-    assert lines[at + 1].strip().startswith("W [target d, source d], float64 · 2 files · ")
-    assert lines[at + 1].endswith("· written")
-    assert all(len(line) <= 80 for line in lines[1:] if "emotion-circuits " not in line)
-    assert "      emotion-circuits run k-sweep --source model-a --target model-b" in out
-
-
-def test_unfinished_runs_are_named_and_the_exit_code_says_so(store: Store, export: Any) -> None:
-    finished(store, "steer", {"results": []})
-    failed = begun(store, "heads.screen")
-    failed.fail(UsageError("no such layer", "choose another layer"))
-    begun(store, "sweep")
-    code, out, err = export()
-    assert code == 3 and f"patching/{A}_patching.json" in out
-    assert "heads.screen" in err and "failed: no such layer" in err and "→ choose another layer" in err
-    assert "interrupted" in err and "resumes" in err
-
-
-def test_a_damaged_summary_is_named_and_the_rest_is_written(store: Store, export: Any) -> None:
-    finished(store, "steer", {"results": []})
-    run = finished(store, "heads.screen", {"layers": 1, "heads_per_layer": 1, "scores": []})
-    run.path("summary.json").write_text("{", encoding="utf-8")
-    code, out, err = export()
-    assert code == 3 and f"patching/{A}_patching.json" in out
-    assert "summary.json is not valid JSON" in err and "\n  → remove the folder" in err
-
-
-def test_a_failed_run_beside_a_finished_one_is_no_matter(store: Store, export: Any) -> None:
-    finished(store, "steer", {"results": []})
-    begun(store, "steer", params={"n": 2}).fail(UsageError("no", ""))
-    assert export()[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("words", "profile", "part"),
-    [((), "no-such-profile", "unknown profile"), ((), "extended", "no finished run of profile 'extended'"),
-     (("--layout", "circus"), PROFILE, "circus")],
-)  # fmt: skip
-def test_wrong_requests_are_refused(store: Store, export: Any, words: Any, profile: str, part: str) -> None:
-    finished(store, "steer", {"results": []})
-    code, out, err = export(*words, profile=profile)
-    assert code == 2 and not out and part in err and "\n  → " in err
-
-
-def test_folders_that_cannot_be_written_end_in_one_sentence(store: Store, export: Any, tmp_path: Path) -> None:
-    finished(store, "steer", {"results": []})
-    (tmp_path / "file").write_text("x")
-    code, _, err = export("--output", tmp_path / "file")
-    assert code == 2 and "is a file" in err and "--output" in err
-    code, _, err = export("--output", tmp_path / "file" / "below")
-    assert code == 1 and "a file stands where a folder is needed" in err and "Traceback" not in err
-    assert "choose another --output" in err and "--results" not in err
-
-
-def test_another_programs_export_json_is_left_alone(store: Store, export: Any, tmp_path: Path) -> None:
-    finished(store, "steer", {"results": []})
-    (tmp_path / "export.json").write_text('{"mine": 1}')
-    code, _, err = export("--output", tmp_path)
-    assert code == 2 and "is not the list of an export" in err

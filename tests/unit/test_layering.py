@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,14 @@ def test_nothing_is_unpickled(path: Path) -> None:
     assert not {name.split(".")[0] for name in imports_of(path)} & picklers
     calls = {ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)}
     assert not calls & {"torch.load", "pd.read_pickle", "pandas.read_pickle"}
+
+
+def test_what_only_checks_import_is_no_dependency_of_the_package() -> None:
+    users = {name_of(path) for path in MODULES if any(name.split(".")[0] == "statsmodels" for name in imports_of(path))}
+    assert all("/calibration/" in name for name in users)
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert not [d for d in project["dependencies"] if d.startswith("statsmodels")]
+    assert [d for d in project["optional-dependencies"]["dev"] if d.startswith("statsmodels")]
 
 
 WRITES_TORCH_FILES = "exports/tensors.py"

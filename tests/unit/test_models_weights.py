@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emotion_circuits.models.families import family_of, known_families, llama_like
-from emotion_circuits.models.weights import head_weights, neuron_outputs, output_heads
+from emotion_circuits.models.weights import head_weights, neuron_outputs, norm_epsilon, output_heads
 from tiny_models import ARCHITECTURES
 
 
@@ -53,3 +53,11 @@ def test_every_supported_model_type_has_one_family():
     assert expected <= set(claimed)
     assert family_of("mamba") is None
     assert llama_like().name == "llama"
+
+
+def test_the_epsilon_of_a_norm_is_read_under_either_name_and_may_be_zero():
+    norm = torch.nn.LayerNorm(4, eps=0.0)
+    assert norm_epsilon(norm) == 0
+    del norm.eps
+    norm.variance_epsilon = 1e-5
+    assert norm_epsilon(norm) == 1e-5

@@ -14,7 +14,7 @@ from emotion_circuits.errors import UsageError
 from emotion_circuits.prompts import emotion_words, find_emotion_words, list_lexicons
 from emotion_circuits.prompts.lexicon import find_words
 from emotion_circuits.prompts.overlap import alike_pairs, jaccard
-from emotion_circuits.prompts.splits import assign_splits, block_split, half_split, scenario_split
+from emotion_circuits.prompts.splits import assign_splits, block_split, scenario_split
 
 EMOTIONS = list_lexicons()
 
@@ -76,7 +76,6 @@ def test_spans_of_any_text_are_inside_it_ordered_and_on_word_boundaries(text: st
 def test_every_block_of_ten_has_the_shares(series: str, block: int) -> None:
     numbers = range(10 * block + 1, 10 * block + 11)
     assert Counter(block_split(series, n) for n in numbers) == {"fit": 5, "dev": 2, "test": 3}
-    assert Counter(half_split(series, n) for n in numbers) == {"dev": 5, "test": 5}
 
 
 def test_blocks_are_permuted_differently() -> None:

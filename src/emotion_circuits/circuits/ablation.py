@@ -38,27 +38,6 @@ class SetAblation:
         return self.ablated - self.clean
 
 
-@dataclass(frozen=True)
-class HeadAblation:
-    """Every head ablated alone: ``ablated`` is ``[layer, head, pair]``, ``clean`` ``[pair]``."""
-
-    mode: Mode
-    clean: NDArray[np.float64]
-    ablated: NDArray[np.float64]
-    clusters: tuple[str, ...]
-
-    @property
-    def changes(self) -> Float[NDArray[np.float64], "layer head pair"]:
-        """ablated − clean; negative where the head supports the endpoint."""
-        return self.ablated - self.clean
-
-    def ranking(self) -> list[Head]:
-        """Heads from the strongest support (most negative mean change) to the strongest opposition."""
-        mean = self.changes.mean(-1)
-        order = np.argsort(mean, axis=None, kind="stable")
-        return [Head(int(i) // mean.shape[1], int(i) % mean.shape[1]) for i in order]
-
-
 def ablate_sets(
     lm: LM,
     pairs: Sequence[Pair],
@@ -91,16 +70,6 @@ def ablate_sets(
         clean[numbers] = texts.clean.double().cpu().numpy()
         ablated[:, numbers] = run_sets(lm, texts, sets, metric)
     return SetAblation(tuple(tuple(s) for s in sets), mode, clean, ablated, tuple(p.cluster for p in pairs))
-
-
-def ablate_heads(
-    lm: LM, pairs: Sequence[Pair], metric: Metric, *, mode: Mode = "resample", positions: Positions = ALL
-) -> HeadAblation:
-    """Every head of the model ablated alone, exactly; see :func:`ablate_sets`."""
-    heads = Grid.of(lm).all_heads()
-    found = ablate_sets(lm, pairs, [(h,) for h in heads], metric, mode=mode, positions=positions)
-    shape = (lm.n_layers, lm.n_heads, len(pairs))
-    return HeadAblation(mode, found.clean, found.ablated.reshape(shape), found.clusters)
 
 
 def _check(grid: Grid, sets: Sequence[Sequence[Component]]) -> None:

@@ -98,17 +98,6 @@ def parse_heads(spec: str, grid: Grid) -> tuple[Head, ...]:
     return _distinct([head for part in _parts(spec, grid) for head in _head_range(part, spec, grid)], grid)
 
 
-def parse_nodes(spec: str, grid: Grid) -> tuple[Node, ...]:
-    """Read heads and MLPs: ``"3:5,m7,0:0-3"``; raises as :func:`parse_heads`."""
-    nodes: list[Node] = []
-    for part in _parts(spec, grid):
-        if match := re.fullmatch(r"m(\d+)", part):
-            nodes.append(MLP(_inside(int(match[1]), grid.layers, "layer", part, grid)))
-        else:
-            nodes.extend(_head_range(part, spec, grid))
-    return _distinct(nodes, grid)
-
-
 def parse_neurons(spec: str, grid: Grid) -> tuple[Neuron, ...]:
     """Read ``"3:10,12;5:7"``: layers divided by ``;``, their neurons (or ranges ``10-14``) by commas.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from emotion_circuits.circuits.direction import checked_direction
 from emotion_circuits.engine.capture import capture
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM
-from emotion_circuits.models.weights import neuron_outputs, output_heads, parameter, weight_of
+from emotion_circuits.models.weights import neuron_outputs, norm_epsilon, output_heads, parameter, weight_of
 from emotion_circuits.types import Positions, Prompt, Site, SiteKind
 
 CHUNK_BYTES = 1 << 28
@@ -130,10 +131,9 @@ def _fold_final_norm(lm: LM, u: Tensor) -> tuple[Tensor, float]:
 def _final_scale(lm: LM, x: Tensor) -> Tensor:
     """1 / (SD or RMS) ``[prompt]`` that the final norm divides ``x`` ``[prompt, d_model]`` by."""
     norm = lm.final_norm
-    eps = float(cast(float, getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 1e-6)))
     if lm.family.norm == "layer":
         x = x - x.mean(-1, keepdim=True)
-    return torch.rsqrt(x.square().mean(-1) + eps)
+    return torch.rsqrt(x.square().mean(-1) + norm_epsilon(norm))
 
 
 def _contributions(
@@ -190,12 +190,5 @@ def _biases(lm: LM, parts: dict[SiteKind, Array], reading: int, vector: Array, a
 
 
 def _unit(lm: LM, reading: Reading) -> Array:
-    vector = np.asarray(reading.vector, dtype=np.float64)
-    norm = float(np.linalg.norm(vector))
-    if vector.shape != (lm.d_model,) or not np.isfinite(norm) or norm == 0:
-        raise UsageError(
-            f"a direction at {reading.site} of {lm.name} has shape ({lm.d_model},) and is not zero; "
-            f"got shape {vector.shape} with norm {norm:.3g}",
-            "use a direction that was extracted from this model",
-        )
-    return np.asarray(vector / norm)
+    vector = checked_direction(lm, reading.vector, str(reading.site))
+    return np.asarray(vector / float(np.linalg.norm(vector)))

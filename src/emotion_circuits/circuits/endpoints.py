@@ -5,35 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emotion_circuits.errors import UsageError
+from emotion_circuits.engine.score import Logits, log_sum_exp_difference
 from emotion_circuits.models.lm import LM
 from emotion_circuits.models.weights import weight_of
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """log-sum-exp of the ``targets``' logits minus that of the ``foils``, in nats; with one token each, a logit gap."""
+    """log-sum-exp of the ``targets``' logits minus that of the ``foils``, in nats; with one token each, a logit gap.
+
+    An endpoint is a metric of :func:`~emotion_circuits.engine.score.score` too; what the unedited row has is not asked.
+
+    Raises:
+        UsageError: no targets, no foils, or a token in both.
+    """
 
     targets: tuple[int, ...]
     foils: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        both = set(self.targets) & set(self.foils)
-        if not self.targets or not self.foils or both:
-            raise UsageError(
-                f"an endpoint needs target and foil tokens that differ (shared: {sorted(both)})",
-                "give at least one of each, and none twice",
-            )
+        log_sum_exp_difference(self.targets, self.foils)
 
-    def __call__(self, logits: Float[Tensor, "row vocabulary"]) -> Float[Tensor, " row"]:
+    def __call__(self, logits: Logits, unedited: Logits | None = None) -> Float[Tensor, " row"]:
         """One value a row, float32."""
         logits = logits.float()
-        targets, foils = (torch.tensor(ids, device=logits.device) for ids in (self.targets, self.foils))
-        return torch.logsumexp(logits[:, targets], -1) - torch.logsumexp(logits[:, foils], -1)
+        return log_sum_exp_difference(self.targets, self.foils)(logits, logits)
 
     def direction(self, lm: LM) -> Float[Tensor, " d_model"]:
         """Mean unembedding of the targets minus that of the foils, before the final norm is folded in.

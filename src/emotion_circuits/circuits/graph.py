@@ -134,31 +134,6 @@ def circuit_distance(fractions: Sequence[float], f: Float[Array, " k"]) -> float
 
 
 @dataclass(frozen=True)
-class NodeScores:
-    """Exact changes (ablated − clean) of every node alone, ``[node, pair]``."""
-
-    nodes: tuple[Node, ...]
-    changes: Array
-    clusters: tuple[str, ...]
-
-    def ranking(self) -> list[Node]:
-        """Nodes by |mean change|, strongest first, so that what opposes the endpoint is in the circuit too."""
-        order = np.argsort(-np.abs(self.changes.mean(-1)), kind="stable")
-        return [self.nodes[i] for i in order]
-
-    def supporters(self) -> list[Node]:
-        """Nodes by mean change alone, strongest support first: prone to leave out what opposes the endpoint."""
-        return [self.nodes[i] for i in np.argsort(self.changes.mean(-1), kind="stable")]
-
-
-def score_nodes(lm: LM, pairs: Sequence[Pair], metric: Metric, *, mode: Mode = "resample") -> NodeScores:
-    """Every head and every MLP ablated alone."""
-    nodes = Grid.of(lm).all_nodes()
-    found = ablate_sets(lm, pairs, [(n,) for n in nodes], metric, mode=mode)
-    return NodeScores(nodes, found.changes, found.clusters)
-
-
-@dataclass(frozen=True)
 class Completeness:
     """For each subset K of the circuit C: f(C∖K) against f(M∖K); ``gaps`` are |f(C∖K) − f(M∖K)|, 0 if C is complete."""
 

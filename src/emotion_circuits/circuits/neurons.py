@@ -15,6 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from emotion_circuits.circuits.components import Neuron
+from emotion_circuits.circuits.direction import checked_direction
 from emotion_circuits.circuits.pairs import Pair
 from emotion_circuits.engine.batching import capture_tokens, length_buckets
 from emotion_circuits.engine.capture import capture
@@ -34,13 +35,8 @@ def write_scores(
     direction: NDArray[np.floating[Any]],
 ) -> Float[Array, "layer neuron"]:
     """W_out · d̂ of every neuron: what one unit of its activation adds along the direction (scaled to length 1)."""
-    vector = np.asarray(direction, dtype=np.float64)
+    vector = checked_direction(lm, direction)
     norm = float(np.linalg.norm(vector))
-    if vector.shape != (lm.d_model,) or norm == 0 or not np.isfinite(norm):
-        raise UsageError(
-            f"a direction of {lm.name} has shape ({lm.d_model},) and is not zero; got {vector.shape}, norm {norm:.3g}",
-            "use a direction that was extracted from this model",
-        )
     scores = np.empty((lm.n_layers, lm.d_mlp))
     for layer in range(lm.n_layers):
         weight, _ = neuron_outputs(lm, layer)

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emotion_circuits.circuits.components import Grid, Head
+from emotion_circuits.circuits.direction import checked_direction
 from emotion_circuits.engine.capture import capture
 from emotion_circuits.engine.taps import post_norm_weight
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM
-from emotion_circuits.models.weights import head_weights, parameter, weight_of
+from emotion_circuits.models.weights import head_weights, norm_epsilon, parameter, weight_of
 from emotion_circuits.types import Positions, Prompt
 
 VOCABULARY_ROWS = 8192
@@ -137,7 +138,7 @@ def top_source_tokens(
     embedding = weight_of(lm.model.get_input_embeddings())
     scale = float(cast(float, getattr(lm.model.get_input_embeddings(), "scalar_embed_scale", 1.0)))
     scores = []
-    eps = [_eps(lm.module(head.layer, "attention_norm")) for head in heads]
+    eps = [norm_epsilon(lm.module(head.layer, "attention_norm")) for head in heads]
     for start in range(0, len(embedding), VOCABULARY_ROWS):
         x = embedding[start : start + VOCABULARY_ROWS].float().cpu() * scale
         if lm.family.norm == "layer":
@@ -194,25 +195,14 @@ def source_tokens_in_prompts(
 
 
 def _unit(lm: LM, direction: NDArray[np.floating[Any]]) -> Tensor:
-    d = torch.as_tensor(np.asarray(direction), dtype=torch.float32)
-    norm = float(d.norm())
-    if d.shape != (lm.d_model,) or norm == 0 or not np.isfinite(norm):
-        raise UsageError(
-            f"a direction of {lm.name} has shape ({lm.d_model},) and is not zero; "
-            f"got {tuple(d.shape)}, norm {norm:.3g}",
-            "use a direction that was extracted from this model",
-        )
-    return d / norm
+    d = torch.as_tensor(checked_direction(lm, direction), dtype=torch.float32)
+    return d / float(d.norm())
 
 
 def _check(lm: LM, head: Head) -> None:
     grid = Grid.of(lm)
     if not (0 <= head.layer < grid.layers and 0 <= head.index < grid.heads):
         raise UsageError(f"head {head} does not exist; {grid}", "choose a head inside the grid")
-
-
-def _eps(norm: nn.Module) -> float:
-    return float(cast(float, getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 1e-6)))
 
 
 def _text(lm: LM, token: int) -> str:

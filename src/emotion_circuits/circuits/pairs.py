@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.lm import LM, Encoded
 from emotion_circuits.types import NEUTRAL, Prompt
@@ -39,19 +37,6 @@ def twin_pairs(prompts: Sequence[Prompt], emotion: str) -> list[Pair]:
             "give each scenario a neutral text too (field: scenario), or use a matched set such as extended",
         )
     return pairs
-
-
-def shuffled_pairs(prompts: Sequence[Prompt], *, seed: int = 0) -> list[Pair]:
-    """Every text with another one drawn at random, none with itself (a random cyclic order).
-
-    Raises:
-        UsageError: fewer than two texts.
-    """
-    if len(prompts) < 2:
-        raise UsageError("shuffled pairs need at least two texts", "give more texts, or use their twins")
-    order = np.random.default_rng(seed).permutation(len(prompts))
-    donor = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
-    return [Pair(p, prompts[donor[i]]) for i, p in enumerate(prompts)]
 
 
 def length_matched(lm: LM, pairs: Sequence[Pair]) -> list[Pair]:

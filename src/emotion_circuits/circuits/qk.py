@@ -17,9 +17,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from emotion_circuits.circuits.attention import attention_to_words
+from emotion_circuits.circuits.direction import checked_direction
 from emotion_circuits.circuits.ov import fold_norm
 from emotion_circuits.circuits.pairs import Pair
-from emotion_circuits.errors import ContractError, UsageError
+from emotion_circuits.errors import ContractError
 from emotion_circuits.models.lm import LM
 from emotion_circuits.models.weights import head_weights
 
@@ -72,9 +73,7 @@ def key_scores_from_weights(
             "stand between the projections and the scores",
             "use measured_key_scores",
         )
-    d = torch.as_tensor(np.asarray(direction), dtype=torch.float32)
-    if d.shape != (lm.d_model,) or not float(d.norm()) > 0:
-        raise UsageError(f"a direction of {lm.name} has shape ({lm.d_model},); got {tuple(d.shape)}")
+    d = torch.as_tensor(checked_direction(lm, direction), dtype=torch.float32)
     d = d / d.norm()
     values = np.empty((lm.n_layers, lm.n_heads))
     for layer in range(lm.n_layers):

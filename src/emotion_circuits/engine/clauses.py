@@ -25,7 +25,7 @@ from emotion_circuits.engine.taps import tap
 from emotion_circuits.errors import ModelError
 from emotion_circuits.models.lm import LM
 from emotion_circuits.models.rounding import TOLERANCE
-from emotion_circuits.models.weights import head_weights, neuron_outputs, parameter
+from emotion_circuits.models.weights import head_weights, neuron_outputs, norm_epsilon, parameter
 from emotion_circuits.types import Condition, Intervention, Positions, Prompt, Site, SiteKind
 
 SHAPE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 3e-2}
@@ -117,7 +117,7 @@ def _normed(lm: LM, norm: nn.Module, x: Tensor) -> Tensor:
 def _norm_formula(lm: LM, norm: nn.Module, x: Tensor) -> Tensor:
     """What a norm of the family's kind makes of ``x`` ``[row, d_model]`` with this norm's parameters."""
     weight, bias = parameter(norm), parameter(norm, "bias")
-    eps = float(cast(float, getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 1e-6)))
+    eps = norm_epsilon(norm)
     w = torch.ones(x.shape[-1]) if weight is None else weight.float().cpu()
     b = torch.zeros(x.shape[-1]) if bias is None else bias.float().cpu()
     if lm.family.norm == "layer":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from emotion_circuits.engine.hooks import Side
 from emotion_circuits.errors import UsageError
 from emotion_circuits.models.family import Projection
 from emotion_circuits.models.lm import LM
-from emotion_circuits.models.weights import weight_of
+from emotion_circuits.models.weights import norm_epsilon, weight_of
 from emotion_circuits.types import Site, SiteKind
 
 
@@ -81,7 +80,7 @@ def check_site(lm: LM, site: Site) -> Site:
 def post_norm_rms(lm: LM, layer: int, attention_output: Tensor) -> Tensor:
     """1 / RMS ``[row, token, 1]`` of the total attention output, which the norm after attention divides by."""
     norm = lm.module(layer, "post_attention_norm")
-    eps = float(cast(float, getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 1e-6)))
+    eps = norm_epsilon(norm)
     return torch.rsqrt(attention_output.float().pow(2).mean(-1, keepdim=True) + eps)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from emotion_circuits.errors import UsageError
 
 if TYPE_CHECKING:
+    from emotion_circuits.circuits.endpoints import Endpoint
     from emotion_circuits.engine.score import Metric
     from emotion_circuits.experiments._measure import Measure
     from emotion_circuits.scorers.emotion_tokens import TokenSets
@@ -17,8 +18,11 @@ TOKENS = "emotion-tokens"
 """File of a run that lists the tokens the endpoint counts on this model."""
 
 
-class Endpoint:
-    """The token sets of one model (resolved once on neutral text, saved with the run) and the metrics made of them."""
+class EndpointTokens:
+    """The token sets of one model and the metrics made of them.
+
+    They are resolved on neutral text when they are first asked for, and saved with the run: make one for a whole run.
+    """
 
     def __init__(self, measure: Measure, emotions: Sequence[str]) -> None:
         self._measure = measure
@@ -32,11 +36,9 @@ class Endpoint:
         self._measure.run.write_json(f"{TOKENS}.json", found.to_dict())
         return found
 
-    def metric(self, emotion: str) -> Metric:
+    def metric(self, emotion: str) -> Endpoint:
         """Log-sum-exp of the emotion's first tokens minus that of as many matched neutral ones, in nats."""
-        from emotion_circuits.engine import log_sum_exp_difference
-
-        return log_sum_exp_difference(self.tokens.ids(emotion), self.tokens.neutral_ids(emotion))
+        return _endpoint(self.tokens, emotion)
 
     def of_cell(self, emotion: str, fitted_on: Sequence[str]) -> dict[str, Metric]:
         """What is measured at a declared cell: the endpoint, the KL divergence from the unsteered model, and halves.
@@ -44,12 +46,12 @@ class Endpoint:
         A word that the vector's own texts contain may rise for that reason alone: ``seen_words`` and ``unseen_words``
         are the endpoint on tokens of words that occur in ``fitted_on`` and on the others (where there are both).
         """
-        from emotion_circuits.engine import kl_from_baseline, log_sum_exp_difference
+        from emotion_circuits.engine import kl_from_baseline
 
-        found = {"endpoint": self.metric(emotion), "kl": kl_from_baseline()}
+        found: dict[str, Metric] = {"endpoint": self.metric(emotion), "kl": kl_from_baseline()}
         for name, half in zip(("seen_words", "unseen_words"), self.tokens.split(fitted_on), strict=True):
             if emotion in half.emotions:
-                found[name] = log_sum_exp_difference(half.ids(emotion), half.neutral_ids(emotion))
+                found[name] = _endpoint(half, emotion)
         return found
 
     def of_grid(self) -> dict[str, Metric]:
@@ -57,6 +59,12 @@ class Endpoint:
         from emotion_circuits.engine import kl_from_baseline
 
         return {**{e: self.metric(e) for e in self.emotions}, "kl": kl_from_baseline()}
+
+
+def _endpoint(tokens: TokenSets, emotion: str) -> Endpoint:
+    from emotion_circuits.circuits.endpoints import Endpoint
+
+    return Endpoint(tokens.ids(emotion), tokens.neutral_ids(emotion))
 
 
 def require_words(emotions: Sequence[str]) -> None:
@@ -77,7 +85,10 @@ def require_words(emotions: Sequence[str]) -> None:
 
 
 def endpoint_inputs(emotions: Sequence[str]) -> Mapping[str, Any]:
-    """What the endpoint depends on besides the model: the lexicons, the everyday words and the neutral pool.
+    """What the endpoint depends on besides the model: the lexicons and the neutral pool.
+
+    The package's everyday and function words are in no key: tests/unit/test_unhashed_data.py pins them, and says which
+    experiments' versions a change of theirs raises.
 
     Raises:
         UsageError: one of ``emotions`` has no lexicon.

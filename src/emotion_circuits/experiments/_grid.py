@@ -24,7 +24,7 @@ from emotion_circuits.experiments._cell import (
     score_cell,
 )
 from emotion_circuits.experiments._contract import ScoreStep, TextStep
-from emotion_circuits.experiments._endpoint import Endpoint
+from emotion_circuits.experiments._endpoint import EndpointTokens
 from emotion_circuits.experiments._paired import t_of_mean
 from emotion_circuits.experiments._steering import Unit, Vectors, expected_emotions, steered_prompts
 from emotion_circuits.experiments._texts import ScoredTexts, damage_of, pass_rate_of, prompted, write_texts
@@ -85,7 +85,7 @@ class Grid:
     """Everything a sweep measured. ``scores[metric]`` is ``[prompt, condition]``: the baseline, then the cells."""
 
     vectors: Vectors
-    endpoint: Endpoint
+    endpoint: EndpointTokens
     prompts: tuple[Prompt, ...]
     layers: tuple[int, ...]
     strengths: tuple[float, ...]
@@ -119,7 +119,7 @@ def run_grid(
 ) -> Grid:
     """Score the grid, write its texts, choose a cell per emotion on dev and test it."""
     measure = vectors.context.measure
-    endpoint = Endpoint(measure, vectors.emotions)
+    endpoint = EndpointTokens(measure, vectors.emotions)
     prompts = steered_prompts(params)
     conditions = [Condition(BASE)] + [
         vectors.condition(cell_name(e, layer, s), e, layer, s, unit)

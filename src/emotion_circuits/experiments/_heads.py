@@ -11,10 +11,11 @@ from pydantic import Field
 
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import Context, ExperimentParams, Needed
+from emotion_circuits.experiments._endpoint import EndpointTokens, endpoint_inputs
 from emotion_circuits.experiments._steering import SITE, ReadPosition
 from emotion_circuits.experiments.directions import Directions
 from emotion_circuits.experiments.extract import EmotionNames, StudySet, emotions_of, select_sets
-from emotion_circuits.types import NEUTRAL, Observation, Positions, Prompt, Site
+from emotion_circuits.types import Observation, Positions, Prompt, Site
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from emotion_circuits.circuits.contributions import Reading
     from emotion_circuits.circuits.endpoints import Endpoint
     from emotion_circuits.circuits.pairs import Pair
-    from emotion_circuits.scorers.emotion_tokens import TokenSets
 
     Set = tuple[Component, ...]
 
@@ -37,7 +37,6 @@ FEWEST_SETS = 19
 """Random sets below which a rank cannot reach p = .05."""
 CONFIRMED_SHARE = 0.95
 """Share of the random sets that a confirmed set has to beat."""
-TOKENS = "emotion-tokens"
 
 
 class CircuitParams(ExperimentParams):
@@ -65,7 +64,6 @@ def required_directions(params: CircuitParams) -> Sequence[Needed]:
 def circuit_inputs(params: CircuitParams) -> Mapping[str, Any]:
     """Texts, lexicons and neutral pool: what the numbers depend on besides the parameters."""
     from emotion_circuits.experiments._captured import fingerprint_prompts
-    from emotion_circuits.experiments._endpoint import endpoint_inputs
 
     return {
         **endpoint_inputs(expected_emotions(params)), "texts": fingerprint_prompts(chosen_texts(params)),
@@ -118,31 +116,19 @@ class Bench:
     @cached_property
     def emotions(self) -> tuple[str, ...]:
         """Those asked for, or all of the set that have a direction."""
-        known = [r["emotion"] for r in self.context.runs["directions"].read_summary()["results"]]
-        have = emotions_of(chosen_texts(self.params))
-        for emotion in self.params.emotions:
-            if emotion not in known:
-                raise unknown_name("emotion with a direction", emotion, known)
-        return self.params.emotions or tuple(e for e in have if e in known)
+        return expected_emotions(self.params)
 
     @cached_property
-    def tokens(self) -> TokenSets:
-        from emotion_circuits.scorers.emotion_tokens import matching_prefixes, resolve_emotion_tokens
-
-        found = resolve_emotion_tokens(self.context.lm, self.emotions, matching_prefixes())
-        self.context.measure.run.write_json(f"{TOKENS}.json", found.to_dict())
-        return found
+    def tokens(self) -> EndpointTokens:
+        return EndpointTokens(self.context.measure, self.emotions)
 
     @cached_property
     def subjects(self) -> tuple[Subject, ...]:
         return tuple(self._subject(e) for e in self.emotions)
 
     def _subject(self, emotion: str) -> Subject:
-        from emotion_circuits.circuits.endpoints import Endpoint
-
         choosing, testing = split_pairs(chosen_texts(self.params), emotion, self.params.limit)
-        metric = Endpoint(self.tokens.ids(emotion), self.tokens.neutral_ids(emotion))
-        return Subject(emotion, choosing, testing, metric, self._reading(emotion))
+        return Subject(emotion, choosing, testing, self.tokens.metric(emotion), self._reading(emotion))
 
     def _reading(self, emotion: str) -> Reading:
         from emotion_circuits.circuits.contributions import Reading
@@ -300,8 +286,3 @@ def observation(context: Context, experiment: str, emotion: str, arm: str, pair:
         experiment, context.lm.name, emotion, None, "last", None, arm, pair.clean.id, pair.cluster, pair.clean.split, 0,
         "endpoint", float(value),
     )  # fmt: skip
-
-
-def neutral_prompts(params: CircuitParams, split: str = "test") -> tuple[Prompt, ...]:
-    """The neutral texts of one split."""
-    return tuple(p for p in chosen_texts(params) if p.emotion == NEUTRAL and p.split == split)

@@ -229,6 +229,11 @@ class Vectors:
         return np.asarray(pool.get(SITE, "mean-content")[:, pool.layers.index(layer)])
 
 
+def layer_or_middle(lm: LM, layer: int | None) -> int:
+    """The layer that was asked for (negative ones count from the end), else the one half-way through the model."""
+    return depths(lm, (0.5,))[0] if layer is None else lm.layers([layer])[0]
+
+
 def depths(lm: LM, fractions: Sequence[float]) -> tuple[int, ...]:
     """Layers at relative depths (0 the first block's output, 1 the last's), each once."""
     return tuple(dict.fromkeys(round(f * (lm.n_layers - 1)) for f in fractions))

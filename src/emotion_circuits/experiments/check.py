@@ -27,8 +27,8 @@ from emotion_circuits.types import NEUTRAL, Positions, Prompt, Section, SiteKind
 if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
 
-SYNONYMS = {"remorse": "apology", "thanks": "gratitude"}
-"""Labels of well-known corpora for emotions of ours (GoEmotions: Demszky et al. 2020)."""
+SYNONYMS = {"thanks": "gratitude"}
+"""Labels of well-known corpora for emotions of ours, beside GoEmotions' (``scorers.emotion_label``)."""
 
 SITE: SiteKind = "resid_post"
 
@@ -164,8 +164,11 @@ def _left_out(dropped: int) -> list[str]:
 
 def _aliases(params: Check.Params) -> dict[str, str]:
     """Labels of the file → labels of ours: well-known ones that the directions lack, then what the user says."""
+    from emotion_circuits.scorers import emotion_label
+
     known = _emotions(params)
-    aliases = {theirs: ours for theirs, ours in SYNONYMS.items() if theirs not in known and ours in known}
+    names = {**SYNONYMS, **{emotion_label(ours): ours for ours in known}}
+    aliases = {theirs: ours for theirs, ours in names.items() if theirs not in known and ours in known}
     for pair in params.alias:
         theirs, equals, ours = pair.partition("=")
         if not (theirs and equals and ours):

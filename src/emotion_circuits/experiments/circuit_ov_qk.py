@@ -161,7 +161,7 @@ def _routing(bench: Bench, subject: Subject, heads: Sequence[Any]) -> dict[str, 
 
     from emotion_circuits.circuits.pairs import length_matched
     from emotion_circuits.circuits.routing import routed
-    from emotion_circuits.engine import log_sum_exp_difference, score
+    from emotion_circuits.engine import score
     from emotion_circuits.stats import bootstrap_interval
     from emotion_circuits.types import Condition
 
@@ -170,14 +170,13 @@ def _routing(bench: Bench, subject: Subject, heads: Sequence[Any]) -> dict[str, 
         pairs = length_matched(lm, subject.testing)
     except UsageError as error:
         return {"pairs": 0, "sentence": f"no routing patch: {error.what}"}
-    endpoint = log_sum_exp_difference(subject.metric.targets, subject.metric.foils)
 
     def compute() -> dict[str, NDArray[np.float64]]:
-        plain = score(lm, [p.donor for p in pairs], [Condition("neutral")], [endpoint])[:, 0, 0]
+        plain = score(lm, [p.donor for p in pairs], [Condition("neutral")], [subject.metric])[:, 0, 0]
         patched = np.empty(len(pairs))
         for i, pair in enumerate(pairs):
             with routed(lm, pair.donor, pair.clean, heads):
-                patched[i] = score(lm, [pair.donor], [Condition("routed")], [endpoint])[0, 0, 0]
+                patched[i] = score(lm, [pair.donor], [Condition("routed")], [subject.metric])[0, 0, 0]
         return {"change": patched - plain}
 
     change = bench.saved(f"{subject.emotion}-routing", compute)["change"]

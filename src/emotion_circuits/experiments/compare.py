@@ -149,10 +149,10 @@ def _prompts(params: Compare.Params) -> tuple[Prompt, ...]:
 def _measure(context: Context, params: Compare.Params) -> _Curves:
     import numpy as np
 
-    from emotion_circuits.experiments._endpoint import Endpoint
+    from emotion_circuits.experiments._endpoint import EndpointTokens
 
     vectors = Vectors(context, params)
-    endpoint = Endpoint(context.measure, vectors.emotions)
+    endpoint = EndpointTokens(context.measure, vectors.emotions)
     layers, ups, prompts = _layers(context.lm, params), _ups(params), _prompts(params)
     positions = tuple(dict.fromkeys(params.positions))
     odd = {}

@@ -24,8 +24,8 @@ from emotion_circuits.experiments._steering import (
     SteeringParams,
     Unit,
     Vectors,
-    depths,
     expected_emotions,
+    layer_or_middle,
     required_runs,
     steered_prompts,
 )
@@ -65,11 +65,11 @@ class Iterative(Experiment):
         return required_runs(params)
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
-        _layer(lm, params)
+        layer_or_middle(lm, params.layer)
         return [CaptureStep(STEERED, steered_prompts(params), (SITE,), (Positions("last"),))]
 
     def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
-        prompts, new, layer = steered_prompts(params), params.max_new_tokens, _layer(lm, params)
+        prompts, new, layer = steered_prompts(params), params.max_new_tokens, layer_or_middle(lm, params.layer)
         conditions, at = 1 + len(expected_emotions(params)), Positions.parse(params.at)
         written = TextStep("texts", prompts, conditions, new, 1, layer, at)
         if not params.log_activations:
@@ -80,7 +80,7 @@ class Iterative(Experiment):
         from emotion_circuits.engine import Sampling
         from emotion_circuits.experiments._texts import write_texts
 
-        vectors, layer = Vectors(context, params), _layer(context.lm, params)
+        vectors, layer = Vectors(context, params), layer_or_middle(context.lm, params.layer)
         conditions = [Condition(BASELINE_ARM)] + [
             vectors.condition(e, e, layer, params.strength, params.unit) for e in vectors.emotions
         ]
@@ -109,10 +109,6 @@ class Iterative(Experiment):
             said, section, _observations(context, texts, layer, params),
             tensors={"activations": logged} if logged else {},
         )  # fmt: skip
-
-
-def _layer(lm: LM, params: Iterative.Params) -> int:
-    return lm.layers([params.layer])[0] if params.layer is not None else depths(lm, (0.5,))[0]
 
 
 def _rows(texts: ScoredTexts, emotion: str, params: Iterative.Params, seed: int) -> list[dict[str, Any]]:

@@ -9,27 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._contract import (
-    CaptureStep,
-    Context,
-    Experiment,
-    Needed,
-    Outcome,
-    ScoreStep,
-)
+from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, Outcome, ScoreStep
+from emotion_circuits.experiments._endpoint import EndpointTokens
+from emotion_circuits.experiments._matched import MatchedParams, matched_emotions, matched_inputs, matched_texts
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments._steering import (
-    SITE,
-    STEERED,
-    SteeringParams,
-    Vectors,
-    expected_emotions,
-    required_runs,
-)
-from emotion_circuits.experiments.extract import StudySet, select_sets
+from emotion_circuits.experiments.extract import StudySet
 from emotion_circuits.types import Figure, Positions, Prompt, Section, SiteKind, Table
 
 if TYPE_CHECKING:
+    from emotion_circuits.circuits.endpoints import Endpoint
     from emotion_circuits.circuits.pairs import Pair
     from emotion_circuits.circuits.patching import Patch as GridPatch
     from emotion_circuits.circuits.patching import Patched
@@ -57,7 +45,7 @@ class Patch(Experiment):
 
     version = 2
 
-    class Params(SteeringParams):
+    class Params(MatchedParams):
         """Parameters of ``patch``."""
 
         prompts: StudySet = Field(
@@ -72,28 +60,22 @@ class Patch(Experiment):
             description="Positions, by the clean text.",
         )
         split: tuple[str, ...] = Field(("fit", "dev", "test"), description="Splits whose pairs are used.")
-        resamples: int = Field(2000, ge=200, description="Bootstrap resamples of scenarios.")
-
-    def requires(self, params: Params) -> Sequence[Needed]:
-        return required_runs(params)
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
-        lm.layers(params.layers or None)
-        neutral = tuple(p for p in _texts(params) if p.emotion == "neutral")[:2]
-        return [CaptureStep(STEERED, neutral, (SITE,), (Positions("last"),))]
+        lm.layers(params.layers or None)  # one out of range is refused before anything runs
+        return ()
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         from emotion_circuits.experiments._captured import fingerprint_prompts
-        from emotion_circuits.experiments._endpoint import endpoint_inputs
 
-        return {**endpoint_inputs(expected_emotions(params)), "texts": fingerprint_prompts(_texts(params))}
+        return {**matched_inputs(params), "texts": fingerprint_prompts(_texts(params))}
 
     def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep]:
         from emotion_circuits.circuits.patching import WAYS
         from emotion_circuits.engine.batching import capture_tokens
 
         steps = []
-        for emotion in expected_emotions(params):
+        for emotion in matched_emotions(params):
             with suppress(UsageError):  # too few pairs: said by the run, which goes on with the other emotions
                 texts = tuple(p.clean for p in _pairs(lm, params, emotion))
                 rows = max(1, capture_tokens(lm.device) // max(map(len, lm.encode(texts))))
@@ -103,19 +85,20 @@ class Patch(Experiment):
         return steps
 
     def summarise(self, context: Context, params: Params) -> Outcome:
-        vectors = Vectors(context, params)
+        emotions = matched_emotions(params)
+        tokens = EndpointTokens(context.measure, emotions)
         rows: list[dict[str, Any]] = []
         counts: dict[str, int] = {}
         skipped: dict[str, str] = {}
         shareless: dict[str, str] = {}
-        for emotion in vectors.emotions:
+        for emotion in emotions:
             try:
                 pairs = _pairs(context.lm, params, emotion)
             except UsageError as error:
                 skipped[emotion] = error.what
                 continue
             counts[emotion] = len(pairs)
-            found, why = _measured(vectors, params, emotion, pairs)
+            found, why = _measured(context, params, emotion, pairs, tokens.metric(emotion))
             rows += found
             if why:
                 shareless[emotion] = why
@@ -146,8 +129,7 @@ class Patch(Experiment):
 
 
 def _texts(params: Patch.Params) -> tuple[Prompt, ...]:
-    chosen = select_sets((params.prompts,), params.emotions)[params.prompts]
-    return tuple(p for p in chosen if p.split in params.split or p.split is None)
+    return tuple(p for p in matched_texts(params) if p.split in params.split or p.split is None)
 
 
 def _pairs(lm: LM, params: Patch.Params, emotion: str) -> list[Pair]:
@@ -172,21 +154,18 @@ def _grid(lm: LM, params: Patch.Params) -> list[GridPatch]:
 
 
 def _measured(
-    vectors: Vectors, params: Patch.Params, emotion: str, pairs: Sequence[Pair]
+    context: Context, params: Patch.Params, emotion: str, pairs: Sequence[Pair], metric: Endpoint
 ) -> tuple[list[dict[str, Any]], str]:
     """Both ways over the grid of layers and positions, and why no share can be given (empty where one can).
 
     The denominator, the clean minus the corrupt texts' mean endpoint, is one number for all cells of an emotion: where
     it is not clearly different from 0 there is nothing to be a share of, and the changes themselves are kept.
     """
-    from emotion_circuits.circuits.endpoints import Endpoint
     from emotion_circuits.circuits.patching import WAYS, patch_pairs
-    from emotion_circuits.experiments._endpoint import Endpoint as Tokens
     from emotion_circuits.stats import UnclearDenominatorError, bootstrap_interval
 
-    lm, tokens = vectors.context.lm, Tokens(vectors.context.measure, vectors.emotions).tokens
-    metric = Endpoint(tokens.ids(emotion), tokens.neutral_ids(emotion))
-    grid, seed = _grid(lm, params), vectors.context.seed
+    lm, seed = context.lm, context.seed
+    grid = _grid(lm, params)
     both = [patch_pairs(lm, pairs, grid, metric, way=way) for way in WAYS]
     why = ""
     shares: list[Interval | None]

@@ -26,6 +26,7 @@ from emotion_circuits.experiments._steering import (
     Unit,
     Vectors,
     expected_emotions,
+    layer_or_middle,
     required_runs,
 )
 from emotion_circuits.types import BASELINE_ARM, Condition, Figure, Observation, Positions, Prompt, Section, Table
@@ -43,10 +44,10 @@ class RealWorld(Experiment):
     """Every strength against the unsteered continuation of the same text."""
 
     class Params(SteeringParams):
-        """Parameters of ``real-world``: the defaults are the original plan's."""
+        """Parameters of ``real-world``: strengths, their unit and sampling are the original plan's."""
 
         prompts: str = Field("real_world", description="Texts with a domain (set name or file).")
-        layer: int = Field(6, description="Layer that is steered.")
+        layer: int | None = Field(None, description="Layer that is steered (default: half-way through the model).")
         strengths: Strengths = Field((-1.0, 0.0, 1.0), description="Strengths.")
         unit: Unit = Field("raw", description="raw multiples of the mean-difference vector, fraction, or sd.")
         temperature: float = Field(1.0, ge=0, description="0: greedy.")
@@ -59,13 +60,13 @@ class RealWorld(Experiment):
         return required_runs(params)
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
-        lm.layers([params.layer])
+        layer_or_middle(lm, params.layer)  # one out of range is refused before anything runs
         return [CaptureStep(STEERED, _texts(params), (SITE,), (Positions("last"),))]
 
     def workload(self, lm: LM, params: Params) -> Sequence[TextStep]:
         steered = len(expected_emotions(params)) * sum(s != 0 for s in params.strengths)
         return [TextStep("texts", _texts(params), 1 + steered, params.max_new_tokens, params.samples,
-                         lm.layers([params.layer])[0], Positions.parse(params.at))]  # fmt: skip
+                         layer_or_middle(lm, params.layer), Positions.parse(params.at))]  # fmt: skip
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         texts, names = _write(context, params)
@@ -84,7 +85,7 @@ class RealWorld(Experiment):
         told = max(params.strengths, key=lambda s: (abs(s), s))
         said = [_sentence(rows, e, told) for e in emotions if told]
         return Outcome(
-            {"layer": params.layer, "unit": params.unit, "results": rows},
+            {"layer": layer_or_middle(context.lm, params.layer), "unit": params.unit, "results": rows},
             said,
             _section(texts, names, rows, emotions, params, said),
             _observations(context, texts, names, params),
@@ -107,7 +108,7 @@ def _write(context: Context, params: RealWorld.Params) -> tuple[ScoredTexts, dic
     from emotion_circuits.experiments._texts import write_texts
 
     vectors = Vectors(context, params)
-    (layer,) = context.lm.layers([params.layer])
+    layer = layer_or_middle(context.lm, params.layer)
     names, conditions = {}, [Condition(BASELINE_ARM)]
     for emotion in vectors.emotions:
         for s in params.strengths:
@@ -215,6 +216,7 @@ def _flat(texts: ScoredTexts, names: Mapping[tuple[str, float], str]) -> list[di
 def _observations(
     context: Context, texts: ScoredTexts, names: Mapping[tuple[str, float], str], params: RealWorld.Params
 ) -> Iterator[Observation]:
+    layer = layer_or_middle(context.lm, params.layer)
     for (emotion, strength), condition in names.items():
         arm = "steered" if strength else BASELINE_ARM
         for scorer in SCORERS:
@@ -225,7 +227,7 @@ def _observations(
                     if value == value:
                         yield Observation(
                             experiment="real-world", model=context.lm.name, emotion=emotion,
-                            layer=params.layer if strength else None, position=params.position,
+                            layer=layer if strength else None, position=params.position,
                             strength=strength if strength else None, arm=arm, unit=prompt.id,
                             cluster=prompt.scenario or prompt.id, split="test", sample=sample, scorer=scorer,
                             value=float(value),

@@ -98,7 +98,7 @@ def layer_grid(n_layers: int, params: SharedTextsParams) -> tuple[int, ...]:
 def emotional_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
     """Labelled emotional texts with splits; a text without scenario is a cluster of its own."""
     if params.on is not None:
-        texts = [p for p in _own(params) if p.emotion != NEUTRAL and p.emotion in (params.emotions or (p.emotion,))]
+        texts = [p for p in _own(params.on) if p.emotion != NEUTRAL and p.emotion in (params.emotions or (p.emotion,))]
         counts: dict[str, int] = {}
         kept = []
         for prompt in texts:
@@ -132,7 +132,7 @@ def map_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
         labelled = any(p.emotion != NEUTRAL for p in found)
         texts += [p for p in found if p.emotion == NEUTRAL and (not labelled or p.split == "fit")]
     if params.on is not None:
-        own = [p for p in _own(params) if p.emotion == NEUTRAL and p.split == "fit"]
+        own = [p for p in _own(params.on) if p.emotion == NEUTRAL and p.split == "fit"]
         texts += own[:MOST_OWN_NEUTRAL]
     distinct = list({folded(p.text): p for p in texts}.values())[: params.map_size]
     if not distinct:
@@ -168,7 +168,7 @@ def own_inputs(params: SharedTextsParams) -> Mapping[str, Any]:
     return {} if params.on is None else {"file": fingerprint_file(params.on)}
 
 
-def _own(params: SharedTextsParams) -> list[Prompt]:
+def _own(file: Path) -> list[Prompt]:
     """The user's file: splits it lacks are given by scenario, or by text where it has none; copies stay together."""
     from dataclasses import replace
 
@@ -176,9 +176,7 @@ def _own(params: SharedTextsParams) -> list[Prompt]:
     from emotion_circuits.prompts.importing import import_rows
     from emotion_circuits.prompts.splits import assign_splits
 
-    if params.on is None:
-        return []
-    rows = clustered_by_text([row.prompt for row in import_rows(params.on)])
+    rows = clustered_by_text([row.prompt for row in import_rows(file)])
     clusters = [p.scenario or folded(p.text) for p in rows]
     if all(p.split for p in rows):
         return [replace(p, scenario=c) for p, c in zip(rows, clusters, strict=True)]

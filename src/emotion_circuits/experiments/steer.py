@@ -26,7 +26,7 @@ from emotion_circuits.experiments._steering import (
     Strengths,
     Unit,
     Vectors,
-    depths,
+    layer_or_middle,
     required_runs,
 )
 from emotion_circuits.types import Condition, Positions, Prompt, Section, Table
@@ -102,7 +102,7 @@ class Steer(Experiment):
         return {"vector": fingerprint_file(params.vector)}
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
-        _layer(lm, params)
+        layer_or_middle(lm, params.layer)
         if params.expression is not None:
             return ()
         return [CaptureStep(STEERED, steer_prompts(lm, params), (SITE,), (Positions("last"),))]
@@ -110,7 +110,7 @@ class Steer(Experiment):
     def workload(self, lm: LM, params: Params) -> Sequence[TextStep]:
         conditions = len(params.strengths) if params.expression is None else 2
         return [TextStep("texts", steer_prompts(lm, params), conditions, params.max_new_tokens, params.samples,
-                         _layer(lm, params), Positions.parse(params.at))]  # fmt: skip
+                         layer_or_middle(lm, params.layer), Positions.parse(params.at))]  # fmt: skip
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.engine import Sampling
@@ -120,7 +120,7 @@ class Steer(Experiment):
             from emotion_circuits.experiments._expressed import summarise_expression
 
             return summarise_expression(context, params)
-        vectors, layer = Vectors(context, params), _layer(context.lm, params)
+        vectors, layer = Vectors(context, params), layer_or_middle(context.lm, params.layer)
         vector, length = _vector(vectors, params, layer)
         conditions = [
             Condition(_name(s), (vectors.add(vector, layer, s * length),) if s else ()) for s in params.strengths
@@ -182,10 +182,6 @@ _PLAN: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "alpha_decay_rate": ("decay_rate", float),
 }
 """The original plan's names: which parameter of ours each one is, and how its value is written there."""
-
-
-def _layer(lm: LM, params: Steer.Params) -> int:
-    return lm.layers([params.layer])[0] if params.layer is not None else depths(lm, (0.5,))[0]
 
 
 def steer_prompts(lm: LM, params: Steer.Params) -> tuple[Prompt, ...]:

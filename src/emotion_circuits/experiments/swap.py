@@ -13,23 +13,16 @@ from emotion_circuits.experiments._contract import (
     CaptureStep,
     Context,
     Experiment,
-    Needed,
     Outcome,
     ScoreStep,
     TextStep,
 )
+from emotion_circuits.experiments._endpoint import EndpointTokens
+from emotion_circuits.experiments._matched import MatchedParams, matched_emotions, matched_inputs, matched_texts
 from emotion_circuits.experiments._paired import paired_row
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments._steering import (
-    SITE,
-    STEERED,
-    SteeringParams,
-    Vectors,
-    depths,
-    expected_emotions,
-    required_runs,
-)
-from emotion_circuits.experiments.extract import StudySet, select_sets
+from emotion_circuits.experiments._steering import SITE, depths
+from emotion_circuits.experiments.extract import StudySet
 from emotion_circuits.types import (
     BASELINE_ARM,
     NEUTRAL,
@@ -48,9 +41,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emotion_circuits.circuits.endpoints import Endpoint
     from emotion_circuits.models.lm import LM
 
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
+DONORS = "donors"
+"""The capture of all texts: each is a donor of some other one."""
 DONOR_NEUTRAL = "neutral donor"
 SHOWN = 6
 """Texts per emotion that are also continued, to be read."""
@@ -67,7 +63,7 @@ def _single(position: str) -> str:
 class Swap(Experiment):
     """Donors are the twin of the same scenario, and as control a neutral text of another scenario."""
 
-    class Params(SteeringParams):
+    class Params(MatchedParams):
         """Parameters of ``swap``."""
 
         prompts: StudySet = Field("baseline", description="Prompt set with matched scenarios; its test texts are used.")
@@ -76,21 +72,18 @@ class Swap(Experiment):
             "last", description="Position that is replaced: last, at:N."
         )
         samples: int = Field(1, ge=1, description="Texts per prompt (sampled above 1, greedy otherwise).")
-        resamples: int = Field(2000, ge=200, description="Bootstrap resamples of scenarios.")
+        max_new_tokens: int = Field(30, ge=1, description="Tokens to write after each prompt.")
         permutations: int = Field(9999, ge=99, description="Sign flips of scenarios.")
-
-    def requires(self, params: Params) -> Sequence[Needed]:
-        return required_runs(params)
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         lm.layers(params.layers or None)
         texts = tuple(text for scenario in _scenarios(params).values() for text in scenario.values())
-        return [CaptureStep(STEERED, texts, (SITE,), (Positions.parse(params.at),))]
+        return [CaptureStep(DONORS, texts, (SITE,), (Positions.parse(params.at),))]
 
     def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
         layers, at = _layers(lm, params), Positions.parse(params.at)
         middle, steps = layers[len(layers) // 2], list[ScoreStep | TextStep]()
-        for emotion in expected_emotions(params):
+        for emotion in matched_emotions(params):
             neutral, donors = _donors(params, emotion)
             for i, p in enumerate(neutral):
                 steps.append(ScoreStep(f"swap-{emotion}-{i}", (p,), 1 + len(donors) * len(layers), middle, at))
@@ -100,22 +93,21 @@ class Swap(Experiment):
         return steps
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
-        from emotion_circuits.experiments._endpoint import endpoint_inputs
-
-        return endpoint_inputs(expected_emotions(params))
+        return matched_inputs(params)
 
     def summarise(self, context: Context, params: Params) -> Outcome:
-        vectors = Vectors(context, params)
+        emotions = matched_emotions(params)
+        tokens = EndpointTokens(context.measure, emotions)
         layers = _layers(context.lm, params)
-        cells = [cell for e in vectors.emotions for cell in _swapped(vectors, params, e, layers)]
+        cells = [cell for e in emotions for cell in _swapped(context, params, e, layers, tokens.metric(e))]
         rows = [_row(cell, params, context.seed) for cell in cells]
-        texts = _side_by_side(vectors, params, layers)
-        said = [_sentence(rows, e) for e in vectors.emotions]
+        texts = _side_by_side(context, params, emotions, layers)
+        said = [_sentence(rows, e) for e in emotions]
         columns = {"emotion": "emotion", "layer": "layer", "donor": "donor", "mean_diff": "change (nats)",
                    "ci": "95 % interval", "p": "p", "n": "texts"}  # fmt: skip
         section = Section(
             "swap", "What does an emotional residual do in a neutral text?", [s + "." for s in said],
-            [_figure(rows, e) for e in vectors.emotions],
+            [_figure(rows, e) for e in emotions],
             [Table("swap", "Change of the endpoint", "Against the same text untouched.", columns, rows), *texts],
         )  # fmt: skip
         return Outcome({"position": params.at, "results": rows}, said, section, _observations(context, cells, params))
@@ -139,9 +131,8 @@ def _layers(lm: LM, params: Swap.Params) -> tuple[int, ...]:
 
 def _scenarios(params: Swap.Params) -> dict[str, dict[str, Prompt]]:
     """Test scenarios with their texts by label; every one has a neutral text."""
-    texts = select_sets((params.prompts,))[params.prompts]
     found: dict[str, dict[str, Prompt]] = {}
-    for p in texts:
+    for p in matched_texts(params):
         if p.split == "test" and p.scenario is not None:
             found.setdefault(p.scenario, {}).setdefault(p.emotion, p)
     matched = {s: by for s, by in found.items() if NEUTRAL in by and len(by) > 1}
@@ -163,13 +154,13 @@ def _donors(params: Swap.Params, emotion: str) -> tuple[tuple[Prompt, ...], dict
 
 
 def _conditions(
-    vectors: Vectors, params: Swap.Params, prompt: Prompt, donors: Mapping[str, Mapping[str, str]],
+    context: Context, params: Swap.Params, prompt: Prompt, donors: Mapping[str, Mapping[str, str]],
     layers: Sequence[int],
 ) -> list[Condition]:  # fmt: skip
     """One prompt's conditions: untouched, then every donor at every layer."""
     import numpy as np
 
-    captured = vectors.context.captures[STEERED]
+    captured = context.captures[DONORS]
     values = captured.get(SITE, params.at)
     number = {p.id: i for i, p in enumerate(captured.prompts)}
     found = [Condition(BASELINE_ARM)]
@@ -181,17 +172,16 @@ def _conditions(
     return found
 
 
-def _swapped(vectors: Vectors, params: Swap.Params, emotion: str, layers: Sequence[int]) -> list[_Swapped]:
+def _swapped(
+    context: Context, params: Swap.Params, emotion: str, layers: Sequence[int], endpoint: Endpoint
+) -> list[_Swapped]:
     """Score every neutral text under every donor; each text has values of its own, so each is a step of its own."""
     import numpy as np
 
-    from emotion_circuits.experiments._endpoint import Endpoint
-
-    metric = {"endpoint": Endpoint(vectors.context.measure, vectors.emotions).metric(emotion)}
     neutral, donors = _donors(params, emotion)
     scored = np.array([
-        vectors.context.measure.score(
-            f"swap-{emotion}-{i}", [p], _conditions(vectors, params, p, donors, layers), metric
+        context.measure.score(
+            f"swap-{emotion}-{i}", [p], _conditions(context, params, p, donors, layers), {"endpoint": endpoint}
         )["endpoint"][0]
         for i, p in enumerate(neutral)
     ], dtype=np.float64)  # fmt: skip
@@ -210,20 +200,20 @@ def _row(cell: _Swapped, params: Swap.Params, seed: int) -> dict[str, Any]:
     return {"emotion": cell.emotion, "layer": cell.layer, "donor": kind, **found}
 
 
-def _side_by_side(vectors: Vectors, params: Swap.Params, layers: Sequence[int]) -> list[Table]:
+def _side_by_side(context: Context, params: Swap.Params, emotions: Sequence[str], layers: Sequence[int]) -> list[Table]:
     """Continuations of the first texts, untouched and with the twin's residual in the middle layer."""
     from emotion_circuits.engine import Sampling
 
     layer = layers[len(layers) // 2]
     temperature = 1.0 if params.samples > 1 else 0.0
-    sampling = Sampling(params.max_new_tokens, temperature, 0.9, params.samples, vectors.context.seed)
+    sampling = Sampling(params.max_new_tokens, temperature, 0.9, params.samples, context.seed)
     tables = []
-    for emotion in vectors.emotions:
+    for emotion in emotions:
         neutral, donors = _donors(params, emotion)
         rows = []
         for i, p in enumerate(neutral[:SHOWN]):
-            conditions = _conditions(vectors, params, p, {emotion: donors[emotion]}, [layer])
-            written = vectors.context.measure.generate(f"swap-texts-{emotion}-{i}", [p], conditions, sampling)
+            conditions = _conditions(context, params, p, {emotion: donors[emotion]}, [layer])
+            written = context.measure.generate(f"swap-texts-{emotion}-{i}", [p], conditions, sampling)
             rows.append({"prompt": p.text, BASELINE_ARM: written[0].text, "swapped": written[sampling.samples].text})
         tables.append(Table(
             f"swap-{emotion}", f"Texts with the {emotion} twin's residual at layer {layer}",

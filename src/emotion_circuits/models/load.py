@@ -115,7 +115,7 @@ def _from_source(
             main = torch.device("cpu")
             require_room(found.name, found.folder, dtype, free_bytes(main), "the way through main memory")
     try:
-        with _quiet_loader(), _paused_collector():
+        with quiet_loader(), _paused_collector():
             model, info = cast("tuple[PreTrainedModel, dict[str, Any]]", AutoModelForCausalLM.from_pretrained(
                 found.folder, dtype=DTYPES[dtype], local_files_only=True, **_placement(device_map, max_memory),
                 use_safetensors=True, trust_remote_code=False, output_loading_info=True,
@@ -251,7 +251,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 @contextmanager
-def _quiet_loader() -> Iterator[None]:
+def quiet_loader() -> Iterator[None]:
     """No progress bars and no advice of the loader between our own lines; errors still raise. Restored afterwards."""
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()

@@ -69,6 +69,12 @@ def weight_of(module: nn.Module) -> Tensor:
     return cast(Tensor, parameter(module))
 
 
+def norm_epsilon(norm: nn.Module) -> float:
+    """What a norm adds to the mean square or the variance; Hugging Face's classes call it by two names."""
+    own = (getattr(norm, name, None) for name in ("eps", "variance_epsilon"))
+    return next((float(value) for value in own if value is not None), 1e-6)
+
+
 def matrix(module: nn.Module) -> tuple[Float[Tensor, "in out"], Float[Tensor, " out"]]:
     """Weight as ``[in, out]`` (``x @ W + b``) and bias of a ``Linear`` or GPT-2 ``Conv1D``, float32."""
     with align_module_device(module):

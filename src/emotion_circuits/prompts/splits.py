@@ -21,17 +21,15 @@ BLOCK = 10
 _NUMBERED = re.compile(r"([a-z])(\d{3})")
 
 _FIT_DEV_TEST: tuple[Split, ...] = ("fit",) * 5 + ("dev",) * 2 + ("test",) * 3
-_DEV_TEST: tuple[Split, ...] = ("dev",) * 5 + ("test",) * 5
 
 
 def block_split(series: str, number: int) -> Split:
     """Split of item ``number`` (from 1) of a numbered ``series``: 5 fit, 2 dev, 3 test in every ten."""
-    return _in_block(series, number, _FIT_DEV_TEST)
-
-
-def half_split(series: str, number: int) -> Split:
-    """Split of item ``number`` (from 1) of a series that nothing is fitted on: 5 dev, 5 test in every ten."""
-    return _in_block(series, number, _DEV_TEST)
+    if number < 1:
+        raise ValueError(f"items are numbered from 1, not {number}")
+    block, position = divmod(number - 1, BLOCK)
+    order = sorted(range(BLOCK), key=lambda item: _digest(f"{series}/{block}/{item}"))
+    return _FIT_DEV_TEST[order.index(position)]
 
 
 def scenario_split(scenario: str) -> Split:
@@ -67,11 +65,3 @@ def assign_splits(keys: Iterable[str]) -> dict[str, Split]:
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8")).digest()
-
-
-def _in_block(series: str, number: int, shares: Sequence[Split]) -> Split:
-    if number < 1:
-        raise ValueError(f"items are numbered from 1, not {number}")
-    block, position = divmod(number - 1, BLOCK)
-    order = sorted(range(BLOCK), key=lambda item: _digest(f"{series}/{block}/{item}"))
-    return shares[order.index(position)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,6 +19,10 @@ from emotion_circuits.store.tensors import open_tensors, write_tensors
 
 MapMethod = Literal["procrustes", "ridge", "reduced-rank", "cca"]
 MAP_METHODS: tuple[MapMethod, ...] = get_args(MapMethod)
+LADDER: tuple[MapMethod, ...] = ("procrustes", "ridge")
+"""From the most constrained map on: a rotation with one scale, any linear map."""
+SUFFICIENT = 0.95
+"""A map suffices when its cross-validated R² is at least this share of the best one's."""
 _TENSORS = ("source_mean", "source_sd", "target_mean", "target_sd", "basis", "weights")
 
 
@@ -97,3 +102,9 @@ class AlignmentMap:
                 "check which model and which side of the map they belong to",
             )
         return array
+
+
+def simplest_map(r2: Mapping[MapMethod, float]) -> MapMethod | None:
+    """The first rung of :data:`LADDER` that suffices, from each one's R²; None where none predicts anything."""
+    best = max(r2[rung] for rung in LADDER)
+    return next((rung for rung in LADDER if best > 0 and r2[rung] >= SUFFICIENT * best), None)

@@ -54,7 +54,7 @@ class MiniLM:
         from safetensors import SafetensorError
         from transformers import AutoModel, AutoTokenizer
 
-        from emotion_circuits.models.load import _quiet_loader, resolve_device
+        from emotion_circuits.models.load import quiet_loader, resolve_device
         from emotion_circuits.models.sources import resolve_source
 
         found = resolve_source(ENCODER, cache=cache, offline=offline)
@@ -63,7 +63,7 @@ class MiniLM:
         self._rows = rows or 64
         self._device = resolve_device(device)
         try:
-            with _quiet_loader():
+            with quiet_loader():
                 model: Any = AutoModel.from_pretrained(
                     found.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
                 )

@@ -189,10 +189,10 @@ def _loaded(name: str, folder: Path) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    from emotion_circuits.models.load import _quiet_loader
+    from emotion_circuits.models.load import quiet_loader
 
     try:
-        with _quiet_loader():
+        with quiet_loader():
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             if not any(str(a).endswith("ForSequenceClassification") for a in config.architectures or ()):
                 raise ModelError(

@@ -22,7 +22,7 @@ from emotion_circuits.stats.checks import (
     varying,
 )
 from emotion_circuits.stats.cluster_t import ClusterT, cluster_t, student_p
-from emotion_circuits.stats.interval import FloatArray, Interval
+from emotion_circuits.stats.interval import FloatArray, Interval, wilson_limits
 
 
 @dataclass(frozen=True)
@@ -207,13 +207,12 @@ def share_positive(
     effective = np.clip(share * (1 - share) / np.where(variance > 0, variance, np.nan), count, n)
     size = np.where(np.isfinite(effective), effective, count)
     z = float(special.ndtri(0.5 + confidence / 2))
-    middle = (share + z**2 / (2 * size)) / (1 + z**2 / size)
-    half = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
+    low, high = wilson_limits(share, size, z)
     shape = array.shape[:-1]
     return Interval(
         share.reshape(shape),
-        np.maximum(middle - half, 0).reshape(shape),
-        np.minimum(middle + half, 1).reshape(shape),
+        low.reshape(shape),
+        high.reshape(shape),
         confidence,
         "Wilson with design effect",
         n,

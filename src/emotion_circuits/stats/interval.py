@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 
+def wilson_limits(rate: FloatArray, n: FloatArray, z: float) -> tuple[FloatArray, FloatArray]:
+    """Limits of a rate of ``n`` units at ``z`` standard deviations (Wilson 1927), per cell, within [0, 1]."""
+    middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
+
+
 @dataclass(frozen=True)
 class Interval:
     """An estimate with its confidence limits, over any number of cells at once.

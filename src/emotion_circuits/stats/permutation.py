@@ -18,8 +18,8 @@ from emotion_circuits.stats.interval import FloatArray
 
 Alternative = Literal["greater", "less", "two-sided"]
 
-# A rearrangement that gives the observed value up to rounding is a tie and must count.
-_TIE = 1e-10
+TIE = 1e-10
+"""Share of the observed value: an arrangement that gives it up to rounding is a tie and must count."""
 
 
 def permutation_p(observed: ArrayLike, null: ArrayLike, alternative: Alternative = "greater") -> FloatArray:
@@ -42,7 +42,7 @@ def permutation_p(observed: ArrayLike, null: ArrayLike, alternative: Alternative
             "give null as [permutations, cells] with at least one permutation",
         )
     m = len(random)
-    slack = _TIE * np.abs(seen)
+    slack = TIE * np.abs(seen)
     greater = (np.count_nonzero(random >= seen - slack, axis=0) + 1) / (m + 1)
     less = (np.count_nonzero(random <= seen + slack, axis=0) + 1) / (m + 1)
     if alternative == "greater":
@@ -93,7 +93,7 @@ def max_statistic_p(
         raise unknown_name("alternative", alternative, ["greater", "two-sided"])
     largest = np.sort(random.reshape(len(random), -1).max(axis=1))
     m = len(largest)
-    reached = m - np.searchsorted(largest, seen - _TIE * np.abs(seen), side="left")
+    reached = m - np.searchsorted(largest, seen - TIE * np.abs(seen), side="left")
     p = np.asarray((reached + 1) / (m + 1), dtype=np.float64)
     return MaxTest(p, float(p.min()), int(np.argmax(seen)), m)
 

@@ -10,7 +10,7 @@ from scipy import special, stats
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.stats.checks import at_least, probability
-from emotion_circuits.stats.interval import FloatArray, Interval
+from emotion_circuits.stats.interval import FloatArray, Interval, wilson_limits
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def independent_rates(
     at_least(int(min(n1.min(), n2.min())), 2, "units in a group", "a rate difference")
     probability(confidence, "confidence")
     z = float(special.ndtri(0.5 + confidence / 2))
-    p1, low1, high1 = _wilson(a, n1, z)
-    p2, low2, high2 = _wilson(c, n2, z)
+    p1, p2 = a / n1, c / n2
+    (low1, high1), (low2, high2) = wilson_limits(p1, n1, z), wilson_limits(p2, n2, z)
     difference = p1 - p2
     low = difference - np.sqrt((p1 - low1) ** 2 + (high2 - p2) ** 2)
     high = difference + np.sqrt((high1 - p1) ** 2 + (p2 - low2) ** 2)
@@ -110,11 +110,3 @@ def _odds(part: ArrayLike, rest: ArrayLike) -> FloatArray:
     top, bottom = np.asarray(part, dtype=np.float64), np.asarray(rest, dtype=np.float64)
     edge = np.where(top > 0, np.inf, np.nan)
     return np.asarray(np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), edge))
-
-
-def _wilson(successes: FloatArray, n: FloatArray, z: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Rate with Wilson limits."""
-    rate = successes / n
-    middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    return rate, np.maximum(middle - half, 0), np.minimum(middle + half, 1)

@@ -13,10 +13,7 @@ from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.stats.bootstrap import chunks, cluster_totals
 from emotion_circuits.stats.checks import at_least, finite, units_and_clusters
 from emotion_circuits.stats.interval import FloatArray
-from emotion_circuits.stats.permutation import Alternative
-
-# An arrangement that gives the observed value up to rounding is a tie and must count.
-_TIE = 1e-10
+from emotion_circuits.stats.permutation import TIE, Alternative
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ class _Tally:
         self.alternative = alternative
         self.statistic = observed
         self.observed = self._oriented(observed)
-        self.threshold = self.observed - _TIE * np.abs(self.observed)
+        self.threshold = self.observed - TIE * np.abs(self.observed)
         self.own = np.zeros(len(observed), dtype=np.int64)
         self.largest = np.zeros(len(observed), dtype=np.int64)
 

@@ -143,10 +143,6 @@ class TensorFileWriter:
             self._data: int | None = os.open(self.partial, flags)
             self._log: int | None = os.open(self.progress, flags | os.O_APPEND)
 
-    def done_rows(self) -> NDArray[np.bool_]:
-        """``[row]``: which rows are finished."""
-        return self._done.copy()
-
     def missing_rows(self) -> NDArray[np.intp]:
         """``[missing]``: numbers of the rows that are still to be written, in order."""
         import numpy as np

@@ -15,7 +15,7 @@ from emotion_circuits.circuits.components import Grid, Head
 from emotion_circuits.circuits.conditions import transplant
 from emotion_circuits.circuits.pairs import Pair, align, length_matched
 from emotion_circuits.circuits.routing import routed
-from emotion_circuits.engine import Generation, Sampling, log_sum_exp_difference, score
+from emotion_circuits.engine import Generation, Sampling, score
 from emotion_circuits.engine.capture import capture
 from emotion_circuits.engine.interventions import resample_ablation
 from emotion_circuits.engine.positions import prompt_indices
@@ -128,8 +128,7 @@ class Patching:
 
     def _scores(self, random: Sequence[Sequence[Head]]) -> dict[str, NDArray[np.float64]]:
         """``clean`` and ``neutral`` ``[pair]``, ``patched`` ``[pair, set]`` with the named heads first."""
-        lm, metric = self.bench.context.lm, self.subject.metric
-        endpoint = log_sum_exp_difference(metric.targets, metric.foils)
+        lm, endpoint = self.bench.context.lm, self.subject.metric
         clean = score(lm, [p.clean for p in self.pairs], [Condition("clean")], [endpoint])[:, 0, 0]
         neutral = score(lm, [p.donor for p in self.pairs], [Condition("neutral")], [endpoint])[:, 0, 0]
         patched = np.empty((len(self.pairs), 1 + len(random)))

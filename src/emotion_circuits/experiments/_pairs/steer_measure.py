@@ -18,7 +18,7 @@ import numpy as np
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._cell import BASE
-from emotion_circuits.experiments._endpoint import Endpoint
+from emotion_circuits.experiments._endpoint import EndpointTokens
 from emotion_circuits.experiments._grid import LEAST_PASS_RATE
 from emotion_circuits.experiments._paired import t_of_mean
 from emotion_circuits.experiments._pairs.steer_vectors import (
@@ -142,7 +142,7 @@ def steer_target(
 ) -> tuple[SteerResults, Mapping[str, Metric]]:
     """Everything that is measured in the target, and the metrics of its endpoints (the twin counts the same tokens)."""
     prompts = params.steered()
-    endpoint = Endpoint(measure, emotions)
+    endpoint = EndpointTokens(measure, emotions)
     place = place_of(measure, layer, prompts, Positions.parse(params.at))
     split = {name: tuple(p for p in prompts if p.split == name) for name in ("dev", "test")}
     doses = _doses(measure, place, arms, endpoint, split["dev"], params, seed)
@@ -221,7 +221,7 @@ def place_of(measure: Measure, layer: int, prompts: Sequence[Prompt], at: Positi
 
 
 def _doses(
-    measure: Measure, place: Place, arms: ArmVectors, endpoint: Endpoint, dev: Sequence[Prompt],
+    measure: Measure, place: Place, arms: ArmVectors, endpoint: EndpointTokens, dev: Sequence[Prompt],
     params: TransferSteerParams, seed: int,
 ) -> dict[str, Dose]:  # fmt: skip
     cells = [(e, s) for e in endpoint.emotions for s in params.strengths]
@@ -259,7 +259,7 @@ def text_shift(texts: ScoredTexts, scorer: str, arm: str, against: str) -> Float
     return _float(texts.of(scorer, arm).mean(axis=1) - texts.of(scorer, against).mean(axis=1))
 
 
-def _metrics(endpoint: Endpoint, arms: ArmVectors) -> dict[str, Metric]:
+def _metrics(endpoint: EndpointTokens, arms: ArmVectors) -> dict[str, Metric]:
     """Every emotion's endpoint, its halves (words that its fit texts contain, and others), and KL."""
     found: dict[str, Metric] = {}
     for emotion in endpoint.emotions:
@@ -287,7 +287,7 @@ def _arms(
 
 def _shuffled(
     measure: Measure, place: Place, arms: ArmVectors, doses: Mapping[str, Dose], test: Sequence[Prompt],
-    endpoint: Endpoint,
+    endpoint: EndpointTokens,
 ) -> dict[str, Floats]:  # fmt: skip
     found = {}
     for e, dose in doses.items():
@@ -299,7 +299,7 @@ def _shuffled(
 
 def _covariance(
     measure: Measure, place: Place, arms: ArmVectors, doses: Mapping[str, Dose], test: Sequence[Prompt],
-    endpoint: Endpoint,
+    endpoint: EndpointTokens,
 ) -> dict[str, Floats]:  # fmt: skip
     """Random vectors know no emotion: those of one strength are scored once, on every endpoint that is tested there."""
     found: dict[str, Floats] = {}

@@ -1,4 +1,8 @@
-"""What a test of a mapped vector may claim: one rule for every emotion, from intervals and ranks to a verdict."""
+"""What a test of a mapped vector may claim: one rule for every emotion, from intervals and ranks to a verdict.
+
+The limits are those of ``transfer``: of the share of the native effect as of τ, and of κ, below which a map could not
+have carried the vector.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-ALPHA = 0.05
-LARGE_SHARE, SMALL_SHARE = 0.5, 0.2
-"""The lower limits of the share of the native effect that a transfer, or one in part, needs (as τ of ``transfer``)."""
-MINIMUM_KAPPA = 0.15
-"""As in ``representations.identifiability``: below it a map could not have carried the vector."""
+from emotion_circuits.representations.identifiability import MINIMUM_KAPPA
+from emotion_circuits.representations.sharing_verdict import ALPHA, PARTLY, SHARED
 
 Interval = tuple[float, float]
 SteerVerdict = Literal[
@@ -72,9 +73,9 @@ def judge_steering(found: Evidence) -> SteerJudged:
     if found.text_shift is not None and found.text_shift <= 0:
         return SteerJudged("inconclusive", "the classifier of the written texts does not move the same way")
     unread = "; no evaluator of texts knows this emotion" if found.text_shift is None else ""
-    if found.share[0] > LARGE_SHARE:
+    if found.share[0] > SHARED:
         return SteerJudged("transfers", f"at least {found.share[0]:.0%} of the native effect{unread}")
-    if found.share[0] > SMALL_SHARE:
+    if found.share[0] > PARTLY:
         return SteerJudged("transfers in part", f"at least {found.share[0]:.0%} of the native effect{unread}")
     return SteerJudged("inconclusive", f"the lower limit of its share of the native effect is {found.share[0]:.0%}")
 

@@ -64,7 +64,7 @@ def search_layers(data: PairData, seed: int, advance: Callable[[int, str], None]
     return Grid(layers, dev, compare_layer_pairs(test, seed=seed), (layers[0][i], layers[1][j]))
 
 
-def test_sharing(
+def sharing_at(
     data: PairData, pair: tuple[int, int], keep: Mask, *, permutations: int, resamples: int, seed: int
 ) -> SharingResult:
     """The sharing test at one layer pair on some of the texts, with every floor that was captured."""

@@ -16,9 +16,10 @@ from emotion_circuits.experiments._pairs.transfer_numbers import (
     left_out,
     other_routes,
     search_layers,
+    sharing_at,
     similarities,
-    test_sharing,
 )
+from emotion_circuits.representations.alignment_map import MapMethod, simplest_map
 from emotion_circuits.types import Figure, Section, Table
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def transfer_outcome(context: PairContext, params: Transfer.Params) -> Outcome:
     strata_of = data.source.texts.strata
 
     def tested(keep: Any) -> dict[str, Any]:
-        found = test_sharing(
+        found = sharing_at(
             data, grid.chosen, keep, permutations=params.permutations, resamples=params.resamples, seed=seed
         )
         return found.to_dict()
@@ -84,8 +85,10 @@ def transfer_outcome(context: PairContext, params: Transfer.Params) -> Outcome:
     }
     if grid.dev is not None:
         fitted, routes = other_routes(data, grid.chosen, seed)
+        rungs: dict[MapMethod, float] = {"procrustes": routes["procrustes_r2"], "ridge": routes["ridge_r2"]}
         summary |= {
             "other_routes": routes,
+            "simplest_map": simplest_map(rungs),
             "contrasts": contrasts(data, fitted, grid.chosen),
             "similarity": similarities(data, fitted, grid.chosen, seed),
         }
@@ -143,6 +146,8 @@ def _section(names: tuple[str, str], total: Found, strata: Mapping[str, Found], 
         f"The map was fitted on {total['n_map']} rows of {total['n_map_texts']} neutral texts "
         f"(widths {total['d'][0]} → {total['d'][1]}, rank {total['rank']}, κ {_number(total['kappa'])})."
     )
+    if "other_routes" in total:
+        answer.append(_ladder(total["simplest_map"], total["other_routes"]))
     columns = {
         "emotion": "emotion", "verdict": "verdict", "tau": "τ", "ci": "95 %", "auroc_transfer": "transfer",
         "auroc_native": "native", "floor": "floor", "cosine": "cosine", "kappa": "κ", "picks": "picks best",
@@ -155,6 +160,18 @@ def _section(names: tuple[str, str], total: Found, strata: Mapping[str, Found], 
     tables.append(_beside(total, strata))
     heading = f"Is it shared: {names[0]} → {names[1]}"
     return Section("transfer", heading, answer, [f for f in figures if f.data], tables, LIMITS)
+
+
+def _ladder(simplest: MapMethod | None, routes: Found) -> str:
+    """Which map of the ladder is the simplest that suffices, and what each explains and carries."""
+    found = {
+        "procrustes": "The simplest map that suffices for neutral text is a rotation with one scale",
+        "ridge": "The simplest map that suffices for neutral text is a linear one",
+    }.get(simplest or "", "No map predicts neutral text that it was not fitted on")
+    return (
+        f"{found} (cross-validated R²: rotation {_number(routes['procrustes_r2'])}, linear map "
+        f"{_number(routes['ridge_r2'])}); mapped by the rotation, emotions transfer at {_number(routes['procrustes'])}."
+    )
 
 
 def _beside(total: Found, strata: Mapping[str, Found]) -> Table:

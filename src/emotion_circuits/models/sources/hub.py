@@ -55,16 +55,6 @@ def resolve_hub(
     )
 
 
-def is_cached(repository: str, revision: str | None = None) -> bool:
-    """Whether a complete snapshot lies in the hub cache; asks nobody."""
-    try:
-        with _quiet_hub():
-            check_folder(_cached_snapshot(repository, revision))
-    except ModelError:
-        return False
-    return True
-
-
 def cached_folder(repository: str) -> Path | None:
     """The snapshot of ``repository`` in the hub cache, complete or not, or None; asks nobody."""
     try:

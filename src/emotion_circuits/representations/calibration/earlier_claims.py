@@ -1,6 +1,6 @@
 """Earlier formulas for shared emotion subspaces, as an oracle of what goes wrong: they find the same in random numbers.
 
-:mod:`emotion_circuits.experiments._pairs.earlier_claims` writes the page that puts them beside what is reported here.
+``scripts/earlier_claims.py`` writes the page that puts them beside what is reported here.
 """
 
 from __future__ import annotations

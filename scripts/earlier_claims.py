@@ -4,7 +4,7 @@ On models that share nothing (simulated here) and on the embedded models, whose 
 ``run transfer`` captured::
 
     emotion-circuits run transfer --source smollm2-135m --target gemma-3-270m --both
-    python -m emotion_circuits.experiments._pairs.earlier_claims --write docs/why-the-numbers-differ.md
+    python scripts/earlier_claims.py --write docs/why-the-numbers-differ.md
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WIDTHS = (1024, 2048, 4096)
 """Dimensions of three targets that share nothing with the source."""
 COMMANDS = (
     "emotion-circuits run transfer --source smollm2-135m --target gemma-3-270m --both",
-    "python -m emotion_circuits.experiments._pairs.earlier_claims --write docs/why-the-numbers-differ.md",
+    "python scripts/earlier_claims.py --write docs/why-the-numbers-differ.md",
 )
 
 
