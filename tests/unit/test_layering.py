@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,14 @@ def test_command_line_and_parameter_models_import_nothing_heavy() -> None:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout) == {}, "import these inside the functions that use them"
+
+
+def test_what_only_checks_the_statistics_is_installed_for_developers_only() -> None:
+    using = [path for path in MODULES if any(name.startswith("statsmodels") for name in imports_of(path))]
+    assert using and all("calibration" in path.parts for path in using)
+    project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert not [name for name in project["dependencies"] if name.startswith("statsmodels")]
+    assert [name for name in project["optional-dependencies"]["dev"] if name.startswith("statsmodels")]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

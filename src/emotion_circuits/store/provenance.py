@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = (
-    "emotion-circuits", "torch", "transformers", "tokenizers", "safetensors", "gguf", "numpy", "scipy", "statsmodels",
+    "emotion-circuits", "torch", "transformers", "tokenizers", "safetensors", "gguf", "numpy", "scipy",
     "scikit-learn", "pyarrow", "pandas", "pydantic",
 )  # fmt: skip
 
