@@ -27,7 +27,9 @@ help:
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "no environment could be made; on Debian and Ubuntu: sudo apt install python3-venv, then make again" >&2; \
+		exit 1; }
 
 # torch first and pinned: nothing after it can pull another build.
 $(RUNTIME): pyproject.toml constraints.txt | $(VENV)/bin/python

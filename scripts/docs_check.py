@@ -17,10 +17,10 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 REGISTER = ROOT / "docs" / "figures.toml"
@@ -31,6 +31,13 @@ _FENCE = re.compile(r"^```.*?^```", re.S | re.M)
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?!\w|\.\d)")
 _MEASURED = re.compile(r"(?<![\w.])[-−]?\d+\.\d+(?!\w|\.\d)")
 """A number with digits on both sides of the point; constants of the protocol are written without the leading zero."""
+_P = re.compile(r"\bp(?: is| =| ≤| <)? $")
+"""What stands before a p value in a result line."""
+_P_NAME = re.compile(r"(?:^|[._])p(?:$|[._])")
+_P_LIMIT = 0.05
+_COUNT = ".count"
+_HEADING = re.compile(r"```|Question \d")
+_TEXT = re.compile(r'"([^"]+)"')
 _NO_MEASUREMENT = re.compile(r"Python 3\.\d+|(?<=CC BY )\d\.\d|(?<=Apache-)\d\.\d")
 
 
@@ -52,10 +59,18 @@ class Entry:
     lines: str = ""
     numbers: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
     integers: bool = False
     tolerance: float = 0.0
     quick: bool = False
     needs: str = ""
+
+
+class Made(NamedTuple):
+    """A number that comes out, and whether it is a p value."""
+
+    value: float
+    is_p: bool
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,7 @@ def documents(root: Path = ROOT) -> list[str]:
 
 def entries(root: Path = ROOT) -> dict[str, Entry]:
     """The register by name."""
-    lists = ("numbers", "words")
+    lists = ("numbers", "words", "texts")
     tables = [{**t, **{name: tuple(t.get(name, ())) for name in lists}} for t in _register(root)["figures"]]
     return {t["name"]: Entry(**t) for t in tables}
 
@@ -100,7 +115,8 @@ def unmarked(page: str, root: Path = ROOT) -> list[str]:
 
 
 def source_of(entry: Entry, results: Path, *, run: bool) -> Any:
-    """What the entry's figures are compared with: a run's summary, or what the command prints.
+    """What the entry's figures are compared with: a run's summary (of ``texts``: the rows of its texts), or what the
+    command prints.
 
     Raises :class:`NotMadeError` where it is not here and cannot be made.
     """
@@ -111,20 +127,22 @@ def source_of(entry: Entry, results: Path, *, run: bool) -> Any:
         latest = folder / "latest"
         if not latest.is_file():
             raise NotMadeError(f"no run in {folder}")
-        return json.loads((folder / latest.read_text(encoding="utf-8").strip() / "summary.json").read_text("utf-8"))
+        finished = folder / latest.read_text(encoding="utf-8").strip()
+        if entry.texts:
+            return [json.loads(line) for line in (finished / "generations.jsonl").read_text("utf-8").splitlines()]
+        return json.loads((finished / "summary.json").read_text("utf-8"))
+    if not run and not entry.quick:
+        raise NotMadeError(f"only `{entry.command}` gives it, and nothing is run")
     return json.loads(_command(entry, None))
 
 
 def compare(quoted: Quoted, entry: Entry, source: Any) -> None:
     """Raise :class:`FigureError` where the block does not say what the source says."""
     if entry.lines:
-        printed = {_NUMBER.sub("#", line.strip()): line.strip() for line in quoted.text.splitlines()}
-        for line in value_at(source, entry.lines):
-            pattern = _NUMBER.sub("#", line)
-            if pattern not in printed:
-                raise FigureError(f"{quoted.page}: {quoted.name}: the block lacks “{line}”")
-            made = [_value(n) for n in _NUMBER.findall(line)]
-            _agree(quoted, _NUMBER.findall(printed[pattern]), made, entry.tolerance)
+        _compare_lines(quoted, entry, value_at(source, entry.lines))
+        return
+    if entry.texts:
+        _compare_texts(quoted, entry, source)
         return
     at = 0
     for path in entry.words:
@@ -135,39 +153,83 @@ def compare(quoted: Quoted, entry: Entry, source: Any) -> None:
             raise FigureError(f"{quoted.page}: {quoted.name}: {path} is “{word}”, which the block does not say there")
         at = found.end() - 1
     shown = (_NUMBER if entry.integers else _MEASURED).findall(quoted.text)
-    _agree(quoted, shown, [float(value_at(source, path)) for path in entry.numbers], entry.tolerance)
+    made = [Made(float(value_at(source, path)), _P_NAME.search(path) is not None) for path in entry.numbers]
+    _agree(quoted, shown, made, entry.tolerance)
+
+
+def _compare_lines(quoted: Quoted, entry: Entry, lines: Sequence[str]) -> None:
+    """Each line of the source stands in the block, and the block has no others, such as lines of an earlier run."""
+    printed = [line for text in quoted.text.splitlines() if (line := text.strip()) and not _HEADING.match(line)]
+    for line in lines:
+        pattern = _NUMBER.sub("#", line)
+        found = next((p for p in printed if _NUMBER.sub("#", p) == pattern), None)
+        if found is None:
+            raise FigureError(f"{quoted.page}: {quoted.name}: the block lacks “{line}”")
+        printed.remove(found)
+        made = [Made(_value(n[0]), _P.search(line[: n.start()]) is not None) for n in _NUMBER.finditer(line)]
+        _agree(quoted, _NUMBER.findall(found), made, entry.tolerance)
+    if printed:
+        raise FigureError(f"{quoted.page}: {quoted.name}: nothing gives “{printed[0]}”")
+
+
+def _compare_texts(quoted: Quoted, entry: Entry, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The n-th text in straight quotes was written under the n-th condition (spaces and line breaks alike)."""
+    shown = _TEXT.findall(quoted.text)
+    where = f"{quoted.page}: {quoted.name}"
+    if len(shown) != len(entry.texts):
+        raise FigureError(f"{where}: {len(shown)} texts in the block, {len(entry.texts)} in docs/figures.toml")
+    for text, path in zip(shown, entry.texts, strict=True):
+        step, condition, prompt = path.split("/")
+        own = {"step": step, "condition": condition, "prompt": prompt}
+        written = [" ".join(row["text"].split()) for row in rows if own.items() <= row.items()]
+        if not any(" ".join(text.split()).removeprefix("… ") in one for one in written):
+            raise FigureError(f"{where}: no text of {path} holds “{text}”")
 
 
 def value_at(source: Any, path: str) -> Any:
     """``results[emotion=anger].auroc``, ``ci.0``: keys, the member of a list whose key has a value, or by its number.
 
-    ``floor.highest`` is the largest number of a table.
+    ``floor.highest`` is the largest number of a table. Several conditions stand with commas, ``<`` and ``>`` beside
+    ``=``; ``scores[emotion=anger,ablation<0].count`` is how many members hold to them.
 
     Raises :class:`FigureError` for a path that leads nowhere.
     """
     found = source
-    for key, name, value in re.findall(r"([\w-]+)(?:\[(\w+)=([\w.-]+)\])?", path):
+    counted = path.endswith(_COUNT)
+    for key, conditions in re.findall(r"([\w-]+)(?:\[([^]]+)\])?", path.removesuffix(_COUNT)):
         if isinstance(found, list) and key.isdigit():
             found = found[int(key)] if int(key) < len(found) else None
         elif key == "highest" and isinstance(found, dict) and key not in found:
             found = max((value for value in found.values() if value is not None), default=None)
         else:
             found = found.get(key) if isinstance(found, dict) else None
-        if name:
-            found = next((row for row in found or () if str(row.get(name)) == value), None)
+        if conditions:
+            rows = [row for row in found or () if all(_holds(row, c) for c in conditions.split(","))]
+            found = len(rows) if counted else next(iter(rows), None)
         if found is None:
             raise FigureError(f"the source has no {path}")
     return found
 
 
-def _agree(quoted: Quoted, shown: Sequence[str], made: Sequence[float], tolerance: float) -> None:
+def _holds(row: Mapping[str, Any], condition: str) -> bool:
+    name, sign, value = re.split("([=<>])", condition, maxsplit=1)
+    own = row.get(name)
+    if sign == "=":
+        return str(own) == value
+    return own is not None and (own < float(value) if sign == "<" else own > float(value))
+
+
+def _agree(quoted: Quoted, shown: Sequence[str], made: Sequence[Made], tolerance: float) -> None:
+    """Numbers are alike within rounding and tolerance; a p value also stays on its side of .05."""
     where = f"{quoted.page}: {quoted.name}"
     if len(shown) != len(made):
         raise FigureError(f"{where}: {len(shown)} numbers in the block, {len(made)} in docs/figures.toml: {shown}")
-    for text, value in zip(shown, made, strict=True):
+    for text, (value, is_p) in zip(shown, made, strict=True):
         digits = len(text.partition(".")[2])
         if abs(_value(text) - value) > 0.5 * 10**-digits * (1 + 1e-9) + tolerance:
             raise FigureError(f"{where}: {text} is quoted, {value:g} comes out")
+        if is_p and (_value(text) <= _P_LIMIT) != (value <= _P_LIMIT):
+            raise FigureError(f"{where}: p {text} is quoted, {value:g} comes out, on the other side of .05")
 
 
 def _value(text: str) -> float:
@@ -211,7 +273,7 @@ def check(results: Path, *, run: bool, quick: bool, root: Path = ROOT) -> Iterat
                 continue
             try:
                 # Entries share a run: it is made once.
-                key = f"{entry.command} {entry.run}"
+                key = f"{entry.command} {entry.run} {bool(entry.texts)}"
                 if key not in sources:
                     sources[key] = source_of(entry, results, run=run)
                 compare(quoted, entry, sources[key])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,18 @@ def test_make_targets_that_documents_name_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.M))
     named = {m for page in PAGES for m in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", read(page), flags=re.M)}
     assert {name for pair in named for name in pair if name} <= targets
+
+
+def test_an_environment_that_could_not_be_made_is_removed_and_the_missing_package_is_named(tmp_path: Path) -> None:
+    """As on Debian without python3-venv: ``bin/python`` is there when ``ensurepip`` fails."""
+    python, venv = tmp_path / "python", tmp_path / "venv"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\nmkdir -p "$3/bin"\n: > "$3/bin/python"\nexit 1\n')
+    python.chmod(0o755)
+    words = ["make", "-f", ROOT / "Makefile", f"PYTHON={python}", f"VENV={venv}", f"{venv}/bin/python"]
+    quiet = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    for _ in range(2):
+        ended = subprocess.run(words, cwd=ROOT, env=quiet, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode and "python3-venv" in ended.stderr and not venv.exists(), ended
 
 
 def test_the_workflow_runs_what_ci_runs() -> None:

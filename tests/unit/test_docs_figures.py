@@ -91,6 +91,8 @@ def test_figures_that_agree_within_rounding_and_tolerance(outcomes: Any) -> None
     [
         ("AUROC 0.81", "AUROC 0.82", "0.82 is quoted, 0.8 comes out"),
         ("layer 7", "layer 8", "8 is quoted, 7 comes out"),
+        ("0.81\n", "0.81\n  joy: layer 9, AUROC 0.99\n", "nothing gives “joy: layer 9, AUROC 0.99”"),
+        ("0.81\n", "0.81\n  anger: layer 7, AUROC 0.93\n", "nothing gives “anger: layer 7, AUROC 0.93”"),
         ("anger: layer", "rage: layer", "the block lacks “anger"),
         ("0.806", "0.807", "0.807 is quoted, 0.8062 comes out"),
         ("| 1,592 ", "", "1 numbers in the block, 2 in"),
@@ -137,3 +139,44 @@ def test_words_are_whole_cells_and_the_highest_of_a_table_is_found(tool: ModuleT
     for wrong in ({"verdict": "shared"}, {"other": "not shared"}, {"floor": {"a": 0.7}}, {"floor": {"a": None}}):
         with pytest.raises(tool.FigureError):
             tool.compare(block, entry, {**source, **wrong})
+
+
+@pytest.mark.parametrize(("quoted", "made"), [("0.075", 0.025), ("0.05", 0.06), ("0.04", 0.06)])
+def test_a_p_value_stays_on_its_side_of_the_limit_whatever_the_tolerance(
+    tool: ModuleType, quoted: str, made: float
+) -> None:
+    entry = tool.Entry("t", "c", numbers=("p_bh", "effect"), tolerance=0.05)
+    block = tool.Quoted("README.md", "t", f"p {quoted}, effect {quoted}")
+    tool.compare(block, entry, {"p_bh": float(quoted), "effect": made})
+    with pytest.raises(tool.FigureError, match="on the other side"):
+        tool.compare(block, entry, {"p_bh": made, "effect": made})
+    lines = tool.Entry("t", "c", lines="verdicts", tolerance=0.05)
+    for said in ("rank p ≤ {}", "the largest null p is {}", "(p = {})", "shuffled-label p {}"):
+        with pytest.raises(tool.FigureError, match="on the other side"):
+            tool.compare(tool.Quoted("p", "t", said.format(quoted)), lines, {"verdicts": [said.format(made)]})
+
+
+def test_members_of_a_list_are_counted(tool: ModuleType) -> None:
+    rows = [{"emotion": "anger", "p": p, "ablation": a} for p, a in ((0.01, -1.0), (0.2, -1.0), (0.01, 2.0))]
+    source = {"scores": [*rows, {"emotion": "joy", "p": None, "ablation": -3.0}]}
+    assert tool.value_at(source, "scores[emotion=anger,p<0.05,ablation<0].count") == 1
+    assert tool.value_at(source, "scores[ablation<0].count") == 3
+    assert tool.value_at(source, "scores[emotion=fear].count") == 0
+    assert tool.value_at(source, "scores[p>0.1].ablation") == -1.0
+
+
+def test_quoted_texts_were_written_under_the_condition_that_is_named(tool: ModuleType) -> None:
+    entry = tool.Entry("t", "c", texts=("read/+v/p1", "read/-v/p1"))
+    rows = [{"step": "read", "condition": c, "prompt": "p1", "text": t} for c, t in (("+v", " so\nglad"), ("-v", "no"))]
+    tool.compare(tool.Quoted("README.md", "t", 'After *Hm*, "… so glad" and\n"no".'), entry, rows)
+    for wrong in ('"so sad" and "no"', '"no" and "so glad"', '"so glad"'):
+        with pytest.raises(tool.FigureError):
+            tool.compare(tool.Quoted("README.md", "t", wrong), entry, rows)
+
+
+def test_stored_runs_are_compared_and_no_command_is_run(
+    tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool, "_command", lambda *_: pytest.fail("a command was run"))
+    with pytest.raises(tool.NotMadeError, match="only `c` gives it"):
+        tool.source_of(tool.Entry("t", "c"), tmp_path, run=False)

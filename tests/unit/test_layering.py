@@ -116,6 +116,14 @@ def test_command_line_and_parameter_models_import_nothing_heavy() -> None:
     assert json.loads(answer.stdout) == {}, "import these inside the functions that use them"
 
 
+def test_what_only_checks_the_statistics_is_installed_for_developers_only() -> None:
+    using = [path for path in MODULES if any(name.startswith("statsmodels") for name in imports_of(path))]
+    assert using and all("calibration" in path.parts for path in using)
+    project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert not [name for name in project["dependencies"] if name.startswith("statsmodels")]
+    assert [name for name in project["optional-dependencies"]["dev"] if name.startswith("statsmodels")]
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_files_stay_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
@@ -133,14 +141,6 @@ def test_nothing_is_unpickled(path: Path) -> None:
     assert not {name.split(".")[0] for name in imports_of(path)} & picklers
     calls = {ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)}
     assert not calls & {"torch.load", "pd.read_pickle", "pandas.read_pickle"}
-
-
-def test_what_only_checks_import_is_no_dependency_of_the_package() -> None:
-    users = {name_of(path) for path in MODULES if any(name.split(".")[0] == "statsmodels" for name in imports_of(path))}
-    assert all("/calibration/" in name for name in users)
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert not [d for d in project["dependencies"] if d.startswith("statsmodels")]
-    assert [d for d in project["optional-dependencies"]["dev"] if d.startswith("statsmodels")]
 
 
 WRITES_TORCH_FILES = "exports/tensors.py"

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,18 @@ def test_log_holds_what_the_package_says_and_only_inside_the_block(store: Store)
     log = (run.folder / "run.log").read_text()
     assert "INFO emotion_circuits.anything: layer 12" in log and "afterwards" not in log
     assert not logging.getLogger("emotion_circuits").handlers
+
+
+def test_log_holds_warnings_and_what_transformers_says_and_they_are_still_shown(store: Store) -> None:
+    run, transformers = a_run(store), logging.getLogger("transformers.modeling_utils")
+    with pytest.warns(UserWarning, match="a rare thing"):
+        with run.open():
+            warnings.warn("a rare thing", UserWarning, stacklevel=1)
+            transformers.warning("weights were tied")
+        warnings.warn("a rare thing afterwards", UserWarning, stacklevel=1)
+    log = (run.folder / "run.log").read_text()
+    assert "WARNING py.warnings: UserWarning: a rare thing (" in log and "test_store_runs.py" in log
+    assert "WARNING transformers.modeling_utils: weights were tied" in log and "afterwards" not in log
 
 
 def test_latest_is_the_one_that_finished_last(store: Store) -> None:

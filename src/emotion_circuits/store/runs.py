@@ -133,7 +133,7 @@ class Run:
         return locks.exclusive(self._lock_file, wait)
 
     def log(self) -> AbstractContextManager[None]:
-        """Append what the package logs inside the block to ``run.log``."""
+        """Append what is logged and warned of inside the block to ``run.log``."""
         return logging_to(self.folder / LOG)
 
     @contextmanager
