@@ -6,7 +6,7 @@ Run: ``python benchmarks/levers.py`` (about five minutes on 2 cores; needs the e
   on logits as bfloat16 rounds them (many tokens tie);
 - KL divergence in place against fresh memory for every step of it, and of one unedited row against a copy per row;
 - not taken: a static cache (``generate`` with one against ``generate`` without), ``torch.compile`` of a decoding step
-  with a static cache (and how many steps pay for compiling).
+  with a static cache (and how long compiling takes, and how many steps pay for it).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from generation import BARE_ROWS, MODEL, Work, sweep_of
-from ratios import Ratio, finish, interleaved, parser, progress, ratio, summary
+from ratios import Ratio, Seconds, finish, interleaved, parser, progress, ratio, summary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ def measure_static_cache(work: Work, repeats: int) -> list[Ratio]:
     return [ratio("growing / static cache", found["growing"], found["static"])]
 
 
-def measure_compiling(work: Work) -> list[Ratio]:
+def measure_compiling(work: Work, repeats: int) -> list[Ratio]:
     """One decoding step of a full batch behind a short prompt, plain and compiled, and the steps that pay for it.
 
     Plain and compiled multiply with PyTorch's default library, which is all that can be compiled; ours as we decode.
@@ -126,24 +126,38 @@ def measure_compiling(work: Work) -> list[Ratio]:
             forward(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return (time.perf_counter() - start) / COMPILED_STEPS
 
+    def plainly(forward: Callable[..., Any], cache: Any) -> float:
+        with torch.inference_mode():
+            return seconds(forward, cache)
+
+    def as_we_decode() -> Seconds:
+        with inference(model):
+            return Seconds(seconds(model.forward, DynamicCache(config=model.config)))
+
     def static() -> Any:
         return StaticCache(config=model.config, max_cache_len=PROMPT_TOKENS + COMPILED_STEPS + 1)
 
     compiled = torch.compile(model.forward, dynamic=False)
     start = time.perf_counter()
-    with torch.inference_mode():
-        try:
-            seconds(compiled, static())
-        except RuntimeError as error:  # without a compiler of C++ there is nothing to measure
-            progress(f"torch.compile cannot run here: {' '.join(str(error).split())[:300]}")
-            return []
-        paid = time.perf_counter() - start
-        progress(f"compiling took {paid:.0f} s")
-        plain = [seconds(model.forward, DynamicCache(config=model.config)) for _ in range(3)]
-        fast = [seconds(compiled, static()) for _ in range(3)]
-    with inference(model):
-        ours = [seconds(model.forward, DynamicCache(config=model.config)) for _ in range(3)]
-    rows = [ratio("a step, plain / compiled", plain, fast), ratio("a step, ours / compiled", ours, fast)]
+    try:
+        plainly(compiled, static())
+    except RuntimeError as error:  # without a compiler of C++ there is nothing to measure
+        progress(f"torch.compile cannot run here: {' '.join(str(error).split())[:300]}")
+        return []
+    paid = time.perf_counter() - start
+    plain, fast, ours = interleaved(
+        {
+            "a step, plain": lambda: Seconds(plainly(model.forward, DynamicCache(config=model.config))),
+            "a step, compiled": lambda: Seconds(plainly(compiled, static())),
+            "a step, ours": as_we_decode,
+        },
+        repeats,
+    ).values()
+    rows = [
+        ratio("a step, plain / compiled", plain, fast),
+        ratio("a step, ours / compiled", ours, fast),
+        summary("compiling a step for one shape, seconds", [paid]),
+    ]
     gain = [a - b for a, b in zip(ours, fast, strict=True)]
     if min(gain) > 0:
         rows.append(summary("steps that pay for compiling", [paid / g for g in gain]))
@@ -165,7 +179,7 @@ def main() -> int:
     with inference(work.lm.model):
         logits = next_token_logits(work.lm, [Row(e, BASELINE) for e in texts]).float()
         rows += measure_operations(logits, chosen.repeats)
-    rows += measure_compiling(work)
+    rows += measure_compiling(work, chosen.repeats)
     return finish(rows, chosen.json)
 
 

@@ -1,7 +1,8 @@
 """Every benchmark in turn, one table of ratios, written to ``docs/performance.md`` with the commands that make it.
 
 Run: ``make bench`` (about an hour on 2 idle cores). ``--only generation stats`` runs some of them and keeps the
-other figures as they were measured before. A benchmark that cannot run here is listed with its reason.
+other figures as they were measured before; ``--page`` runs nothing and writes the page from ``figures.json``. A
+benchmark that cannot run here is listed with its reason.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,20 +45,31 @@ BENCHMARKS = {
     "study": ("study.py",),
 }
 
-LEVERS = (
+KEPT = (
     "Kept, because faster and equal up to rounding: rows of all conditions packed; a prompt's columns and the blocks "
     "below the first edit computed once for all its conditions; α = 0 only once; logits of the last position only; "
     "finished rows dropped from the batch; batches by length; oneDNN's products, with weights laid out for them once; "
     "a nucleus without sorting the vocabulary; KL in place; captures written through memory maps; one pass of the "
-    "tokenizer.",
-    "Not taken: a static cache, which is no faster, and `torch.compile`, whose step was no faster than the plain one "
-    "with the same products, half as fast as ours, and took a minute to compile for one shape (rows of `levers.py`).",
-    "With the same products on both sides packing gains 1.2 over `generate` on as many rows and 3.6 over condition by "
-    "condition; the rest of their ratios is oneDNN.",
-    "Not taken, and without a row above: scoring texts on another thread, because the products keep all cores busy "
-    "already; keeping freed memory in the process, which gained in scores what it lost in decoding.",
+    "tokenizer."
 )
-"""What was decided."""
+TRIED = {
+    "growing / static cache": "`generate` with a growing cache takes {:.2g} times as long as with a static one",
+    "a step, plain / compiled": "a plain step takes {:.2g} times as long as a compiled one",
+    "a step, ours / compiled": "ours {:.2g} times",
+    "compiling a step for one shape, seconds": "compiling one shape takes {:.0f} s",
+}
+NOT_TIMED = (
+    "Not taken, and without a row above: scoring texts on another thread, because the products keep all cores busy "
+    "already; keeping freed memory in the process, which gained in scores what it lost in decoding."
+)
+PACKED = "packed vs condition by condition"
+WHY_MISSED = {
+    f"{PACKED}, large, float32": "Condition by condition has 50 prompts a batch there, 8 in the small sweep: its "
+    "products are nearly as full as ours, and packing has less to gain.",
+    f"{PACKED}, bfloat16": "The products are faster in bfloat16, what stands beside them (attention over the cache, "
+    "norms, the choice of a token) is not.",
+}
+"""Why a goal is out of reach, by row; figures come from the rows."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +113,11 @@ def page(outcomes: dict[str, Any], failed: dict[str, str]) -> Iterator[str]:
     """The lines of ``docs/performance.md``; ``failed``: benchmarks whose figures are of an earlier run, or missing."""
     yield "# Performance\n"
     yield (
-        "Ratios of interleaved timings in one process (peers: several processes in turn), median of the repeats and "
-        "their range. Absolute times say more about a machine than about a tool, so there are hardly any. Regenerate "
-        "with `make bench`; where and when each figure was measured stands with its command.\n"
+        "Median of the repeats and their range. Times that a row compares were taken in turn, repeat by repeat, as "
+        "a machine's speed drifts: within one process, peers and commands in processes of their own. The study is one "
+        "run as a whole with its stages; memory, verdicts and texts are no times. Absolute times say more about a "
+        "machine than about a tool, so there are hardly any. Regenerate with `make bench`; where and when each figure "
+        "was measured stands with its command.\n"
     )
     yield (
         "Where PyTorch's default library leaves AVX-512 unused (processors that are not Intel's), our own passes "
@@ -113,8 +127,10 @@ def page(outcomes: dict[str, Any], failed: dict[str, str]) -> Iterator[str]:
     )
     yield "| work | median | range | repeats | goal | |"
     yield "|---|---:|---|---:|---|---|"
+    rows: dict[str, Ratio] = {}
     for outcome in outcomes.values():
         for row in (Ratio(**r) for r in outcome["rows"]):
+            rows[row.work] = row
             sign = "≥" if row.direction == "at least" else "≤"
             goal = "" if row.goal is None else f"{sign} {row.goal:g}"
             state = "" if row.goal is None else ("reached" if row.reached else "**missed**")
@@ -123,8 +139,11 @@ def page(outcomes: dict[str, Any], failed: dict[str, str]) -> Iterator[str]:
             )
         for what, why in outcome["missing"].items():
             yield f"| {what} | | | | | not measured: {why} |"
+    if found := list(missed(rows)):
+        yield "\n## Goals that are missed\n"
+        yield from (f"- {line}" for line in found)
     yield "\n## What was tried\n"
-    yield from (f"- {line}" for line in LEVERS)
+    yield from (f"- {line}" for line in levers(rows))
     yield "\n## Commands\n"
     for name in BENCHMARKS:
         known = outcomes.get(name)
@@ -134,6 +153,35 @@ def page(outcomes: dict[str, Any], failed: dict[str, str]) -> Iterator[str]:
         where = f"{known['day']}, {known['machine']}, revision {known['revision']}"
         yield f"- {name}: `{known['command']}` – {where}" + (f"; since then {failed[name]}" if name in failed else "")
     yield ""
+
+
+def missed(rows: Mapping[str, Ratio]) -> Iterator[str]:
+    """Every goal that is missed: by how much, and why, where that is known."""
+    for work, row in rows.items():
+        if row.reached:
+            continue
+        line = f"{work}: {row.value:.3g} instead of {row.goal:g}."
+        share = rows.get(work.replace(PACKED, "share of the GEMM limit"))
+        if work in WHY_MISSED:
+            line = f"{line} {WHY_MISSED[work]}"
+        if work.startswith(PACKED) and share is not None:
+            most = row.value / share.value
+            line = f"{line} Matrix products alone take {share.value:.0%} of our time and would give {most:.3g}."
+        yield line
+
+
+def levers(rows: Mapping[str, Ratio]) -> Iterator[str]:
+    """What was decided, with the figures of the rows that were measured."""
+    yield KEPT
+    if tried := [text.format(rows[work].value) for work, text in TRIED.items() if work in rows]:
+        yield f"Not taken: a static cache and `torch.compile` ({'; '.join(tried)})."
+    same = [rows.get(f"packed vs {way}, same products, float32") for way in ("bare generate", "condition by condition")]
+    if same[0] is not None and same[1] is not None:
+        yield (
+            f"With the same products on both sides packing gains {same[0].value:.2g} over `generate` on as many rows "
+            f"and {same[1].value:.2g} over condition by condition; the rest of their ratios is oneDNN."
+        )
+    yield NOT_TIMED
 
 
 def machine() -> str:
@@ -158,13 +206,24 @@ def revision() -> str:
     return "unknown" if found is None else found[:10] + ("+changes" if found.endswith("+changes") else "")
 
 
+def write_page(outcomes: dict[str, Any], failed: dict[str, str]) -> None:
+    """Write ``docs/performance.md``."""
+    PAGE.write_text("\n".join(page(outcomes, failed)), encoding="utf-8")
+
+
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--only", nargs="+", choices=sorted(BENCHMARKS), help="run these alone")
+    options.add_argument(
+        "--page", action="store_true", help="run nothing: write the page from what was measured before"
+    )
     chosen = options.parse_args()
     known: dict[str, Any] = {}
     if FIGURES.exists():
         known = json.loads(FIGURES.read_text(encoding="utf-8"))["benchmarks"]
+    if chosen.page:
+        write_page(known, {})
+        return 0
     failed = {}
     for name in chosen.only or BENCHMARKS:
         found = run(name)
@@ -175,7 +234,7 @@ def main() -> int:
         ordered = {name: known[name] for name in BENCHMARKS if name in known}
         # After each: an hour of figures is not lost with the next one.
         FIGURES.write_text(json.dumps({"benchmarks": ordered}, indent=1) + "\n", encoding="utf-8")
-        PAGE.write_text("\n".join(page(ordered, failed)), encoding="utf-8")
+        write_page(ordered, failed)
     rows = [Ratio(**row) for outcome in ordered.values() for row in outcome["rows"]]
     for row in rows:
         print(row.line())

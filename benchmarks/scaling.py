@@ -10,28 +10,36 @@ goal is missed.
   process has one thread, so that two workers have twice the processors of one. At the most cells also one worker with
   two threads: the same two processors used the other way. Loading is left out: all processes start together once every
   one has its model. CPU seconds beside wall seconds, because a machine that does something else at the same time shows
-  in the latter only.
+  in the latter only. What is judged is the time of the cells that come to it: a fixed part would hide in the whole that
+  they take longer and longer.
+- start: a command as a user types it, with one worker (``--shards 1``: planning, a second process, gathering) and
+  without, in empty results folders: the seconds that the worker adds.
+
+Every part runs in a process of its own, whose peak of memory is its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ratios import Ratio, finish, parser, progress, summary
+from ratios import Ratio, finish, interleaved, parser, progress, summary
 
 MODEL = "smollm2-135m"
 MODELS, CELLS_GOAL_SECONDS, MEMORY_GOAL_MB = 130, 60.0, 500.0
-OVERHEAD_GOAL = 1.05
+OVERHEAD_GOAL, GROWTH_GOAL, WORKERS_GOAL = 1.05, 1.1, 1.8
 PROMPTS, CONDITIONS, FACTORS = 16, 32, (1, 4, 16)
+PARTS = ("plan", "merge", "growth", "start")
+COMMAND = ("run", "directions", "--model", MODEL, "--profile", "quickstart", "--quiet")
 ROWS = 64
 LOADING = {"dtype": "float32", "device": "cpu", "device_map": None, "cache": None, "offline": False}
 
@@ -114,20 +122,47 @@ def measure_growth(repeats: int, factors: Sequence[int]) -> list[Ratio]:
                 wall.setdefault((name, factor), []).append(seconds)
                 cpu.setdefault((name, factor), []).append(busy)
                 progress(f"{repeat + 1}/{repeats} {factor}× {name}: {seconds:.1f} s wall, {busy:.1f} s CPU")
-    most, rows = factors[-1], []
-    for factor in factors[1:]:
-        growth = [b / a for a, b in zip(cpu["1 worker", factors[0]], cpu["1 worker", factor], strict=True)]
-        rows.append(summary(f"CPU time at {factor}× cells over 1×, 1 worker", growth, factor * 1.1, "at most"))
+    most, rows = factors[-1], growth_of({factor: cpu["1 worker", factor] for factor in factors})
     for what, table, goal in (("CPU", cpu, OVERHEAD_GOAL), ("wall", wall, None)):
         over = [b / a for a, b in zip(table["alone", most], table["1 worker", most], strict=True)]
         rows.append(summary(f"{what} time, 1 worker over none, {most}×", over, goal, "at most"))
     speed = [a / b for a, b in zip(wall["1 worker", most], wall["2 workers", most], strict=True)]
     twice = [b / a for a, b in zip(cpu["1 worker", most], cpu["2 workers", most], strict=True)]
     threaded = [a / b for a, b in zip(wall["1 worker, 2 threads", most], wall["2 workers", most], strict=True)]
-    rows.append(summary(f"wall time, 1 worker over 2 (a thread each), {most}×", speed))
+    rows.append(summary(f"wall time, 1 worker over 2 (a thread each), {most}×", speed, WORKERS_GOAL))
     rows.append(summary(f"wall time, 1 worker of 2 threads over 2 of 1, {most}×", threaded))
     rows.append(summary(f"CPU time, 2 workers over 1, {most}×", twice, 1.1, "at most"))
     return rows
+
+
+def growth_of(seconds: Mapping[int, Sequence[float]]) -> list[Ratio]:
+    """How the CPU seconds of one worker grow with the cells (ascending): as a whole, and those of the added cells."""
+    factors, rows = list(seconds), []
+    for factor in factors[1:]:
+        whole = [b / a for a, b in zip(seconds[factors[0]], seconds[factor], strict=True)]
+        rows.append(summary(f"CPU time at {factor}× cells over {factors[0]}×, 1 worker", whole))
+    for few, some, many in zip(factors, factors[1:], factors[2:], strict=False):
+        spent = zip(seconds[few], seconds[some], seconds[many], strict=True)
+        added = [(c - b) / (many - some) / ((b - a) / (some - few)) for a, b, c in spent]
+        named = f"CPU time an added cell, {some}–{many}× over {few}–{some}×"
+        rows.append(summary(named, added, GROWTH_GOAL, "at most"))
+    return rows
+
+
+def measure_start(repeats: int) -> list[Ratio]:
+    """Wall time of one command with one worker and without, in turn, one thread each."""
+
+    def command(*words: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            line = [sys.executable, "-m", "emotion_circuits", *COMMAND, "--results", folder, *words]
+            subprocess.run(line, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    found = interleaved({"none": command, "1 worker": lambda: command("--shards", "1")}, repeats)
+    added = [b - a for a, b in zip(found["none"], found["1 worker"], strict=True)]
+    return [
+        summary("seconds of run directions, no runner", found["none"]),
+        summary("seconds that a worker process adds", added),
+    ]
 
 
 def _run(factor: int, workers: int, threads: int) -> tuple[float, float]:
@@ -209,7 +244,7 @@ def _grid(lm: Any, factor: int) -> tuple[list[Any], list[Any]]:
 
 
 class _Took:
-    """Seconds and added peak memory since it was made; :meth:`stop` keeps both as they are."""
+    """Seconds, and peak memory above the process's peak so far; :meth:`stop` keeps both as they are."""
 
     def __init__(self) -> None:
         self._start, self._out, self._before = time.perf_counter(), 0.0, _peak()
@@ -240,8 +275,26 @@ def _timed() -> Iterator[_Took]:
 
 
 def _peak() -> float:
-    """Largest resident memory of this process so far, in MB."""
+    """Largest resident memory of this process so far, in MB.
+
+    Of this program: what the system tells as ``ru_maxrss`` begins with the peak of the one that started it on Linux.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text("ascii").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1000 if sys.platform != "darwin" else 1e6)
+
+
+def _apart(part: str) -> list[Ratio]:
+    """One part as this command line asks for it, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.json"
+        words = [sys.executable, *sys.argv, "--only", part, "--json", str(found)]  # the last of an option counts
+        subprocess.run(words, stdout=subprocess.DEVNULL, check=False)  # 1: a goal was missed
+        if not found.exists():
+            raise SystemExit(f"{part} ended early; its message is above")
+        return [Ratio(**row) for row in json.loads(found.read_text(encoding="utf-8"))["rows"]]
 
 
 def main() -> int:
@@ -251,18 +304,18 @@ def main() -> int:
         _work(Path(folder), *map(int, numbers))
         return 0
     options = parser(__doc__, repeats=2)
-    options.add_argument("--only", choices=["plan", "merge", "growth"], nargs="+", default=["plan", "merge", "growth"])
+    options.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS))
     options.add_argument("--factors", type=int, nargs="+", default=list(FACTORS), help="cells, as multiples of 512")
     options.add_argument("--models", type=int, default=MODELS, help="of the plan: its cells grow with their square")
     given = options.parse_args()
-    rows: list[Ratio] = []
-    if "plan" in given.only:
-        rows += measure_plan(given.models)
-    if "merge" in given.only:
-        rows += measure_merge()
-    if "growth" in given.only:
-        rows += measure_growth(given.repeats, given.factors)
-    return finish(rows, given.json)
+    measures: dict[str, Callable[[], list[Ratio]]] = {
+        "plan": lambda: measure_plan(given.models),
+        "merge": measure_merge,
+        "growth": lambda: measure_growth(given.repeats, given.factors),
+        "start": lambda: measure_start(given.repeats),
+    }
+    alone = len(given.only) == 1
+    return finish([row for part in given.only for row in (measures[part]() if alone else _apart(part))], given.json)
 
 
 if __name__ == "__main__":

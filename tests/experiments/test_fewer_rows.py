@@ -26,6 +26,8 @@ LOADING = {"dtype": "float32", "device": "cpu", "device_map": None, "cache": Non
 MODEL = ("one",)
 MANY, FEW = 8, 2
 STEPS = ("texts", "scores", "texts-of-best")
+FEWER = {"texts": FEW, "scores": FEW - 1, "texts-of-best": FEW}
+"""Rows of a batch where few are asked for: beside a scored one there has to be room for its prompt's unedited row."""
 FIRST = {"texts": 1, "scores": 4, "texts-of-best": 16}
 """A pass of the model at which a step has not been interrupted yet."""
 
@@ -106,13 +108,13 @@ def test_fewer_rows_begin_the_interrupted_step_anew(
     run = interrupted(attempt, tmp_path, passes, step)
     with caplog.at_level("WARNING"):
         assert attempt(results_of(run), FEW) is None
-    assert max(passes["sizes"]) <= 2 * FEW, "a prompt's unedited row rides along with each of its rows"
-    assert [r.getMessage() for r in caplog.records if "starts anew with 2" in r.getMessage()] == [
-        f"{step} starts anew with {FEW} rows a batch: it was begun with {MANY}"
+    assert max(passes["sizes"]) <= FEW, "unedited rows that ride along are rows of a batch"
+    assert [r.getMessage() for r in caplog.records if f"starts anew with {FEWER[step]}" in r.getMessage()] == [
+        f"{step} starts anew with {FEWER[step]} rows a batch: it was begun with {MANY}"
     ]
     rows = {s: run.read_json(f"{s}-batches.json")["rows"] for s in STEPS}
     before = STEPS.index(step)
-    assert rows == {s: MANY if n < before else FEW for n, s in enumerate(STEPS)}, "finished steps are kept"
+    assert rows == {s: MANY if n < before else FEWER[s] for n, s in enumerate(STEPS)}, "finished steps are kept"
     lines = run.read_jsonl("generations.jsonl")
     assert len({(t["prompt"], t["condition"], t["sample"]) for t in lines}) == len(lines) > 0
     if step == STEPS[0]:
@@ -231,7 +233,7 @@ def test_workers_of_one_command_begin_a_step_anew_together(step: str, tmp_path: 
 
     waiting = Waiting(run, step, begin_anew)
     assert with_a_runner(results_of(run), FEW, Crew(stale=1, heartbeat=1, look_again=0.05, pause=waiting)) is None
-    assert waiting.waits and held[0] is not None and run.read_json(f"{step}-batches.json")["rows"] == FEW
+    assert waiting.waits and held[0] is not None and run.read_json(f"{step}-batches.json")["rows"] == FEWER[step]
 
 
 def test_parts_that_a_kill_left_half_removed_go_when_the_study_is_finished(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from emotion_circuits import Positions, Prompt, capture, load_lm
+from emotion_circuits.errors import ModelError
 from emotion_circuits.experiments.shared_texts import SharedTextsParams, layer_grid
-from emotion_circuits.models import LM
+from emotion_circuits.models import LM, untrained
 from emotion_circuits.models.untrained import UntrainedTwin
 from emotion_circuits.report.translation import Catalogue, entries
 from emotion_circuits.representations.alignment_map import AlignmentMap
@@ -308,6 +310,20 @@ def test_untrained_twin_is_deterministic_and_another_model(tiny: Callable[..., L
     one, again, two = (UntrainedTwin.of(lm).build(seed) for seed in (0, 0, 1))
     assert one.fingerprint == again.fingerprint != two.fingerprint != lm.fingerprint
     assert one.n_layers == lm.n_layers and one.prefix_ids == lm.prefix_ids
+
+
+def test_an_untrained_twin_that_main_memory_does_not_hold_is_refused(
+    tiny: Callable[..., LM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is drawn in main memory as float32, whatever the target's number type and device."""
+    recipe = replace(UntrainedTwin.of(tiny("llama")), dtype=torch.bfloat16)
+    assert recipe.parameters == sum(p.numel() for p in tiny("llama").model.parameters())
+    monkeypatch.setattr(untrained, "free_bytes", lambda device: 4 * recipe.parameters)
+    assert recipe.build().dtype == torch.bfloat16
+    monkeypatch.setattr(untrained, "free_bytes", lambda device: 4 * recipe.parameters - 1)
+    with pytest.raises(ModelError, match=r"untrained twin of .* takes 0\.00 GB of main memory") as caught:
+        recipe.build()
+    assert "--floors embedding" in caught.value.fix
 
 
 def test_a_turned_copy_writes_the_same_in_other_coordinates(model: Path, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ import runner_worker
 from emotion_circuits.cli._watch import watch_shards
 from emotion_circuits.errors import EmotionCircuitsError, StoreError, UsageError
 from emotion_circuits.experiments import load_profile
+from emotion_circuits.experiments._profiles import Profile
+from emotion_circuits.models.preflight import ITEM_BYTES
 from emotion_circuits.runners import collect, local, plan_study, read_manifest, run_shard, states
 from emotion_circuits.runners.backend import ATTEMPTS, backend, run_manifest, unfinished
 from emotion_circuits.runners.local import run_local
@@ -261,6 +263,29 @@ def test_processes_of_gpus_take_main_memory_too(stub: None, tmp_path: Path, monk
     manifest = plan_study(runner_worker.PROFILE, runner_worker.MODELS, tmp_path, shards=8, loading=loading)
     assert local._pool(manifest, range(8), None, None).limit == 3
     assert local._pool(manifest, range(8), 8, None).limit == 8
+
+
+def test_an_untrained_twin_takes_main_memory_while_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, also where the models are bfloat16, or on a GPU."""
+    monkeypatch.setattr(local, "_weights", lambda source, dtype: 1000 * ITEM_BYTES[dtype])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setattr("emotion_circuits.models.products.multiplies_faster", lambda dtype: False)
+    memories = {}
+    for floors in ("all", "embedding"):
+        profile = Profile("pairs", "", "", (), (("directions", {}), ("transfer", {"floors": floors}), ("align", {})))
+        loading = {**runner_worker.LOADING, "device": "auto", "dtype": "bfloat16"}
+        manifest = plan_study(profile, ["one", "two"], tmp_path, loading=loading)
+        single, pair = 0, next(n for n, shard in enumerate(manifest.shards) if len(shard.models) == 2)
+        memories[floors] = [
+            need(manifest, n) for need in (local.memory_of, local.memory_beside_gpu) for n in (single, pair)
+        ]
+        monkeypatch.setattr(local, "free_memory", lambda: 2 * local.PROCESS_BYTES + 1000)
+        pool = local._pool(manifest, [pair], None, None)
+        pool.running = {single: None}  # type: ignore[dict-item]
+        assert local._fits(manifest, pair, pool) == (floors == "embedding")
+    base = local.PROCESS_BYTES
+    assert memories["all"] == [base + 2000, base + 4000, base, base + 4000]
+    assert memories["embedding"] == [base + 2000, base + 2000, base, base]
 
 
 def test_a_driver_that_is_told_to_end_takes_its_workers_along(stub: None, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ import torch
 
 from emotion_circuits.cli import bench as command
 from emotion_circuits.cli import main
-from emotion_circuits.engine.memory import CPU_ROWS, RowBudget, automatic_rows, row_budget
-from emotion_circuits.experiments import _pace, _speed
+from emotion_circuits.engine.memory import CPU_ROWS, RowBudget, automatic_rows, row_budget, row_bytes
+from emotion_circuits.experiments import _outline, _pace, _speed
+from emotion_circuits.experiments._contract import ScoreStep, TextStep
 from emotion_circuits.experiments._speed import Bench, Machine, Memory, Speed, advised
 from emotion_circuits.models import LM
 from emotion_circuits.models.product_limit import linear_layers, seconds_per_forward, timed
@@ -110,6 +112,30 @@ def test_speed_of_a_tiny_model_is_whole(tiny: Callable[..., LM]) -> None:
     assert found.memory.weights == sum(p.numel() * 4 for p in tiny("llama").model.parameters())
     assert found.memory.peak is None or found.memory.peak > found.memory.weights
     assert (found.machine.threads, found.machine.dtype, found.machine.device) == (1, "float32", "cpu")
+
+
+def test_scores_are_timed_in_one_batch(tiny: Callable[..., LM]) -> None:
+    lm, sizes = tiny("llama"), []
+    handle = lm.blocks[-1].register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    try:
+        _pace.seconds_per_scored_row(lm, ScoreStep("s", (_speed.PROMPT,), 6, 1), 6)
+    finally:
+        handle.remove()
+    assert set(sizes) == {1, 7}, "the prompt by itself; its rows beside its unedited one"
+
+
+def test_a_dry_run_counts_the_unedited_rows_of_scores(tiny: Callable[..., LM]) -> None:
+    lm = tiny("llama")
+    encoded = lm.encode([_speed.PROMPT])
+    bench: Any = SimpleNamespace(lm=lm, rows=4)
+    for step, batches in (
+        (ScoreStep("scored", (_speed.PROMPT,), 8, 1), 3),
+        (TextStep("written", (_speed.PROMPT,), 8, 1, layer=1), 2),
+        (ScoreStep("in batches of its own", (_speed.PROMPT,), 8, 1, rows=4), 2),
+    ):
+        most = step.rows if isinstance(step, ScoreStep) else None
+        _, count, largest = _outline._packed(encoded, step, 8, 1, bench, most)
+        assert (count, largest) == (batches, 4 * row_bytes(lm, len(encoded[0]), 1))
 
 
 # ---- the command -------------------------------------------------------------------------------------------------

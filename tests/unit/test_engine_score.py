@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emotion_circuits.engine import interventions as make
-from emotion_circuits.engine import kl_from_baseline, log_sum_exp_difference, score, score_rows
+from emotion_circuits.engine import (
+    kl_from_baseline,
+    log_sum_exp_difference,
+    plan_chunks,
+    score,
+    score_rows,
+    scored_at_once,
+)
 from emotion_circuits.engine.batching import pad
 from emotion_circuits.engine.decode import BASELINE, Row, next_token_logits
 from emotion_circuits.engine.hooks import count_hooks
@@ -70,7 +77,7 @@ def test_what_rows_share_runs_once(tiny):
         block.mlp.register_forward_pre_hook(lambda module, args, n=n: ran[n].append(tuple(args[0].shape[:2])))
         for n, block in enumerate(lm.blocks)
     ]
-    score(lm, PROMPTS[:1], vectors, [token(5)], max_rows=10)
+    score(lm, PROMPTS[:1], vectors, [token(5)], max_rows=11)
     for handle in handles:
         handle.remove()
     (encoded,) = lm.encode(PROMPTS[:1])
@@ -177,6 +184,43 @@ def test_rows_arrive_in_batches_with_their_numbers(tiny):
     parts = list(score_rows(lm, rows, [token(3)], max_rows=4))
     assert sorted(n for numbers, _ in parts for n in numbers) == list(range(8))
     assert all(values.shape == (len(numbers), 1) for numbers, values in parts)
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+@pytest.mark.parametrize("conditions", [1, 2, 5])
+@pytest.mark.parametrize("most", [2, 3, 4, 7, 20])
+def test_unedited_rows_that_ride_along_are_rows_of_a_batch(tiny, most, conditions, baseline):
+    lm = tiny("llama")
+    made = [condition(lm, f"c{n}", "resid_post", 1, "last", n) for n in range(conditions)] + [BASELINE] * baseline
+    sizes = []
+    handle = lm.blocks[-1].register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    try:
+        found = score(lm, PROMPTS, made, [token(3)], max_rows=most)
+    finally:
+        handle.remove()
+    assert max(sizes) <= most
+    wanted = score(lm, PROMPTS, made, [token(3)], max_rows=100)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    rows = [Row(e, c) for e in lm.encode(PROMPTS) for c in made]
+    room = scored_at_once(lm, rows, most)
+    assert 1 <= room <= most and (room == most) == (baseline and conditions < most)
+
+
+def test_prompts_of_unlike_numbers_of_rows_have_room_too(tiny):
+    """Any rows will do: the prompt with the fewest has the most unedited rows for its share of a batch."""
+    lm = tiny("llama")
+    first, second, third, _ = lm.encode(PROMPTS)
+    edits = [condition(lm, f"c{n}", "resid_post", 1, "last", n) for n in range(9)]
+    rows = [*(Row(first, c) for c in edits), Row(second, edits[0]), *(Row(third, c) for c in (BASELINE, *edits[:2]))]
+    for most in range(2, 20):
+        room = scored_at_once(lm, rows, most)
+        for chunk in plan_chunks(lm, rows, room):
+            texts = {rows[n].encoded.ids for n in chunk}
+            own = {rows[n].encoded.ids for n in chunk if rows[n].condition is BASELINE}
+            assert len(chunk) + len(texts - own) <= most
+    assert scored_at_once(lm, rows, 1) == 1 and scored_at_once(lm, [], 5) == 5
+    with pytest.raises(UsageError, match="0 rows"):
+        score(lm, PROMPTS, edits, [token(3)], max_rows=0)
 
 
 @pytest.mark.parametrize("layer", [0, 2])

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,6 +174,19 @@ def test_a_model_that_cannot_fit_is_refused_before_it_is_loaded(sharded: Path, m
     assert "--dtype bfloat16 (weights 0.1" in error.fix and "--device-map auto" in error.fix
     assert load_lm(sharded, dtype="bfloat16", device="cpu").dtype == torch.bfloat16, "half of it fits"
     assert load_lm(sharded, device_map="auto", max_memory={"cpu": "100MB"}), "and so does what is on the disk"
+
+
+def test_a_spread_model_keeps_within_the_limits_of_container_and_job(
+    sharded: Path, in_memory: tuple[str, NDArray[np.float64], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """accelerate by itself reads what the machine has, of which a container or job may have a part only."""
+    monkeypatch.setattr(load_module, "free_bytes", lambda device: 200_000_000)
+    lm = load_lm(sharded, device_map="auto")
+    held = sum(p.numel() * p.element_size() for p in lm.model.parameters() if not p.is_meta)
+    assert 100_000_000 < held <= 180_000_000, "a tenth is left for keys, values and activations"
+    assert np.array_equal(directions(lm), in_memory[1])
+    monkeypatch.setattr(load_module, "free_bytes", lambda device: 1 << 62)
+    assert not any(p.is_meta for p in load_lm(sharded, device_map="auto").model.parameters())
 
 
 def test_bfloat16_is_proposed_only_where_it_would_fit(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The only place that touches hooks: capture, interventions, decoding, scoring and the family contract."""
 
 from emotion_circuits.engine.capture import capture
-from emotion_circuits.engine.chunks import plan_chunks
+from emotion_circuits.engine.chunks import plan_chunks, scored_at_once
 from emotion_circuits.engine.decode import BASELINE, Row
 from emotion_circuits.engine.generation import Generation, generate, generate_rows
 from emotion_circuits.engine.interventions import (
@@ -37,6 +37,7 @@ __all__ = [
     "scale",
     "score",
     "score_rows",
+    "scored_at_once",
     "swap",
     "verify_family",
     "zero",

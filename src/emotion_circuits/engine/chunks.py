@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from emotion_circuits.engine.decode import AnyRow
@@ -48,3 +49,29 @@ def plan_chunks(lm: LM, rows: Sequence[AnyRow], max_rows: int | None = None, *, 
     if open_chunk:
         chunks.append(open_chunk)
     return chunks
+
+
+def is_unedited(row: AnyRow) -> bool:
+    """Whether a row has no edit, so that it can stand for its prompt's unedited row."""
+    return not row[1].interventions
+
+
+def scored_at_once(lm: LM, rows: Sequence[AnyRow], max_rows: int | None = None) -> int:
+    """The ``max_rows`` of :func:`plan_chunks` with which a batch of scores holds no more than ``max_rows`` rows in all.
+
+    A batch in which a prompt has rows, but not its unedited one, computes that one beside them; it takes as much memory
+    as any other. One row and its prompt's are the least.
+
+    Args:
+        max_rows: None chooses from free memory.
+    """
+    longest = max((len(r[0]) for r in rows), default=1)
+    most = automatic_rows(lm, longest, 1) if max_rows is None else max_rows
+    of_prompt = Counter(r[0].ids for r in rows)
+    own = {r[0].ids for r in rows if is_unedited(r)}
+    without = [count for ids, count in of_prompt.items() if ids not in own]
+    if most <= 1 or (not without and max(of_prompt.values(), default=0) <= most):
+        return most
+    # One prompt cut into several batches has one row more in each; whole prompts have one more each.
+    least = min(without, default=most)
+    return min(most - 1, most * least // (least + 1))

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import Cache
 
 from emotion_circuits.engine.batching import Batch, pad
-from emotion_circuits.engine.chunks import plan_chunks
+from emotion_circuits.engine.chunks import is_unedited, plan_chunks, scored_at_once
 from emotion_circuits.engine.decode import BASELINE, AnyRow, Row, require_numbers
 from emotion_circuits.engine.edits import Clock, Edits
 from emotion_circuits.engine.generation import require_own_names
@@ -79,8 +79,9 @@ def score_rows(
     """Score rows batch by batch, yielding (row numbers, values) of a batch as soon as it is finished.
 
     Batches, and what happens where memory runs out, are those of
-    :func:`~emotion_circuits.engine.generation.generate_rows`. A prompt's unedited row rides in every batch of its rows.
-    ``chunks`` are batches that were planned before, where only some of them are to be scored.
+    :func:`~emotion_circuits.engine.generation.generate_rows`. A prompt's unedited row rides in every batch of its rows,
+    and counts towards ``max_rows``. ``chunks`` are batches that were planned before, where only some of them are to be
+    scored.
     """
     if not metrics:
         raise UsageError("nothing to score: no metric was given", "give at least one metric")
@@ -90,7 +91,7 @@ def score_rows(
         logits, baseline = shared.logits([rows[n] for n in chunk])
         return torch.stack([m(logits, baseline).float() for m in metrics], 1).cpu().numpy()
 
-    planned = plan_chunks(lm, rows, max_rows) if chunks is None else chunks
+    planned = plan_chunks(lm, rows, scored_at_once(lm, rows, max_rows)) if chunks is None else chunks
     yield from run_chunks(planned, run, shared.forget)
 
 
@@ -157,7 +158,7 @@ class _PromptPass:
         firsts, owner = distinct([r[0] for r in rows])
         layers = [first_layer(lm, r[1]) for r in rows]
         # A row that edits nothing serves as its prompt's unedited row; other prompts get one more row each.
-        unedited = {owner[n]: n for n in reversed(range(len(rows))) if layers[n] == lm.n_layers and _is_plain(rows[n])}
+        unedited = {owner[n]: n for n in reversed(range(len(rows))) if is_unedited(rows[n])}
         extra = [p for p in range(len(firsts)) if p not in unedited]
         unedited.update({p: len(rows) + n for n, p in enumerate(extra)})
         everything = [*rows, *(Row(rows[firsts[p]][0], BASELINE) for p in extra)]
@@ -201,10 +202,6 @@ class _PromptPass:
                 below = output_below(self._lm, layer, inputs)
             self._kept = _Kept(key, cache, below)
         return self._kept
-
-
-def _is_plain(row: AnyRow) -> bool:
-    return not row[1].interventions
 
 
 def _inputs(batch: Batch, rows: slice | list[int], columns: int) -> dict[str, Any]:

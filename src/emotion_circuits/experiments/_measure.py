@@ -74,7 +74,7 @@ class Measure:
         elif not path.exists():
             encoded = self.lm.encode(prompts)
             rows = [Row(e, c, 0) for e in encoded for c in conditions]
-            most = self._rows(name, rows, 1, lambda: remove_partial([path]), path.exists)
+            most = self._rows(name, rows, None, lambda: remove_partial([path]), path.exists)
             chunks = plan_chunks(self.lm, rows, most)
             tensors = {metric: ((len(rows),), "float32") for metric in metrics}
             with TensorFileWriter(path, tensors) as writer, self._progress(name, len(rows)) as advance:
@@ -143,7 +143,7 @@ class Measure:
         from emotion_circuits.store import write_tensors
 
         path = self.run.path(f"{name}.safetensors")
-        most = self._rows(name, rows, 1, lambda: remove_partial([path]), path.exists, crew)
+        most = self._rows(name, rows, None, lambda: remove_partial([path]), path.exists, crew)
         if path.exists():  # others finished it while this process waited for them
             return
         batches = plan_chunks(self.lm, rows, most)
@@ -236,16 +236,23 @@ class Measure:
         return found
 
     def _rows(
-        self, name: str, rows: Sequence[Any], new_tokens: int, forget: Callable[[], None],
+        self, name: str, rows: Sequence[Any], new_tokens: int | None, forget: Callable[[], None],
         finished: Callable[[], bool], crew: Crew | None = None,
     ) -> int:  # fmt: skip
-        """Rows of a batch: those of the first attempt where there was one, because rounding depends on them."""
+        """Rows of a batch: those of the first attempt where there was one, because rounding depends on them.
+
+        Beside those of scores (``new_tokens`` None) there is room for their prompts' unedited rows.
+        """
+        from emotion_circuits.engine import scored_at_once
         from emotion_circuits.engine.memory import automatic_rows
 
-        widest = max(len(r.encoded) for r in rows)
+        if new_tokens is None:
+            wanted = scored_at_once(self.lm, rows, self.max_rows)
+        else:
+            wanted = self.max_rows or automatic_rows(self.lm, max(len(r.encoded) for r in rows), new_tokens)
         return rows_of_step(
-            self.lm, self.run, name, self.max_rows or automatic_rows(self.lm, widest, new_tokens), forget,
-            finished, asked=bool(self.max_rows), crew=crew, shared=self.crew is not None,
+            self.lm, self.run, name, wanted, forget, finished, asked=bool(self.max_rows), crew=crew,
+            shared=self.crew is not None,
         )  # fmt: skip
 
     def _progress(self, name: str, total: int) -> AbstractContextManager[Advance]:

@@ -202,7 +202,7 @@ def _packed(
     encoded: Sequence[Encoded], step: ScoreStep | TextStep, each: int, new: int, bench: Workbench, most: int | None
 ) -> tuple[int, int, int]:
     """Tokens of the first pass of packed rows, batches, and bytes of the largest one."""
-    from emotion_circuits.engine import plan_chunks
+    from emotion_circuits.engine import plan_chunks, scored_at_once
     from emotion_circuits.engine.memory import automatic_rows, row_bytes
     from emotion_circuits.engine.prefix import first_edited
 
@@ -210,13 +210,18 @@ def _packed(
     condition = stand_in(lm, "steered", step.layer, step.at)
     longest = max(map(len, encoded))
     limit = min(n for n in (bench.rows or automatic_rows(lm, longest, new), most) if n)
-    chunks = plan_chunks(lm, [(e, condition) for e in encoded for _ in range(each)], limit)
-    tokens = 0
+    rows = [(e, condition) for e in encoded for _ in range(each)]
+    # A batch of scores has its prompts' unedited rows too; where a step has batches of its own kind there are none.
+    beside = isinstance(step, ScoreStep) and most is None
+    chunks = plan_chunks(lm, rows, scored_at_once(lm, rows, limit) if beside else limit)
+    tokens = widest = 0
     for chunk in chunks:
-        for owner, rows in Counter(n // each for n in chunk).items():
-            shared = first_edited(encoded[owner], condition) if rows > 1 else 0
-            tokens += shared + rows * (len(encoded[owner]) - shared)
-    return tokens, len(chunks), max(map(len, chunks)) * row_bytes(lm, longest, new)
+        of_prompt = Counter(n // each for n in chunk)
+        widest = max(widest, len(chunk) + (len(of_prompt) if beside else 0))
+        for owner, count in of_prompt.items():
+            shared = first_edited(encoded[owner], condition) if count > 1 else 0
+            tokens += shared + count * (len(encoded[owner]) - shared)
+    return tokens, len(chunks), widest * row_bytes(lm, longest, new)
 
 
 def _weight_bytes(lm: LM) -> int:

@@ -97,7 +97,8 @@ def seconds_per_scored_row(lm: LM, step: ScoreStep, count: int) -> float:
     longest = with_tokens_behind(max(lm.encode(step.prompts), key=len), step.behind)
     rows = [Row(longest, stand_in(lm, str(n), step.layer, step.at)) for n in range(count)]
     metrics = [kl_from_baseline()]
-    return seconds_of(lambda: list(score_rows(lm, rows, metrics, max_rows=count)), lm) / count
+    at_once = count + 1  # the prompt's unedited row rides along
+    return seconds_of(lambda: list(score_rows(lm, rows, metrics, max_rows=at_once)), lm) / count
 
 
 def seconds_per_written_token(lm: LM, step: TextStep, count: int, new: int) -> float:

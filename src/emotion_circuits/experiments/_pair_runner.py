@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,20 @@ def _run(name: str, params: ExperimentParams | Mapping[str, Any], pair: PairBenc
             keep_outcome(run, _made_with(identities), _outcome(experiment, resolved, pair, run, runs), asked=asked,
                          summary={"source": names[0], "target": names[1], "profile": pair.bench.profile})  # fmt: skip
     return run
+
+
+def draws_twin(name: str, params: ExperimentParams | Mapping[str, Any]) -> bool:
+    """Whether an experiment on a pair, or one that it requires, builds the untrained twin of the target."""
+    experiment = find_experiment(name)
+    if not isinstance(experiment, PairExperiment):
+        return False
+    resolved = params if isinstance(params, ExperimentParams) else experiment.Params.model_validate(params)
+    with suppress(UsageError):  # what cannot be answered is said when it is run
+        return any(
+            needed.of == "untrained" or (needed.of == "pair" and draws_twin(needed.experiment, needed.params))
+            for needed in experiment.requires_of_pair(resolved)
+        )
+    return False
 
 
 def visit_pair(

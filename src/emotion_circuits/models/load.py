@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from accelerate.utils import get_max_memory
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
@@ -26,6 +27,8 @@ from emotion_circuits.models.preflight import require_room
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Device = Literal["auto", "cpu", "cuda", "mps"]
+SHARE_OF_WEIGHTS = 0.9
+"""Of what is free where a model is spread; the rest is for keys, values and activations."""
 # What the loaders raise for a config, tokenizer or weight file with wrong content: a field of the wrong type fails
 # wherever it is first used, so TypeError and AttributeError are among them.
 _UNLOADABLE = (
@@ -58,7 +61,8 @@ def load_lm(
         device: ``auto`` takes CUDA, then MPS, then the CPU; ignored with ``device_map``.
         device_map: passed to accelerate: ``"auto"`` spreads a model over the GPUs, then main memory, then the disk; a
             mapping says which module goes where. Weights that do not stay on a device are fetched for each pass.
-        max_memory: for ``"auto"``, most bytes (or ``"10GB"``) by device: GPU numbers and ``"cpu"``.
+        max_memory: for ``"auto"``, most bytes (or ``"10GB"``) by device: GPU numbers and ``"cpu"``; default: nine
+            tenths of what is free, in main memory within the limits of container and job.
         prefix_token: the token put in front of every text. Default, in this order: the registry's; what the tokenizer
             itself puts in front of a text; the family's (``Family.prefix_tokens``); a BOS, then an EOS, that the
             tokenizer declares but does not add by itself. The family's thus precedes a declared BOS that is not added.
@@ -168,7 +172,20 @@ def _placement(
     """What accelerate is told. Weights on the disk are read from the model's own files: nothing is written."""
     if device_map is None:
         return {}
+    if max_memory is None and isinstance(device_map, str):
+        max_memory = _most_memory()
     return {"device_map": device_map} if max_memory is None else {"device_map": device_map, "max_memory": max_memory}
+
+
+def _most_memory() -> dict[int | str, int | str]:
+    """Bytes that weights may take of every device, fastest first.
+
+    By itself accelerate takes the machine's main memory for free, of which this container or job may have a part only.
+    """
+    found = cast("dict[int | str, int]", get_max_memory())
+    if "cpu" in found:
+        found["cpu"] = min(found["cpu"], free_bytes(torch.device("cpu")))
+    return {device: int(SHARE_OF_WEIGHTS * size) for device, size in found.items()}
 
 
 def assemble(

@@ -105,9 +105,7 @@ def _fits(manifest: Manifest, number: int, pool: _Pool) -> bool:
     """Whether a shard may run beside those that run now; of models whose size is not known, one at a time."""
     if pool.memory >= UNLIMITED:
         return True
-    if pool.gpus:  # weights are read straight into a GPU's memory
-        return (len(pool.running) + 1) * PROCESS_BYTES <= pool.memory
-    needs = [memory_of(manifest, n) for n in (number, *pool.running)]
+    needs = [_need(manifest, n, pool.gpus) for n in (number, *pool.running)]
     if needs[0] is None and None in needs[1:]:
         return False
     return sum(need or PROCESS_BYTES for need in needs) <= pool.memory
@@ -119,7 +117,7 @@ def _pool(manifest: Manifest, waiting: Sequence[int], workers: int | None, threa
     # A model that is spread over the GPUs wants all of them: a second one would find them full.
     limit = min(len(waiting), workers or gpus or (1 if _spread(manifest) else cores))
     memory = UNLIMITED if workers else free_memory()  # a number that was asked for is taken
-    needs: list[int | None] = [None] if gpus else [memory_of(manifest, n) for n in waiting]
+    needs = [_need(manifest, n, gpus) for n in waiting]
     if not gpus and not workers and not any(needs):
         limit = 1
     smallest = min(need or PROCESS_BYTES for need in needs)
@@ -145,9 +143,20 @@ def _spread(manifest: Manifest) -> bool:
     return torch.cuda.is_available()
 
 
+def _need(manifest: Manifest, number: int, gpus: int) -> int | None:
+    return memory_beside_gpu(manifest, number) if gpus else memory_of(manifest, number)
+
+
+def memory_beside_gpu(manifest: Manifest, number: int) -> int | None:
+    """Main memory of a shard whose weights are read straight into a GPU's: the program, and an untrained twin while it
+    is drawn; None where its size is unknown."""
+    twin = _twin(manifest, number)
+    return None if twin is None else PROCESS_BYTES + twin
+
+
 def memory_of(manifest: Manifest, number: int) -> int | None:
-    """Main memory that a shard's process takes: the program, the larger of its models, and what is laid out of it for
-    faster products; None where a size is unknown."""
+    """Main memory that a shard's process takes: the program, and the larger of its models with what is laid out of it
+    for faster products, or an untrained twin while it is drawn; None where a size is unknown."""
     import torch
 
     from emotion_circuits.models.packing import copies_at_most
@@ -160,7 +169,16 @@ def memory_of(manifest: Manifest, number: int) -> int | None:
     if len(known) < len(sizes):
         return None
     faster = multiplies_faster(getattr(torch, loading.get("dtype") or "float32"))
-    return PROCESS_BYTES + max(known) + (copies_at_most(max(known)) if faster else 0)
+    used = max(known) + (copies_at_most(max(known)) if faster else 0)
+    return PROCESS_BYTES + max(used, _twin(manifest, number) or 0)
+
+
+def _twin(manifest: Manifest, number: int) -> int | None:
+    """Main memory that the untrained twin of a shard's target takes while it is drawn, in float32; 0 without a twin."""
+    shard = manifest.shards[number]
+    if manifest.drawing.isdisjoint(manifest.cells[c].experiment for c in shard.cells):
+        return 0
+    return _weights(manifest.work.sources[shard.models[-1]], "float32")
 
 
 @functools.cache

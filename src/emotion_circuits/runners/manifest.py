@@ -92,6 +92,13 @@ class Manifest:
     def key(self) -> str:
         return self.folder.name
 
+    @cached_property
+    def drawing(self) -> frozenset[str]:
+        """Names of the experiments that draw an untrained twin of their target."""
+        from emotion_circuits.experiments._pair_runner import draws_twin
+
+        return frozenset(name for name, params in self.work.experiments if draws_twin(name, params))
+
     def write(self) -> Manifest:
         """Write the manifest unless it is there already; raises :class:`StoreError` when another one is."""
         if not write_once(self.path, _text(self)) and self.path.read_text(encoding="utf-8") != _text(self):

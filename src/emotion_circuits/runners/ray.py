@@ -9,7 +9,7 @@ from typing import Any
 
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, not_installed, tell_code, unfinished
-from emotion_circuits.runners.local import PROCESS_BYTES, memory_of
+from emotion_circuits.runners.local import memory_beside_gpu, memory_of
 from emotion_circuits.runners.manifest import Manifest, read_manifest
 
 ANSWER_SECONDS = 10.0
@@ -131,7 +131,7 @@ def _memory(ray: Any, manifest: Manifest, number: int, tell: Tell, gpus: float, 
         if mem_gb * 1e9 > largest:
             tell(f"shard {number} ({names}) waits for a node with {mem_gb:g} GB: the largest has {largest / 1e9:.1f}")
         return int(mem_gb * 1e9)
-    needed = PROCESS_BYTES if gpus else memory_of(manifest, number)  # weights are read straight into a GPU's memory
+    needed = memory_beside_gpu(manifest, number) if gpus else memory_of(manifest, number)
     if needed is None or not largest:  # a cluster that tells nothing of its nodes reserves nothing
         return None
     if needed <= largest:
