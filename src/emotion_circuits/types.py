@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -208,8 +208,9 @@ class Direction:
     """One emotion's direction at one site of one model.
 
     ``vector`` is ``[d_model]`` float64 in the model's own coordinates, not normalised. ``residual_norm`` is the mean
-    norm of the residual stream at the positions it was read from (unit of "fraction of residual norm"), and
-    ``neutral_sd`` the standard deviation along the direction on neutral text (unit of "SD on neutral").
+    norm of the residual stream at the positions it was read from (unit of "fraction of residual norm").
+    ``neutral_sd()`` is the standard deviation of neutral texts along the direction (unit of "SD on neutral"): a
+    function, because those texts may have to be read from disk first.
     """
 
     emotion: str
@@ -219,7 +220,7 @@ class Direction:
     vector: FloatArray
     model: str
     residual_norm: float
-    neutral_sd: float
+    neutral_sd: Callable[[], float]
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from emotion_circuits import stats
 from emotion_circuits.errors import UsageError
 from emotion_circuits.stats.calibration import Check, markdown, run_check
 from emotion_circuits.stats.calibration.__main__ import MODULES, collect, main
@@ -47,6 +49,26 @@ def test_a_broken_statistic_is_caught_and_named_in_the_table() -> None:
     assert not run_check(Check(1, "nan", "", lambda s, seed: math.nan, 1000, high=1)).passed
 
 
+def markdown_note(page: str) -> str:
+    """The sentence on checks of functions that no command calls."""
+    return next(line for line in page.splitlines() if line.startswith("† "))
+
+
+def zero(simulations: int, seed: int) -> float:
+    """Nothing is simulated here."""
+    return 0.0
+
+
+def test_functions_that_no_command_calls_are_named_and_no_others() -> None:
+    named = {c.library for c in CHECKS if c.library}
+    assert {"select_best", "random_control_test"} <= named and "two_way_interval" not in named
+    package = Path(stats.__file__).parents[1]
+    code = {p: p.read_text(encoding="utf-8") for p in package.rglob("*.py") if "calibration" not in p.parts}
+    for name in named:
+        users = [p.name for p, text in code.items() if re.search(rf"(?<!def )(?<!`){name}\(", text)]
+        assert not users, f"{name} is called by {users}"
+
+
 def test_a_check_without_a_reason_is_refused() -> None:
     with pytest.raises(UsageError, match="no reason"):
         _ = Check(1, "level", "", lambda s, seed: 0.0, 1).reason
@@ -56,7 +78,9 @@ def test_the_committed_table_is_the_full_run_of_these_checks() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (\d+) \| .+ \|$", text, flags=re.MULTILINE)
     listed = {(int(test), name, setting, int(count)) for test, name, setting, count in rows}
-    assert {(c.test, c.name, c.setting, c.simulations) for c in CHECKS} <= listed
+    marked = {(c.test, f"{c.name} †" if c.library else c.name, c.setting, c.simulations) for c in CHECKS}
+    assert marked <= listed
+    assert markdown_note(text) == markdown_note(markdown([run_check(replace(c, run=zero), 1) for c in CHECKS], ""))
     assert "✗" not in text
 
 

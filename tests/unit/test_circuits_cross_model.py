@@ -1,13 +1,14 @@
-"""Top heads of two models: what is shared is found, what is not is called no."""
+"""Top heads of two models: what is shared is found, what is not shown or not measured is said as that."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from emotion_circuits.circuits.cross_model import HeadProfile, match_heads
+from emotion_circuits.circuits.cross_model import HeadMatch, HeadProfile, match_heads
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments.heads_match import _profile
+from emotion_circuits.experiments.heads_match import _profile, _why_unmeasured
+from emotion_circuits.report.translation import Catalogue, entries
 
 
 def profile(rng: np.random.Generator, layers: int, heads: int, depth: float | None) -> HeadProfile:
@@ -35,7 +36,7 @@ def test_heads_of_equal_depth_and_role_match():
 def test_depths_that_differ_do_not_match():
     rng = np.random.default_rng(1)
     found = match_heads(profile(rng, 12, 8, 0.1), profile(rng, 20, 9, 0.9), 6, draws=199)
-    assert found.p_depth > 0.9 and "their depths do not match more" in found.sentence()
+    assert found.p_depth > 0.9 and "no match of their depths beyond random heads was shown" in found.sentence()
 
 
 def test_unrelated_models_are_called_matching_no_more_than_chance():
@@ -70,6 +71,51 @@ def test_what_selects_the_heads_is_no_part_of_their_role():
         a, b = (_profile(Screened(2 * seed + k), "anger") for k in range(2))
         ps.append(match_heads(a, b, 5, draws=99, seed=seed).p_role)
     assert (np.array(ps) <= 0.05).mean() <= 0.12 and 0.4 < np.mean(ps) < 0.6
+
+
+def test_roles_that_were_not_measured_are_no_result_on_roles():
+    """Texts without emotion words: their attention is None in one model, and nothing is concluded from it."""
+
+    class Screened:
+        model = "m"
+
+        def __init__(self, measured):
+            rng = np.random.default_rng(3)
+            self.scores = [
+                {"emotion": "anger", "layer": layer, "head": head, "ablation": rng.normal(),
+                 "emotion_mean_attn": rng.exponential() if measured else None,
+                 "neutral_mean_attn": rng.exponential() if measured else None}
+                for layer in range(12) for head in range(8)
+            ]  # fmt: skip
+            self.note = (
+                "anger: 2 emotion words had no matched neutral word"
+                if measured
+                else "anger: the texts have no emotion words"
+            )
+
+        def read_summary(self):
+            return {"layers": 12, "heads_per_layer": 8, "scores": self.scores,
+                    "gates": {"anger": {"attention": self.note}}}  # fmt: skip
+
+    runs = [Screened(True), Screened(False)]
+    for pair in (runs, runs[::-1]):
+        profiles = [_profile(run, "anger") for run in pair]
+        found = match_heads(*profiles, 5, draws=99)
+        assert found.role is None and found.p_role is None and len(found.pairs) == 5
+        said = found.sentence(_why_unmeasured(pair, profiles, "anger"))
+        assert (
+            said.endswith("roles not measured: the texts have no emotion words") and "match of their roles" not in said
+        )
+
+
+@pytest.mark.parametrize(("p_depth", "p_role"), [(0.01, 0.4), (0.4, 0.01), (0.4, None)])
+def test_every_answer_has_its_japanese(p_depth, p_role):
+    found = HeadMatch((), 0.1, 0.2, p_depth, p_role, 99)
+    said = f"anger: {found.sentence('the texts have no emotion words, so attention to them is not measured')}."
+    assert "do not match" not in said
+    catalogue = Catalogue(entries("ja"))
+    catalogue.sentence(said)
+    assert not catalogue.unknown
 
 
 def test_impossible_requests_are_refused():

@@ -131,3 +131,10 @@ def test_summaries_hold_every_node_and_figure():
     assert data["cmd"] == 0.03 and [n["node"] for n in data["nodes"]] == ["1:2", "2:2", "m3"]
     text = summary_markdown(SUMMARY)
     assert "Heads: 2, MLPs: 1" in text and "| m3 | writes | -1.500 | +1.600 |" in text and "faithfulness: 0.990" in text
+
+
+def test_an_effect_and_a_contribution_are_named_as_two_measures() -> None:
+    """Log-sum-exp and mean logits: side by side under one unit they would be read as a share."""
+    (heading,) = [line for line in summary_markdown(SUMMARY).splitlines() if line.startswith("| node")]
+    assert "log-sum-exp" in heading and "mean logits" in heading
+    assert "direct +2.100 (mean logits)" in SUMMARY.nodes[0].label

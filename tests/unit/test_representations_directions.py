@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from emotion_circuits.errors import UsageError
 from emotion_circuits.representations import direction_stability, extract_directions
 from emotion_circuits.representations.directions import emotion_cosines, neutral_components, norms
 from emotion_circuits.representations.evidence import own_vs_rest
+from emotion_circuits.representations.steering import scale_of
 from emotion_circuits.stats.discrimination import auroc
 from emotion_circuits.types import Positions
 from planted import EMOTIONS, orthonormal, world
@@ -157,8 +160,7 @@ def test_units_of_a_direction() -> None:
     one = directions.direction("anger", 2, "tiny", "resid_post", Positions("mean-content"))
     neutral = np.asarray(data.x[data.labels == "neutral"][:, directions.row(2)], dtype=float)
     unit = one.vector / np.linalg.norm(one.vector)
-    # The SD along the direction, dimensions taken as independent (the unit that scores use).
-    assert one.neutral_sd == pytest.approx(np.sqrt(((neutral.std(0, ddof=1) * unit) ** 2).sum()))
+    assert one.neutral_sd() == pytest.approx((neutral @ unit).std(ddof=1))
     assert one.residual_norm == pytest.approx(np.linalg.norm(data.x[:, directions.row(2)], axis=-1).mean())
     sizes = norms(directions)["anger"]
     assert sizes["l2"][directions.row(2)] == pytest.approx(np.linalg.norm(one.vector))
@@ -168,6 +170,30 @@ def test_units_of_a_direction() -> None:
         directions.row(9)
     with pytest.raises(UsageError, match="unknown emotion"):
         directions.probe("neutral", "pride")
+
+
+def test_one_sd_is_the_spread_of_neutral_texts_along_the_direction_though_dimensions_covary() -> None:
+    planted = world(scenarios=60, strength=3.0).data.split("fit")
+    # Every dimension moves with one common factor along the direction: variances alone say less than half of it.
+    vector = extract_directions(planted).vectors["neutral"]["anger"][0]
+    factor = np.random.default_rng(0).normal(size=(len(planted.labels), 1, 1))
+    data = replace(planted, x=planted.x + 5 * factor * np.sign(vector))
+    directions = extract_directions(data)
+    neutral = np.asarray(data.x[data.labels == "neutral"][:, 0], dtype=float)
+    one = directions.direction("anger", directions.layers[0], "tiny", "resid_post", Positions("mean-content"))
+    projected = (neutral @ (one.vector / np.linalg.norm(one.vector))).std(ddof=1)
+    independent = np.linalg.norm(neutral.std(0, ddof=1) * one.vector) / np.linalg.norm(one.vector)
+    assert projected > 2 * independent, "the world cannot tell them apart"
+    assert one.neutral_sd() == pytest.approx(projected)
+    assert scale_of(one, "sd") == pytest.approx(projected)
+
+
+def test_directions_without_their_texts_do_not_know_the_unit_sd() -> None:
+    directions = replace(extract_directions(world(scenarios=40).data.split("fit")), neutral=None)
+    one = directions.direction("anger", directions.layers[0], "tiny", "resid_post", Positions("mean-content"))
+    assert scale_of(one, "raw") > 0
+    with pytest.raises(UsageError, match="unit sd"):
+        scale_of(one, "sd")
 
 
 def test_stability_is_high_for_planted_directions_and_nothing_for_noise() -> None:

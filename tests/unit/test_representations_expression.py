@@ -25,9 +25,12 @@ def directions() -> DirectionSet:
     rng = np.random.default_rng(0)
     emotions = ("gratitude", "anger")
     vectors = {m: {e: rng.standard_normal((len(LAYERS), D)) for e in emotions} for m in ("neutral", "centred")}
+    # Neutral texts vary along one line only, so that every dimension covaries with every other.
+    neutral = rng.standard_normal((30, 1, 1)) * rng.standard_normal((len(LAYERS), D))
     return DirectionSet(
-        emotions, LAYERS, vectors, np.zeros((len(LAYERS), D)), np.full((len(LAYERS), D), 2.0), np.arange(10.0, 15.0)
-    )
+        emotions, LAYERS, vectors, neutral.mean(0), neutral.std(0, ddof=1), np.arange(10.0, 15.0),
+        neutral=lambda: neutral,
+    )  # fmt: skip
 
 
 terms = st.builds(
@@ -117,8 +120,9 @@ def test_the_edit_is_strength_times_the_norm_that_directions_were_read_at(direct
 def test_units(directions: DirectionSet) -> None:
     vector = directions.vectors["neutral"]["anger"][1]
     np.testing.assert_allclose(steering_vectors("1raw anger @ L1", directions)[1], vector)
-    # Every dimension has SD 2 on neutral text, so one SD along any direction is 2 long.
-    assert np.linalg.norm(steering_vectors("3sd anger @ L1", directions)[1]) == pytest.approx(6)
+    assert directions.neutral is not None
+    along = directions.neutral()[:, 1] @ (vector / np.linalg.norm(vector))
+    assert np.linalg.norm(steering_vectors("3sd anger @ L1", directions)[1]) == pytest.approx(3 * along.std(ddof=1))
 
 
 def test_an_emotion_that_is_named_twice_is_added_twice(directions: DirectionSet) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,9 @@ from emotion_circuits.representations.steering import add_at, scale_of, steer, u
 from emotion_circuits.types import Direction, Positions, Site
 
 D = 12
-DIRECTION = Direction("anger", Site("resid_post", 3), Positions("last"), "mean", np.arange(1.0, 5.0), "m", 20.0, 1.5)
+DIRECTION = Direction(
+    "anger", Site("resid_post", 3), Positions("last"), "mean", np.arange(1.0, 5.0), "m", 20.0, lambda: 1.5
+)
 
 
 def world(scenarios=30, seed=0, shift=4.0):
@@ -131,6 +135,39 @@ def test_the_true_labels_and_their_mirror_image_are_never_drawn(scenarios):
 def test_labels_that_cannot_be_shuffled_are_refused():
     with pytest.raises(UsageError, match="cannot be shuffled"):
         label_shuffled(1, world(1), "anger", 1, np.random.default_rng(0))
+
+
+def test_scenarios_of_one_label_are_shuffled_too_where_others_hold_both():
+    fit = world(40)
+    # The first ten scenarios keep both texts, then ten have anger's alone and twenty the neutral one.
+    scenario, kind = np.arange(len(fit.labels)) // 2, np.array([0] * 10 + [1] * 10 + [2] * 20)
+    kept = fit.select((kind[scenario] == 0) | (fit.of("anger") == (kind[scenario] == 1)))
+    drawn = label_shuffled(300, kept, "anger", 1, np.random.default_rng(0))
+    true = kept.x[kept.of("anger"), 1].mean(0) - kept.x[kept.of("neutral"), 1].mean(0)
+    # Kept labels would leave half of anger's texts in their place: a cosine of about .7 in every draw.
+    assert np.abs(np.mean(drawn @ unit_vector(true))) <= 0.25
+
+
+def plain_shuffles(count, fit, rng):
+    """Labels dealt anew inside scenarios, or over all single texts: what finished runs rest on."""
+    label, names = fit.of("anger"), fit.scenarios
+    groups = [np.flatnonzero(names == s) for s in np.unique(names)]
+    groups = [g for g in groups if 0 < label[g].sum() < len(g)] or [np.arange(len(label))]
+    vectors = []
+    for _ in range(count):
+        drawn = label.copy()
+        for g in groups:
+            drawn[g] = rng.permutation(label[g])
+        vectors.append(unit_vector(fit.x[drawn, 1].mean(0) - fit.x[~drawn, 1].mean(0)))
+    return np.array(vectors)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_paired_and_single_sets_are_shuffled_as_ever(paired):
+    fit = world(25)
+    fit = fit if paired else replace(fit, scenarios=fit.ids)
+    drawn = label_shuffled(40, fit, "anger", 1, np.random.default_rng(7))
+    np.testing.assert_allclose(drawn, plain_shuffles(40, fit, np.random.default_rng(7)), atol=1e-12)
 
 
 def test_an_unpaired_set_is_shuffled_over_all_its_texts():

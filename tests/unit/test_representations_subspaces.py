@@ -142,6 +142,27 @@ def test_clusterability_finds_planted_emotions_and_nothing_in_noise() -> None:
     assert found.centroid_distances.shape == (3, 3)
 
 
+def scenarios_of_one_emotion(seed: int, shift: float, mixed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sixteen scenarios of four texts that lie together; the first ``mixed`` hold both emotions."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(16), 4)
+    labels = np.where(groups % 2, "e0", "e1")
+    labels[: 4 * mixed : 2] = np.where(groups % 2, "e1", "e0")[: 4 * mixed : 2]
+    x = 2 * rng.normal(size=(16, 6))[groups] + rng.normal(size=(64, 6))
+    return x + shift * (labels == "e0")[:, None], labels, groups
+
+
+def test_emotions_of_scenarios_that_hold_one_only_are_permuted_as_scenarios() -> None:
+    """Texts shuffled singly would nearly always find that such texts cluster by emotion, which they do not."""
+    found = [clusterability(*scenarios_of_one_emotion(i, 0.0), permutations=99, seed=i).p for i in range(30)]
+    assert np.mean(np.array(found) <= 0.05) <= 0.2
+
+
+def test_one_scenario_of_both_emotions_does_not_freeze_the_others() -> None:
+    found = clusterability(*scenarios_of_one_emotion(0, 4.0, mixed=1), permutations=199)
+    assert found.p <= 0.02
+
+
 def test_silhouette_equals_scikit_learn() -> None:
     from sklearn.metrics import silhouette_score
 

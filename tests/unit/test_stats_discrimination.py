@@ -15,8 +15,11 @@ from emotion_circuits.stats.discrimination import auroc, auroc_interval, auroc_m
 from emotion_circuits.stats.permutation import (
     exchangeable_clusters,
     max_statistic_p,
+    moves_wholes,
     permutation_p,
     permuted_labels,
+    permuted_within,
+    relabelled,
 )
 
 
@@ -196,3 +199,27 @@ def test_a_text_that_stands_in_two_clusters_is_not_two_samples() -> None:
 def test_null_of_another_shape_is_refused() -> None:
     with pytest.raises(UsageError, match="permutations, cells"):
         max_statistic_p([1.0, 2.0], np.zeros((10, 3)))
+
+
+def test_labels_of_any_kind_move_inside_mixed_clusters_and_between_whole_ones() -> None:
+    labels = np.array(list("abab" + "aab" + "bbcc"))
+    codes = np.array([0, 0, 1, 1, 2, 2, 3, 4, 4, 5, 5])
+    drawn = relabelled(labels, codes, 200, np.random.default_rng(0))
+    assert (np.sort(drawn[:, :2], axis=1) == ["a", "b"]).all(), "a scenario of both keeps both"
+    for whole in (codes == 2, codes == 4, codes == 5):
+        assert (drawn[:, whole] == drawn[:, whole][:, :1]).all()
+    assert {*drawn[:, 4]} == {*drawn[:, 6]} == {"a", "b", "c"}, "scenarios of one label do not keep it"
+    assert moves_wholes(labels, codes)
+
+
+@pytest.mark.parametrize("neutral_only", [0, 4])
+def test_paired_and_single_sets_are_permuted_as_ever(neutral_only: int) -> None:
+    """The draws that finished runs rest on: within scenarios, or over all single texts, in the same order."""
+    paired = np.array(["x", "n"] * 10 + ["n"] * neutral_only)
+    codes = np.concatenate([np.repeat(np.random.default_rng(1).permutation(10), 2), 10 + np.arange(neutral_only)])
+    expected = paired[permuted_within(codes, 30, np.random.default_rng(5))]
+    assert (relabelled(paired, codes, 30, np.random.default_rng(5)) == expected).all()
+    single, own = np.array(["x"] * 7 + ["n"] * 9), np.random.default_rng(2).permutation(16)
+    everywhere = permuted_within(np.zeros(16, dtype=np.intp), 30, np.random.default_rng(5))
+    assert (relabelled(single, own, 30, np.random.default_rng(5)) == single[everywhere]).all()
+    assert not moves_wholes(paired, codes) and not moves_wholes(single, own)

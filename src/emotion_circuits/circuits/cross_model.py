@@ -2,7 +2,8 @@
 
 Each top head of model A is paired with one top head of model B (the assignment with the smallest total distance). The
 null hypothesis is that B's top heads are like any other heads of B: as many heads are drawn from B at random, paired
-in the same way, and the observed distance is ranked among theirs, p = (b + 1)/(m + 1). No p below .05 is a no.
+in the same way, and the observed distance is ranked among theirs, p = (b + 1)/(m + 1). A p above .05 shows nothing: it
+is not evidence that heads differ, and is not said as one.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ class HeadProfile:
     """One model's heads: ``importance`` ``[layer, head]`` and ``figures`` ``[layer, head, figure]``.
 
     Figures (attention difference, direct contribution, change when ablated, …) are the same in both models, in this
-    order; their scale is each model's own.
+    order; their scale is each model's own. None: they were not measured, and roles are not compared.
     """
 
     model: str
     importance: Float[Array, "layer head"]
-    figures: Float[Array, "layer head figure"]
+    figures: Float[Array, "layer head figure"] | None
 
     def depths(self) -> Float[Array, " cell"]:
         """Relative depth of every head: 0 in the first layer, 1 in the last."""
@@ -42,6 +43,7 @@ class HeadProfile:
 
     def roles(self) -> Float[Array, "cell figure"]:
         """Every head's figures in SDs of its model, scaled to length 1: what it does, not how strongly."""
+        assert self.figures is not None
         flat = finite(self.figures, "the figures of heads").reshape(-1, self.figures.shape[-1])
         scaled = flat / np.maximum(flat.std(0), 1e-30)
         return np.asarray(scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-30))
@@ -60,23 +62,28 @@ class HeadMatch:
     """The pairs found, their mean distances, and p of each against random heads of the second model.
 
     ``depth`` is the mean |difference of relative depths|, ``role`` the mean 1 − cosine of roles (0 = same, 2 =
-    opposite); each is paired on its own. ``pairs`` are those of the role.
+    opposite), None where roles were not measured; each is paired on its own. ``pairs`` are those of the role, or else
+    those of the depth.
     """
 
     pairs: tuple[tuple[Head, Head], ...]
     depth: float
-    role: float
+    role: float | None
     p_depth: float
-    p_role: float
+    p_role: float | None
     draws: int
 
-    def sentence(self, alpha: float = 0.05) -> str:
-        """The answer in words."""
-        said = [
-            f"{name} {'match more' if p <= alpha else 'do not match more'} than random heads (p = {p:.3g})"
-            for name, p in (("their depths", self.p_depth), ("their roles", self.p_role))
-        ]
-        return f"of {len(self.pairs)} top heads each, {said[0]} and {said[1]}"
+    def sentence(self, unmeasured: str = "", alpha: float = 0.05) -> str:
+        """The answer in words; ``unmeasured``: why there are no roles."""
+        depths = _said("depths", self.p_depth, alpha)
+        roles = f"roles not measured: {unmeasured}" if self.p_role is None else _said("roles", self.p_role, alpha)
+        return f"of {len(self.pairs)} top heads each, {depths}; {roles}"
+
+
+def _said(what: str, p: float, alpha: float) -> str:
+    if p <= alpha:
+        return f"their {what} match more than random heads (p = {p:.3g})"
+    return f"no match of their {what} beyond random heads was shown (p = {p:.3g})"
 
 
 def match_heads(a: HeadProfile, b: HeadProfile, size: int, *, draws: int = 999, seed: int = 0) -> HeadMatch:
@@ -88,23 +95,27 @@ def match_heads(a: HeadProfile, b: HeadProfile, size: int, *, draws: int = 999, 
     smaller = min(a.importance.size, b.importance.size)
     if not 1 <= size <= smaller // 2:
         raise UsageError(f"cannot match {size} top heads of {smaller}", f"choose 1 to {smaller // 2}")
-    if a.figures.shape[-1] != b.figures.shape[-1]:
+    if a.figures is not None and b.figures is not None and a.figures.shape[-1] != b.figures.shape[-1]:
         raise UsageError(
             f"{a.model} has {a.figures.shape[-1]} figures per head and {b.model} {b.figures.shape[-1]}",
             "measure the same figures in both models",
         )
     top_a, top_b = a.top(size), b.top(size)
-    depth = np.abs(a.depths()[top_a][:, None] - b.depths()[None])  # [top of a, cell of b]
-    role = 1 - a.roles()[top_a] @ b.roles().T
     rng = np.random.default_rng(seed)
     random = [rng.choice(b.importance.size, size, replace=False) for _ in range(draws)]
-    (own_depth, _), (own_role, order) = _paired(depth[:, top_b]), _paired(role[:, top_b])
-    p_depth, p_role = (
-        float(permutation_p(own, np.array([_paired(cost[:, r])[0] for r in random]), "less"))
-        for own, cost in ((own_depth, depth), (own_role, role))
-    )
+
+    def ranked(cost: Array) -> tuple[float, float, NDArray[np.intp]]:
+        """Mean cost ``[top of a, cell of b]`` of the best pairing, its p, and the column of each row."""
+        own, order = _paired(cost[:, top_b])
+        return own, float(permutation_p(own, np.array([_paired(cost[:, r])[0] for r in random]), "less")), order
+
+    depth, p_depth, order = ranked(np.abs(a.depths()[top_a][:, None] - b.depths()[None]))
+    role: float | None = None
+    p_role: float | None = None
+    if a.figures is not None and b.figures is not None:
+        role, p_role, order = ranked(1 - a.roles()[top_a] @ b.roles().T)
     pairs = tuple((a.head(i), b.head(top_b[j])) for i, j in zip(top_a, order, strict=True))
-    return HeadMatch(pairs, own_depth, own_role, p_depth, p_role, draws)
+    return HeadMatch(pairs, depth, role, p_depth, p_role, draws)
 
 
 def _paired(cost: Array) -> tuple[float, NDArray[np.intp]]:

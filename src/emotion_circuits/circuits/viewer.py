@@ -20,7 +20,8 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class CircuitNode:
-    """A node with what was measured: ``change`` (ablated − clean) and ``direct`` contribution, in the endpoint's unit.
+    """A node with what was measured: ``change`` of the endpoint (ablated − clean; log-sum-exp, nats) and ``direct``,
+    its own contribution to the difference of mean logits, which is another measure of the same words.
 
     ``reads`` lists (token index in the shown text, weight): where it reads from there.
     """
@@ -36,7 +37,7 @@ class CircuitNode:
         """The text shown beside the node."""
         kind = "head" if isinstance(self.node, Head) else "MLP"
         does = f" ({', '.join(self.roles)})" if self.roles else ""
-        return f"{kind} {self.node}{does}: change {self.change:+.3f}, direct {self.direct:+.3f}"
+        return f"{kind} {self.node}{does}: change {self.change:+.3f}, direct {self.direct:+.3f} (mean logits)"
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def summary_markdown(summary: CircuitSummary, edges: Sequence[Mapping[str, Any]]
         "",
         *(f"- {name.replace('_', ' ')}: {value:.3f}" for name, value in summary.figures.items()),
         "",
-        "| node | roles | change when ablated | direct contribution |",
+        "| node | roles | change when ablated (log-sum-exp) | direct contribution (mean logits) |",
         "|---|---|---:|---:|",
         *(f"| {c.node} | {', '.join(c.roles) or '–'} | {c.change:+.3f} | {c.direct:+.3f} |" for c in summary.nodes),
     ]

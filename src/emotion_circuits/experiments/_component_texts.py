@@ -89,11 +89,16 @@ def paired_rows(texts: ScoredTexts, changed: str, emotion: str, resamples: int, 
     """Changed − baseline of every scorer, tested over prompts."""
     import numpy as np
 
+    from emotion_circuits.stats import bootstrap_interval
+
     rows = []
     for scorer in texts.values:
         difference = (texts.of(scorer, changed) - texts.of(scorer, BASELINE_NAME)).mean(axis=1)
         if np.isfinite(difference).any():
-            row = paired_row(difference, texts.prompts, resamples=resamples, permutations=PERMUTATIONS, seed=seed)
+            row = paired_row(
+                difference, texts.prompts, resamples=resamples, permutations=PERMUTATIONS, seed=seed,
+                interval=bootstrap_interval,
+            )  # fmt: skip
             rows.append({"emotion": emotion, "scorer": scorer, **row})
     return rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from emotion_circuits.types import Prompt
 
@@ -11,21 +11,50 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emotion_circuits.stats import Interval
+
 FEWEST = 3
 """Prompts below which no interval is computed."""
+MANY = 50
+"""Clusters from which on the mean's interval is a bootstrap; below it is a cluster t interval."""
+
+
+class MeanInterval(Protocol):
+    """The interval of a mean over units in clusters; ``resamples`` and ``seed`` are a bootstrap's."""
+
+    def __call__(
+        self, values: NDArray[np.float64], clusters: NDArray[Any], /, *, resamples: int, seed: int
+    ) -> Interval: ...
+
+
+def mean_interval(values: NDArray[np.float64], clusters: NDArray[Any], /, *, resamples: int, seed: int) -> Interval:
+    """Cluster t below ``MANY`` clusters, where a bootstrap covers too little; a cluster bootstrap from there on."""
+    import numpy as np
+
+    from emotion_circuits.stats import bootstrap_interval, cluster_t
+
+    if len(np.unique(clusters)) < MANY:
+        return cluster_t(values, clusters).mean
+    return bootstrap_interval(values, clusters, resamples=resamples, seed=seed)
 
 
 def paired_row(
-    difference: NDArray[np.float64], prompts: Sequence[Prompt], *, resamples: int, permutations: int, seed: int
+    difference: NDArray[np.float64],
+    prompts: Sequence[Prompt],
+    *,
+    resamples: int,
+    permutations: int,
+    seed: int,
+    interval: MeanInterval = mean_interval,
 ) -> dict[str, Any]:
     """``n, mean_diff, ci, g_z, g_z_ci, t, p, p_permutation`` of ``[prompt]`` differences; NaN entries are left out.
 
-    Interval of the mean: cluster bootstrap; t and p: cluster-robust t test; g_z: :func:`standardised_mean`. None where
-    too few prompts are left or nothing varies.
+    Interval of the mean: ``interval``; t and p: cluster-robust t test; g_z: :func:`standardised_mean`. None where too
+    few prompts are left or nothing varies.
     """
     import numpy as np
 
-    from emotion_circuits.stats import bootstrap_interval, cluster_t, sign_flip_test, standardised_mean
+    from emotion_circuits.stats import cluster_t, sign_flip_test, standardised_mean
 
     known = np.isfinite(difference)
     values = difference[known]
@@ -36,8 +65,8 @@ def paired_row(
     }  # fmt: skip
     if len(np.unique(clusters)) < FEWEST or np.ptp(values) == 0:
         return row
-    mean = bootstrap_interval(values, clusters, resamples=resamples, seed=seed)
-    size = standardised_mean(values, clusters)
+    mean = interval(values, clusters, resamples=resamples, seed=seed)
+    size = standardised_mean(values, clusters, seed=seed)
     test = cluster_t(values, clusters)
     flips = sign_flip_test(values, clusters, permutations=permutations, seed=seed)
     return row | {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import CaptureStep, Context, ExperimentParams, Needed
 from emotion_circuits.experiments.directions import Directions, one_vector_a_text
-from emotion_circuits.experiments.extract import TEXTS, WORDS, EmotionNames
+from emotion_circuits.experiments.extract import EmotionNames
 from emotion_circuits.types import NEUTRAL, Condition, Intervention, Positions, Prompt, SiteKind
 
 if TYPE_CHECKING:
@@ -92,6 +92,22 @@ def expected_emotions(params: SteeringParams) -> tuple[str, ...]:
     return params.emotions or known
 
 
+def permuted_texts(params: SteeringParams) -> list[tuple[Prompt, ...]]:
+    """For every emotion the texts of the fit whose labels are permuted for label-shuffled vectors."""
+    from emotion_circuits.experiments._fitted import fitted_set
+
+    texts = [p for p in fitted_set(fitted_directions(params)) if p.split == "fit"]
+    return [tuple(p for p in texts if p.emotion in (e, NEUTRAL)) for e in expected_emotions(params)]
+
+
+def unit_inputs(units: Collection[Unit]) -> Mapping[str, Any]:
+    """What the units of strengths add to a key: where ``sd`` is among them, how a standard deviation is measured.
+
+    Runs that took the dimensions of neutral text as independent have the same parameters and other numbers.
+    """
+    return {"sd": "neutral projections"} if "sd" in units else {}
+
+
 def required_runs(params: SteeringParams, *positions: str) -> Sequence[Needed]:
     """The ``directions`` run and the captures it was fitted on (label-shuffled controls are refitted on them)."""
     directions = fitted_directions(params, *positions)
@@ -149,6 +165,9 @@ class Vectors:
 
         return load_directions(self.context.runs["directions"], SITE, position)
 
+    def _fitted(self, position: str | None) -> DirectionSet:
+        return self.directions if position in (None, self.params.position) else self.at_position(position)
+
     @cached_property
     def emotions(self) -> tuple[str, ...]:
         known = self.directions.emotions
@@ -170,14 +189,13 @@ class Vectors:
         """Length of the vector that strength 1 adds."""
         from emotion_circuits.representations.steering import scale_of
 
-        found = self.at_position(position or self.params.position)
         read = Positions.parse(position or self.params.position)
-        direction = found.direction(emotion, layer, self.context.lm.name, SITE, read)
+        direction = self._fitted(position).direction(emotion, layer, self.context.lm.name, SITE, read)
         return scale_of(direction, unit, self.residual_norm[layer])
 
     def vector(self, emotion: str, layer: int, position: str | None = None) -> NDArray[np.floating[Any]]:
         """The emotion's mean-difference vector at one layer."""
-        found = self.at_position(position or self.params.position)
+        found = self._fitted(position)
         vector: NDArray[np.floating[Any]] = found.vectors["neutral"][emotion][found.row(layer)]
         return vector
 
@@ -198,27 +216,15 @@ class Vectors:
 
     def fit_texts(self) -> Labelled:
         """The texts that the vectors were fitted on, as they were captured."""
-        import numpy as np
+        from emotion_circuits.experiments._fitted import fit_texts
 
-        from emotion_circuits.experiments._captured import load_capture
-        from emotion_circuits.experiments.extract import select_sets
-        from emotion_circuits.prompts.matching import AT
-        from emotion_circuits.representations import labelled
-
-        chosen = fitted_directions(self.params)
-        position = Positions.parse(self.params.position)
-        name = WORDS if position.kind == "emotion-word" else TEXTS
-        data = labelled(load_capture(self.context.runs["extract"], name), SITE, position)
-        ids = {p.id for p in select_sets((chosen.prompts,), chosen.emotions, chosen.scenarios)[chosen.prompts]}
-        own = np.array([all(part in ids for part in i.split(AT)) for i in data.ids])
-        return data.select(own).split("fit")
+        return fit_texts(self.context.runs["extract"], fitted_directions(self.params), SITE, self.params.position)
 
     def fitted_on(self, emotion: str) -> list[str]:
         """The texts of one emotion that its vector was fitted on."""
-        from emotion_circuits.experiments.extract import select_sets
+        from emotion_circuits.experiments._fitted import fitted_set
 
-        chosen = fitted_directions(self.params)
-        texts = select_sets((chosen.prompts,), chosen.emotions, chosen.scenarios)[chosen.prompts]
+        texts = fitted_set(fitted_directions(self.params))
         return [p.text for p in texts if p.emotion == emotion and p.split == "fit"]
 
     def neutral_activations(self, layer: int) -> NDArray[np.floating[Any]]:

@@ -182,7 +182,9 @@ def _routing(bench: Bench, subject: Subject, heads: Sequence[Any]) -> dict[str, 
     change = bench.saved(f"{subject.emotion}-routing", compute)["change"]
     if len(pairs) < 3 or np.ptp(change) == 0:
         return {"pairs": len(pairs), "change": float(change.mean()), "sentence": f"{len(pairs)} pairs: too few to test"}
-    found = bootstrap_interval(change, [p.cluster for p in pairs], resamples=bench.params.resamples)
+    found = bootstrap_interval(
+        change, [p.cluster for p in pairs], resamples=bench.params.resamples, seed=bench.context.seed
+    )
     mean, ci = float(found.estimate), [float(found.low), float(found.high)]
     sentence = (
         f"routing these heads' attention as in the emotional twin changes the endpoint of {len(pairs)} neutral test "

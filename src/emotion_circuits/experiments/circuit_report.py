@@ -143,7 +143,11 @@ def _table(results: Sequence[Mapping[str, Any]]) -> Table:
     rows = [{"emotion": r["emotion"], **n, "roles": ", ".join(n["roles"])} for r in results for n in r["nodes"]]
     columns = {"emotion": "emotion", "node": "node", "roles": "roles", "change": "change when ablated",
                "direct": "direct contribution"}  # fmt: skip
-    return Table("circuit-nodes", "Nodes of the circuits", "In nats of the endpoint.", columns, rows)
+    caption = (
+        "Changes are of the endpoint's log-sum-exp, direct contributions of the difference of mean logits: two "
+        "measures of the same words, so that one is no share of the other."
+    )
+    return Table("circuit-nodes", "Nodes of the circuits", caption, columns, rows)
 
 
 def _edge_table(results: Sequence[Mapping[str, Any]]) -> Table:

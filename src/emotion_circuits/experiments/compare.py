@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 class Compare(Experiment):
     """Every vector is added at the same layers, positions and lengths; only where it was read differs."""
 
+    version = 2
+
     class Params(SteeringParams):
         """Parameters of ``compare``."""
 
@@ -109,8 +111,10 @@ class Compare(Experiment):
         shown = [{**r, "strength_ci": _range(r["strength_ci"]), "layers_ci": _range(r["layers_ci"])} for r in rows]
         table = Table(
             "compare", "Smallest effective strength and number of effective layers",
-            f"Effective: an odd effect of at least {params.effect:g} nats on test prompts; layers are counted at "
-            f"α {params.reference_strength:g} among {len(curves.layers)}. – : not reached within the grid.",
+            f"Effective: an odd effect of at least {params.effect:g} nats on test prompts. The smallest strength is "
+            f"that of the best of {len(curves.layers)} layers, chosen on these prompts and anew in every resample: too "
+            f"small a figure for any one layer, equally for all vectors. Layers are counted at α "
+            f"{params.reference_strength:g}. – : not reached within the grid.",
             columns, shown,
         )  # fmt: skip
         section = Section(
@@ -182,14 +186,20 @@ def _draws(curves: _Curves, emotion: str, resamples: int, seed: int) -> NDArray[
     """Mean odd effects ``[1 + resample, position, layer, strength]``: the data first, then resampled prompts."""
     import numpy as np
 
-    rng = np.random.default_rng(seed)
-    clusters = [p.scenario or p.id for p in curves.prompts]
-    names = sorted(set(clusters))
-    member = np.array([[c == name for name in names] for c in clusters], dtype=np.float64)  # [prompt, cluster]
-    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    weights = np.concatenate([np.ones((1, len(clusters))), counts @ member.T])
+    from emotion_circuits.stats.bootstrap import cluster_draws
+
+    cluster = _clusters(curves)
+    counts = cluster_draws(int(cluster.max()) + 1, resamples, np.random.default_rng(seed))
+    weights = np.concatenate([np.ones((1, len(cluster))), counts[:, cluster]])
     weights /= weights.sum(axis=1, keepdims=True)
     return np.asarray(np.einsum("bn,plsn->bpls", weights, curves.odd[emotion]))
+
+
+def _clusters(curves: _Curves) -> NDArray[np.intp]:
+    """``[prompt]``: the number of its scenario."""
+    import numpy as np
+
+    return np.unique([p.scenario or p.id for p in curves.prompts], return_inverse=True)[1].astype(np.intp)
 
 
 def smallest_strength(effects: NDArray[np.float64], strengths: Sequence[float], wanted: float) -> NDArray[np.float64]:
@@ -220,11 +230,12 @@ def _numbers(
 
 def _rows(curves: _Curves, emotion: str, params: Compare.Params, seed: int) -> list[dict[str, Any]]:
     strength, layers = _numbers(curves, emotion, params, seed)
+    clusters = int(_clusters(curves).max()) + 1
     return [
         {
             "emotion": emotion, "position": position,
-            "strength": _finite(strength[0, i]), "strength_ci": _limits(strength[1:, i]),
-            "layers": int(layers[0, i]), "layers_ci": _limits(layers[1:, i]),
+            "strength": _finite(strength[0, i]), "strength_ci": limits(strength[1:, i], clusters),
+            "layers": int(layers[0, i]), "layers_ci": limits(layers[1:, i], clusters),
         }
         for i, position in enumerate(curves.positions)
     ]  # fmt: skip
@@ -235,6 +246,7 @@ def _differences(curves: _Curves, emotion: str, params: Compare.Params, seed: in
     import numpy as np
 
     strength, layers = _numbers(curves, emotion, params, seed)
+    clusters = int(_clusters(curves).max()) + 1
     rows = []
     for i, position in enumerate(curves.positions[1:], start=1):
         reached = np.isfinite(strength[:, i]) & np.isfinite(strength[:, 0])
@@ -242,19 +254,26 @@ def _differences(curves: _Curves, emotion: str, params: Compare.Params, seed: in
         rows.append({
             "emotion": emotion, "position": position, "against": curves.positions[0],
             "strength": float(gap[0]) if reached[0] else None,
-            "strength_ci": _limits(gap[1:]) if reached.mean() > 0.95 else None,
-            "layers": float(layers[0, i] - layers[0, 0]), "layers_ci": _limits(layers[1:, i] - layers[1:, 0]),
+            "strength_ci": limits(gap[1:], clusters) if reached.mean() > 0.95 else None,
+            "layers": float(layers[0, i] - layers[0, 0]), "layers_ci": limits(layers[1:, i] - layers[1:, 0], clusters),
         })  # fmt: skip
     return rows
 
 
-def _limits(draws: NDArray[np.float64]) -> list[float | None] | None:
-    """2.5 % and 97.5 % quantiles; None for a limit beyond the grid, and where there are no draws."""
-    import numpy as np
+def limits(draws: NDArray[np.float64], clusters: int) -> list[float | None] | None:
+    """95 % limits from resamples of ``clusters`` scenarios: quantiles at the level that so few need.
 
-    if not len(draws):
+    None for a limit beyond the grid, and where there are no draws or a single scenario.
+    """
+    import numpy as np
+    from scipy import special
+
+    from emotion_circuits.stats.bootstrap import expanded_quantile
+
+    if not len(draws) or clusters < 2:
         return None
-    return [_finite(v) for v in np.quantile(draws, (0.025, 0.975), method="nearest")]
+    tail = float(special.ndtr(-expanded_quantile(0.95, clusters)))
+    return [_finite(v) for v in np.quantile(draws, (tail, 1 - tail), method="nearest")]
 
 
 def _finite(value: float) -> float | None:

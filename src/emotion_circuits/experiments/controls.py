@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 
 SCORERS = ("embedded", "lexicon", "vader", "log_perplexity", "rep4", "distinct2", "words", "empty")
 MOST_GENERATED = 10
+ARMS_CAPTION = (
+    "Paired over test prompts. Against a random family the interval is over prompts and over its vectors, where there "
+    "are five of each; p is over prompts."
+)
+FEWEST_CROSSED = 5
+"""Prompts and vectors below which no interval over both is computed."""
 
 
 @experiment(
@@ -47,6 +53,8 @@ MOST_GENERATED = 10
 )
 class Controls(Experiment):
     """Teacher-forced ranks among hundreds of random vectors are in ``sweep``; here their texts are written and read."""
+
+    version = 2
 
     class Params(ExperimentParams):
         """Parameters of ``controls``."""
@@ -118,12 +126,16 @@ class _Arms:
 
     def values(self, arm: str, scorer: str) -> NDArray[np.float64]:
         """``[prompt]``: samples and the vectors of a family averaged."""
+        return mean_known(self.by_vector(arm, scorer), axis=1)
+
+    def by_vector(self, arm: str, scorer: str) -> NDArray[np.float64]:
+        """``[prompt, vector]``: samples averaged."""
         import numpy as np
 
         name = f"{scorer}:{self.cell.emotion}" if scorer in ("embedded", "lexicon") else scorer
         if arm == ASKED:
-            return mean_known(self.asked.of(name, BASE), axis=1)
-        return mean_known(np.array([mean_known(self.texts.of(name, c), axis=1) for c in self.families[arm]]), axis=0)
+            return mean_known(self.asked.of(name, BASE), axis=1)[:, None]
+        return np.stack([mean_known(self.texts.of(name, c), axis=1) for c in self.families[arm]], axis=1)
 
     def scorers(self) -> list[str]:
         named = {s.split(":")[0] for s in self.texts.values if ":" not in s or s.endswith(f":{self.cell.emotion}")}
@@ -179,20 +191,47 @@ def _write_arms(vectors: Vectors, params: Controls.Params, cell: Cell) -> _Arms:
 def _effects(arms: _Arms, params: Controls.Params, seed: int) -> list[dict[str, Any]]:
     """Every arm against the baseline, and the emotion's vector against every random family, by scorer.
 
-    Paired over prompts: mean difference with a cluster bootstrap, g_z with its non-central-t interval, sign-flip p,
-    damage of the arm's texts.
+    Paired over prompts: mean difference with its interval, g_z with its non-central-t interval, sign-flip p, damage of
+    the arm's texts. Against a random family the interval is over its vectors too (``over``), where they are enough.
     """
     names = [*arms.families, ASKED]
     pairs = [(arm, BASE) for arm in names if arm != BASE]
     pairs += [(PLUS, arm) for arm in names if arm.startswith("random")]
-    return [
-        {"emotion": arms.cell.emotion, "layer": arms.cell.layer, "alpha": arms.cell.strength, "scorer": scorer,
-         "arm": arm, "against": against,
-         **paired_row(arms.values(arm, scorer) - arms.values(against, scorer), arms.prompts,
-                      resamples=params.resamples, permutations=params.permutations, seed=seed)}
-        for scorer in arms.scorers()
-        for arm, against in pairs
-    ]  # fmt: skip
+    rows = []
+    for scorer in arms.scorers():
+        for arm, against in pairs:
+            row = paired_row(
+                arms.values(arm, scorer) - arms.values(against, scorer), arms.prompts,
+                resamples=params.resamples, permutations=params.permutations, seed=seed,
+            )  # fmt: skip
+            crossed: dict[str, Any] = {"over": "prompts", "vectors": len(arms.families.get(against, ()))}
+            if against.startswith("random") and row["ci"] is not None:
+                gaps = arms.values(arm, scorer)[:, None] - arms.by_vector(against, scorer)
+                crossed |= over_vectors(gaps, arms.prompts, params.resamples, seed)
+            rows.append({"emotion": arms.cell.emotion, "layer": arms.cell.layer, "alpha": arms.cell.strength,
+                         "scorer": scorer, "arm": arm, "against": against, **row, **crossed})  # fmt: skip
+    return rows
+
+
+def over_vectors(gaps: NDArray[np.float64], prompts: Sequence[Prompt], resamples: int, seed: int) -> dict[str, Any]:
+    """``mean_diff`` and ``ci`` of ``[prompt, vector]`` differences for other prompts *and* vectors; else nothing.
+
+    Prompts of one scenario are averaged first; one that was not measured under every vector is left out.
+    """
+    import numpy as np
+
+    from emotion_circuits.stats import two_way_interval
+
+    known = np.isfinite(gaps).all(axis=1)
+    clusters = np.array([p.scenario or p.id for p in prompts])[known]
+    table = np.array([gaps[known][clusters == c].mean(axis=0) for c in dict.fromkeys(clusters.tolist())])
+    if table.ndim < 2 or min(table.shape) < FEWEST_CROSSED:
+        return {}
+    found = two_way_interval(table, resamples=resamples, seed=seed)
+    return {
+        "mean_diff": float(found.estimate), "ci": [float(found.low), float(found.high)],
+        "over": "prompts and vectors",
+    }  # fmt: skip
 
 
 def _sentence(rows: Sequence[Mapping[str, Any]], emotion: str) -> str:
@@ -203,7 +242,12 @@ def _sentence(rows: Sequence[Mapping[str, Any]], emotion: str) -> str:
         return f"{emotion}: no evaluator for this emotion read the texts"
     worst = min(random, key=lambda r: r["ci"][0])
     asked, steered = (next(r for r in mine if r["arm"] == arm and r["against"] == BASE) for arm in (ASKED, PLUS))
-    verdict = "beats" if worst["ci"][0] > 0 else "does not clearly beat"
+    clear = worst["ci"][0] > 0
+    if worst["over"] == "prompts":
+        does = "does" if clear else "does not clearly do"
+        verdict = f"{does} more than the mean of these {worst['vectors']}"
+    else:
+        verdict = "beats" if clear else "does not clearly beat"
     return (
         f"{emotion}: in written texts its vector {verdict} random vectors (classifier {worst['mean_diff']:+.2f} "
         f"[{worst['ci'][0]:+.2f}, {worst['ci'][1]:+.2f}] over {worst['against'].removeprefix('random: ')} ones); "
@@ -215,8 +259,9 @@ def _section(
     arms: Sequence[_Arms], rows: Sequence[Mapping[str, Any]], full: Sequence[Mapping[str, Any]], said: Sequence[str]
 ) -> Section:
     columns = {"emotion": "emotion", "scorer": "scorer", "arm": "arm", "against": "against", "mean_diff": "difference",
-               "ci": "95 % interval", "g_z": "g_z", "p_permutation": "p", "n": "prompts"}  # fmt: skip
-    tables = [Table("controls", "Arms at the chosen cells", "Paired over test prompts.", columns, rows)]
+               "ci": "95 % interval", "over": "interval over", "g_z": "g_z", "p_permutation": "p",
+               "n": "prompts"}  # fmt: skip
+    tables = [Table("controls", "Arms at the chosen cells", ARMS_CAPTION, columns, rows)]
     if full:
         tables.append(full_table(full))
     figures = [

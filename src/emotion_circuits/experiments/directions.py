@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -22,8 +22,6 @@ from emotion_circuits.experiments._contract import (
 from emotion_circuits.experiments._enough import require_enough, require_intervals
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments.extract import (
-    TEXTS,
-    WORDS,
     EmotionNames,
     Extract,
     PositionNames,
@@ -159,11 +157,12 @@ class _Cell:
     """Everything about one site kind at one position: data, directions, evidence for every emotion."""
 
     def __init__(self, context: Context, params: Directions.Params, kind: SiteKind, position: Positions) -> None:
+        from emotion_circuits.experiments._fitted import captured
         from emotion_circuits.representations import extract_directions, gather_evidence
 
         self.kind, self.position, self.params = kind, position, params
         self.seed, self.depth = context.seed, context.lm.n_layers
-        self._all = _load(context.runs["extract"], kind, position)
+        self._all = captured(context.runs["extract"], kind, position)
         self.data = self._of_set(params.prompts)
         self.emotions = params.emotions or self.data.emotions
         self.directions = extract_directions(self.data.split("fit"), self.emotions)
@@ -277,10 +276,9 @@ class _Cell:
 
     def _of_set(self, name: str) -> Labelled:
         """The captured texts that belong to a prompt set (twins read at an emotion's words go with their text)."""
-        import numpy as np
+        from emotion_circuits.experiments._fitted import only
 
-        ids = {p.id for p in self._texts[name]}
-        return self._all.select(np.array([all(part in ids for part in i.split(AT)) for i in self._all.ids]))
+        return only(self._all, self._texts[name])
 
     def observations(self, context: Context) -> Iterator[Observation]:
         """Projections of the test texts at every layer: arm ``emotion`` against ``baseline`` (neutral).
@@ -344,6 +342,7 @@ def load_directions(run: Run, kind: SiteKind, position: str) -> DirectionSet:
     """The directions that a finished ``directions`` run saved for one site kind and position."""
     import numpy as np
 
+    from emotion_circuits.experiments._fitted import neutral_fit_texts
     from emotion_circuits.representations.directions import METHODS, DirectionSet
     from emotion_circuits.store import open_tensors
 
@@ -356,14 +355,8 @@ def load_directions(run: Run, kind: SiteKind, position: str) -> DirectionSet:
     emotions = tuple(dict.fromkeys(r["emotion"] for r in summary["results"]))
     mean, sd, norm = (np.array(arrays[f"{prefix}/{n}"]) for n in ("neutral_mean", "neutral_sd", "residual_norm"))
     vectors = {m: {e: np.array(arrays[f"{prefix}/{m}/{e}"]) for e in emotions} for m in METHODS}
-    return DirectionSet(emotions, tuple(summary["layer_numbers"]), vectors, mean, sd, norm)
-
-
-def _load(run: Run, kind: SiteKind, position: Positions) -> Labelled:
-    from emotion_circuits.experiments._captured import load_capture
-    from emotion_circuits.representations import labelled
-
-    return labelled(load_capture(run, WORDS if position.kind == "emotion-word" else TEXTS), kind, position)
+    neutral = cache(partial(neutral_fit_texts, run, kind, position))
+    return DirectionSet(emotions, tuple(summary["layer_numbers"]), vectors, mean, sd, norm, neutral=neutral)
 
 
 def _auroc_row(

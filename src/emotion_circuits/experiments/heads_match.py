@@ -26,9 +26,9 @@ role: any two selections would agree in it, and unrelated models would seem to m
 
 @experiment("heads.match", "Do the top heads of two models match in role and relative depth more than random heads?")
 class HeadsMatch(PairExperiment):
-    """The null hypothesis: the target's top heads are like any other heads of it. The answer may be no."""
+    """The null hypothesis: the target's top heads are like any other heads of it."""
 
-    version = 4
+    version = 5
 
     class Params(HeadsScreen.Params):
         """Parameters of ``heads.match``: those of both screens, and the test."""
@@ -61,7 +61,7 @@ class HeadsMatch(PairExperiment):
             a, b = (_profile(run, emotion) for run in runs)
             size = min(params.size, a.importance.size // 2, b.importance.size // 2)
             found = match_heads(a, b, size, draws=params.draws, seed=context.seed)
-            said.append(f"{emotion}: {found.sentence()}")
+            said.append(f"{emotion}: {found.sentence(_why_unmeasured(runs, (a, b), emotion))}")
             rows.append({
                 "emotion": emotion, "depth_distance": found.depth, "p_depth": found.p_depth,
                 "role_distance": found.role, "p_role": found.p_role, "draws": found.draws,
@@ -77,16 +77,28 @@ class HeadsMatch(PairExperiment):
 
 
 def _profile(run: Run, emotion: str) -> HeadProfile:
-    """One model's heads: importance is the support they give, minus the change when ablated (0 for opposing heads)."""
+    """One model's heads: importance is the support they give, minus the change when ablated (0 for opposing heads).
+
+    Figures are there only if the screen measured all of them: texts without emotion words have no attention to them.
+    """
     import numpy as np
 
     from emotion_circuits.circuits.cross_model import HeadProfile
 
     summary = run.read_summary()
     shape = (summary["layers"], summary["heads_per_layer"])
-    importance, figures = np.zeros(shape), np.zeros((*shape, len(ROLE)))
+    importance, figures = np.zeros(shape), np.full((*shape, len(ROLE)), np.nan)
     for r in summary["scores"]:
         if r["emotion"] == emotion:
             importance[r["layer"], r["head"]] = max(-r["ablation"], 0.0)
-            figures[r["layer"], r["head"]] = [r[f] or 0.0 for f in ROLE]
-    return HeadProfile(run.model, importance, figures)
+            figures[r["layer"], r["head"]] = [np.nan if r[f] is None else r[f] for f in ROLE]
+    return HeadProfile(run.model, importance, figures if np.isfinite(figures).all() else None)
+
+
+def _why_unmeasured(runs: Sequence[Run], profiles: Sequence[HeadProfile], emotion: str) -> str:
+    """What the first screen without figures says about it; empty where both have them."""
+    without = next((run for run, profile in zip(runs, profiles, strict=True) if profile.figures is None), None)
+    if without is None:
+        return ""
+    note: str = without.read_summary()["gates"][emotion]["attention"]
+    return note.removeprefix(f"{emotion}: ")

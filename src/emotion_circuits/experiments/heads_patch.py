@@ -145,4 +145,4 @@ def patching_sentence(row: Mapping[str, Any], heads: int, mode: str) -> str:
         return f"{found}; too few random sets to compare with: {against}"
     if beats_random(row["beaten"], row["sets"]):
         return f"{found}, NOT confirmed: the interval contains 0, though it is more than {against}"
-    return f"{found}, NOT more than {against}"
+    return f"{found}; no effect beyond {against} was shown"

@@ -45,6 +45,8 @@ STEERED_ARM = "steered"
 class Iterative(Experiment):
     """Texts with the vector at each step against the same prompts untouched."""
 
+    version = 2
+
     class Params(SteeringParams):
         """Parameters of ``iterative``."""
 
@@ -157,11 +159,11 @@ def _steps(
 
 
 def _reading(vectors: Vectors, emotion: str, x: NDArray[Any], row: int) -> list[float]:
-    """The probe of ``emotion`` at the last layer, in SD of neutral text: what is left of the vector at the end."""
+    """The probe of ``emotion`` at the last layer, in SD of neutral texts: what is left of the vector at the end."""
     found = vectors.directions
     last = len(found.layers) - 1
     probe = found.probe("neutral", emotion)[last]
-    spread = float((found.neutral_sd[last] ** 2 @ probe**2) ** 0.5)
+    spread = found.neutral_spread(found.layers[last], probe)
     return [float(v) for v in (x[:, last] - found.neutral_mean[last]) @ probe / spread]
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from emotion_circuits.experiments._contract import Outcome, PairContext, PairExperiment, PairNeeded
 from emotion_circuits.experiments._registry import experiment
+from emotion_circuits.experiments._relabelled import relabelling_inputs
 from emotion_circuits.experiments.shared_texts import emotional_texts, own_inputs
 from emotion_circuits.experiments.transfer import PairParams, both_sides
 
@@ -29,7 +30,7 @@ class OverlapOfSubspaces(PairExperiment):
         emotional_texts(params)
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
-        return own_inputs(params)
+        return {**own_inputs(params), **relabelling_inputs([emotional_texts(params)])}
 
     def requires_of_pair(self, params: Params) -> Sequence[PairNeeded]:
         return both_sides(params)

@@ -43,6 +43,8 @@ ALPHA = 0.05
 class RealWorld(Experiment):
     """Every strength against the unsteered continuation of the same text."""
 
+    version = 2
+
     class Params(SteeringParams):
         """Parameters of ``real-world``: strengths, their unit and sampling are the original plan's."""
 
@@ -155,7 +157,7 @@ def _sentence(rows: Sequence[Mapping[str, Any]], emotion: str, strength: float) 
     if row is None or row["ci"] is None:
         return f"{emotion}: not measured"
     low, high = row["ci"]
-    # A bootstrap of few texts is too narrow: the interval alone does not decide.
+    # From 50 texts on the interval is a bootstrap's and p a t test's: both have to say it.
     clear = row["p"] is not None and row["p"] <= ALPHA
     answer = "more" if clear and low > 0 else "less" if clear and high < 0 else "not clearly more or less"
     return (
@@ -188,7 +190,7 @@ def _section(
         Figure("real-world-scores", "violins", "Classifier's scores by emotion and strength", "One point a text.",
                "Distributions of classifier scores.", violins, {"x": "classifier score"}),
         Figure("real-world-domains", "bars", "Change of the classifier's score by domain",
-               "Mean paired change, with a 95 % bootstrap interval.", "Bars by domain.", bars,
+               "Mean paired change, with its 95 % interval.", "Bars by domain.", bars,
                {"x": "change", "reference": 0}),
     ]  # fmt: skip
     shown = [

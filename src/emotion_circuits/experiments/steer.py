@@ -28,6 +28,7 @@ from emotion_circuits.experiments._steering import (
     Vectors,
     layer_or_middle,
     required_runs,
+    unit_inputs,
 )
 from emotion_circuits.types import Condition, Positions, Prompt, Section, Table
 
@@ -96,7 +97,7 @@ class Steer(Experiment):
         from emotion_circuits.store import fingerprint_file
 
         if params.vector is None:
-            return {}
+            return unit_inputs(_units(params))
         if not params.vector.is_file():
             raise UsageError(f"there is no file {params.vector}", "give --vector a safetensors file with one vector")
         return {"vector": fingerprint_file(params.vector)}
@@ -182,6 +183,15 @@ _PLAN: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "alpha_decay_rate": ("decay_rate", float),
 }
 """The original plan's names: which parameter of ours each one is, and how its value is written there."""
+
+
+def _units(params: Steer.Params) -> set[Unit]:
+    """The units in which something is added."""
+    if params.expression is None:
+        return {params.unit}
+    from emotion_circuits.representations.expression import parse_expression
+
+    return {term.unit for term in parse_expression(params.expression).terms}
 
 
 def steer_prompts(lm: LM, params: Steer.Params) -> tuple[Prompt, ...]:

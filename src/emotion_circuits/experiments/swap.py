@@ -63,6 +63,8 @@ def _single(position: str) -> str:
 class Swap(Experiment):
     """Donors are the twin of the same scenario, and as control a neutral text of another scenario."""
 
+    version = 2
+
     class Params(MatchedParams):
         """Parameters of ``swap``."""
 
@@ -77,7 +79,9 @@ class Swap(Experiment):
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         lm.layers(params.layers or None)
-        texts = tuple(text for scenario in _scenarios(params).values() for text in scenario.values())
+        scenarios = _scenarios(params)
+        _require_donors(params, scenarios)
+        texts = tuple(text for scenario in scenarios.values() for text in scenario.values())
         return [CaptureStep(DONORS, texts, (SITE,), (Positions.parse(params.at),))]
 
     def workload(self, lm: LM, params: Params) -> Sequence[ScoreStep | TextStep]:
@@ -142,6 +146,21 @@ def _scenarios(params: Swap.Params) -> dict[str, dict[str, Prompt]]:
             "give each scenario a neutral text too, or use a matched set: --prompts baseline, extended or atlas",
         )
     return dict(list(matched.items())[: params.scenarios])
+
+
+def _require_donors(params: Swap.Params, scenarios: Mapping[str, Mapping[str, Prompt]]) -> None:
+    """Raise for an emotion with fewer than two scenarios: a neutral text would be its own donor, or there is none."""
+    emotions = matched_emotions(params)
+    counts = {e: sum(e in by for by in scenarios.values()) for e in emotions}
+    for emotion, count in counts.items():
+        if count < 2:
+            others = " ".join(e for e in emotions if counts[e] >= 2)
+            leave = f"leave it out: --emotions {others}, or " if others else ""
+            raise UsageError(
+                f"{params.prompts} has {count} test scenarios with a text of {emotion} and a neutral one, and 2 are "
+                "needed: the control's donor is the neutral text of another",
+                f"{leave}use a set with more of them, for example --prompts baseline",
+            )
 
 
 def _donors(params: Swap.Params, emotion: str) -> tuple[tuple[Prompt, ...], dict[str, dict[str, str]]]:
@@ -243,9 +262,9 @@ def _figure(rows: Sequence[Mapping[str, Any]], emotion: str) -> Figure:
     ]  # fmt: skip
     return Figure(
         f"swap-{emotion}", "lines", f"Effect of a swapped residual by layer: {emotion}",
-        "Change of the emotion's endpoint in neutral test texts; bands are 95 % bootstrap intervals.",
+        "Change of the emotion's endpoint in neutral test texts; bands are 95 % intervals over scenarios.",
         f"Lines of swap effects on {emotion} by layer and donor.", data,
-        {"y": "change of the endpoint (nats)", "reference": 0, "interval_label": "95 % bootstrap"},
+        {"y": "change of the endpoint (nats)", "reference": 0, "interval_label": "95 % interval"},
     )  # fmt: skip
 
 

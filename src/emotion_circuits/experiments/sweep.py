@@ -18,6 +18,7 @@ from emotion_circuits.experiments._contract import (
     TextStep,
 )
 from emotion_circuits.experiments._registry import experiment
+from emotion_circuits.experiments._relabelled import relabelling_inputs
 from emotion_circuits.experiments._steering import (
     SteeringParams,
     Strengths,
@@ -25,8 +26,10 @@ from emotion_circuits.experiments._steering import (
     Vectors,
     depths,
     expected_emotions,
+    permuted_texts,
     required_runs,
     steering_captures,
+    unit_inputs,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +50,23 @@ def symmetric(values: tuple[float, ...]) -> tuple[float, ...]:
             "give every strength with both signs: the effect is the half difference between +α and −α",
         )
     return tuple(sorted({0.0, *values}))
+
+
+def _enough_random(count: int) -> int:
+    if count:
+        from emotion_circuits.stats import required_controls
+
+        needed = required_controls()
+        if count < needed:
+            raise UsageError(
+                f"{count} random vectors cannot support a claim: the smallest p that a vector can reach among them is "
+                f"{1 / (count + 1):.2g}, and .05 is asked for",
+                f"give --random {needed} or more, or --random 0 for a sweep without random controls",
+            )
+    return count
+
+
+RandomVectors = Annotated[int, AfterValidator(_enough_random)]
 
 
 @experiment("sweep", "Steer over layers × strengths; choose a cell on dev, test it against random vectors.")
@@ -76,7 +96,9 @@ class Sweep(Experiment):
         dev_samples: int = Field(2, ge=1, description="Sampled texts per dev prompt and cell, to choose a cell by.")
         temperature: float = Field(1.0, gt=0, description="Temperature of sampled texts.")
         top_p: float = Field(0.9, gt=0, le=1, description="Nucleus of sampled texts.")
-        random: int = Field(999, ge=0, description="Random vectors per family at the chosen cells.")
+        random: RandomVectors = Field(
+            999, ge=0, description="Random vectors per family at the chosen cells: 0 (none), or 19 and more."
+        )
 
     def requires(self, params: Params) -> Sequence[Needed]:
         return required_runs(params)
@@ -94,7 +116,11 @@ class Sweep(Experiment):
     def inputs(self, params: Params) -> Mapping[str, Any]:
         from emotion_circuits.experiments._endpoint import endpoint_inputs
 
-        return endpoint_inputs(expected_emotions(params))
+        units: tuple[Unit, ...] = () if params.grid == "plan" else (params.unit,)
+        return {
+            **endpoint_inputs(expected_emotions(params)), **unit_inputs(units),
+            **(relabelling_inputs(permuted_texts(params)) if params.random else {}),
+        }  # fmt: skip
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.experiments._grid import run_grid

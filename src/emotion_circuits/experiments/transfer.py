@@ -43,6 +43,8 @@ def both_sides(params: PairParams, *, untrained: bool = False) -> list[PairNeede
 class Transfer(PairExperiment):
     """See ``representations.sharing``; the layer pair is chosen on dev, the verdict is measured on test."""
 
+    version = 2
+
     class Params(PairParams):
         """Parameters of ``transfer``."""
 

@@ -14,7 +14,7 @@ from scipy.spatial import distance
 from emotion_circuits.errors import UsageError
 from emotion_circuits.representations.labelled import FloatArray
 from emotion_circuits.stats.checks import at_least, finite, units_and_clusters
-from emotion_circuits.stats.permutation import permutation_p, permuted_within
+from emotion_circuits.stats.permutation import permutation_p, relabelled
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def clusterability(
     Args:
         x: ``[text, d]``; standardise by the neutral SD first where a few dimensions are massive.
         labels: ``[text]``, at least two emotions with two texts each.
-        clusters: ``[text]`` scenario; labels change places within it. Without clusters, or where every scenario holds
-            one emotion only, all texts change places.
+        clusters: ``[text]`` scenario; labels change places within it, and between scenarios that hold one emotion
+            only (``stats.permutation.exchangeable_units``). Without clusters all texts change places.
 
     Distances are Euclidean and computed once; a permutation is one matrix product.
     """
@@ -59,13 +59,12 @@ def clusterability(
     at_least(len(emotions), 2, "emotions", "clusterability")
     codes = np.array([emotions.index(name) for name in names.tolist()])
     at_least(int(np.bincount(codes).min()), 2, "texts of an emotion", "a silhouette")
-    groups, count = units_and_clusters(len(names), clusters, None)
-    mixed = any(len(np.unique(codes[groups == g])) > 1 for g in range(count))
+    groups, _ = units_and_clusters(len(names), clusters, None)
     between = distance.squareform(distance.pdist(values))
     own = _silhouettes(between, codes, len(emotions))
     rng = np.random.default_rng(seed)
-    moves = permuted_within(groups if mixed else np.zeros_like(groups), permutations, rng)
-    null = np.array([_silhouettes(between, codes[move], len(emotions)).mean() for move in moves])
+    drawn = relabelled(codes, groups, permutations, rng)
+    null = np.array([_silhouettes(between, row, len(emotions)).mean() for row in drawn])
     centroids = np.stack([values[codes == i].mean(axis=0) for i in range(len(emotions))])
     gaps = distance.pdist(centroids)
     return Clusterability(
@@ -81,12 +80,13 @@ def clusterability(
 
 
 def _silhouettes(distances: FloatArray, codes: NDArray[np.intp], count: int) -> FloatArray:
-    """``[text]`` (b − a) / max(a, b): a the mean distance within, b to the nearest other label."""
+    """``[text]`` (b − a) / max(a, b): a the mean distance within, b to the nearest other label; 0 for a text alone."""
     member = np.eye(count)[codes]
     sums, sizes = distances @ member, member.sum(axis=0)
     rows = np.arange(len(codes))
-    within = sums[rows, codes] / (sizes[codes] - 1)
+    within = sums[rows, codes] / np.maximum(sizes[codes] - 1, 1)
     between = sums / sizes
     between[rows, codes] = np.inf
     nearest = between.min(axis=1)
-    return np.asarray((nearest - within) / np.maximum(np.maximum(nearest, within), np.finfo(np.float64).tiny))
+    found = (nearest - within) / np.maximum(np.maximum(nearest, within), np.finfo(np.float64).tiny)
+    return np.asarray(np.where(sizes[codes] > 1, found, 0.0))

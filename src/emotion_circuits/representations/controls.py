@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.representations.labelled import Labelled
+from emotion_circuits.stats.permutation import exchangeable_units
 
 Family = Literal["isotropic", "covariance", "shuffled"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
@@ -64,23 +65,23 @@ def covariance_matched(count: int, neutral: NDArray[Any], rng: np.random.Generat
 def label_shuffled(count: int, fit: Labelled, emotion: str, layer_row: int, rng: np.random.Generator) -> Vectors:
     """mean(emotion) − mean(neutral) at one layer after permuting the two labels within scenarios.
 
-    A permutation that gives the true labels or their mirror image in every scenario is drawn anew. Unpaired sets are
-    permuted over all texts.
+    Scenarios of one label change places as wholes (``stats.permutation.exchangeable_units``). A permutation that gives
+    the true labels or their mirror image in every scenario is drawn anew.
     """
     used = fit.of(emotion) | fit.neutral_for(emotion)
     x = np.asarray(fit.x[used][:, layer_row], dtype=np.float64)
     label = fit.of(emotion)[used]
-    scenarios = fit.scenarios[used]
-    groups = [np.flatnonzero(scenarios == s) for s in np.unique(scenarios)]
-    groups = [g for g in groups if 0 < label[g].sum() < len(g)]
-    if not groups:
-        groups = [np.arange(len(label))]
-    drawn = [_permuted(label, groups, rng) for _ in range(count)]
+    unit, group = exchangeable_units(label, np.unique(fit.scenarios[used], return_inverse=True)[1])
+    own = label[np.unique(unit, return_index=True)[1]]
+    groups = [np.flatnonzero(group == g) for g in np.unique(group)]
+    groups = [g for g in groups if 0 < own[g].sum() < len(g)]
+    drawn = [_permuted(own, groups, rng)[unit] for _ in range(count)]
     weights = np.stack([d / d.sum() - ~d / (~d).sum() for d in drawn])
     return _unit(weights @ x)
 
 
 def _permuted(label: NDArray[np.bool_], groups: list[NDArray[np.intp]], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Labels ``[unit]`` that changed places inside the groups."""
     for _ in range(100):
         drawn = label.copy()
         for g in groups:

@@ -13,7 +13,7 @@ with a diagonal covariance; Fisher 1936).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.representations.labelled import FloatArray, Labelled
+from emotion_circuits.representations.steering import unit_vector
 from emotion_circuits.types import NEUTRAL, Direction, Positions, Site, SiteKind
 
 Method = Literal["neutral", "centred"]
@@ -35,7 +36,8 @@ class DirectionSet:
 
     ``vectors[method][emotion]`` is ``[layer, d]``; ``neutral_mean`` and ``neutral_sd`` are ``[layer, d]``;
     ``residual_norm`` ``[layer]`` is the mean norm of the activations the directions were fitted on. ``components``
-    principal components of neutral text were projected out of the vectors (0: none).
+    principal components of neutral text were projected out of the vectors (0: none). ``neutral()`` gives the neutral
+    texts that the directions were fitted on, ``[text, layer, d]``; it may read them from disk.
     """
 
     emotions: tuple[str, ...]
@@ -45,6 +47,7 @@ class DirectionSet:
     neutral_sd: FloatArray
     residual_norm: FloatArray
     components: int = 0
+    neutral: Callable[[], NDArray[Any]] | None = None
 
     def probe(self, method: Method, emotion: str) -> Float[np.ndarray[Any, Any], "layer d"]:
         """The linear functional that scores a direction: v / sd²."""
@@ -70,11 +73,27 @@ class DirectionSet:
         """One direction with the units that interventions are expressed in."""
         row = self.row(layer)
         vector = self.vectors[method][emotion][row]
-        along = self.neutral_sd[row] * vector / max(float(np.linalg.norm(vector)), 1e-30)
         return Direction(
             emotion=emotion, site=Site(kind, layer), position=position, method=method, vector=vector, model=model,
-            residual_norm=float(self.residual_norm[row]), neutral_sd=float(np.linalg.norm(along)),
+            residual_norm=float(self.residual_norm[row]),
+            neutral_sd=lambda: self.neutral_spread(layer, unit_vector(vector)),
         )  # fmt: skip
+
+    def neutral_spread(self, layer: int, functional: FloatArray) -> float:
+        """Standard deviation (n − 1) of ``x · functional`` over the neutral texts of the fit; ``functional`` ``[d]``.
+
+        Dimensions covary, so it does not follow from ``neutral_sd``, their own deviations.
+
+        Raises:
+            UsageError: the neutral texts are not at hand.
+        """
+        if self.neutral is None:
+            raise UsageError(
+                "these directions come without the neutral texts that the unit sd is measured on",
+                "use fractions of the residual norm or raw multiples, or directions of a `directions` run",
+            )
+        texts = np.asarray(self.neutral()[:, self.row(layer)], dtype=np.float64)
+        return float((texts @ functional).std(ddof=1))
 
 
 def extract_directions(data: Labelled, emotions: Sequence[str] | None = None, *, components: int = 0) -> DirectionSet:
@@ -90,7 +109,8 @@ def extract_directions(data: Labelled, emotions: Sequence[str] | None = None, *,
     wanted = tuple(emotions or data.emotions)
     for emotion in wanted:
         data.require(emotion, "a direction")
-    neutral = np.asarray(data.x[data.labels == NEUTRAL], dtype=np.float64)
+    read = data.x[data.labels == NEUTRAL]
+    neutral = np.asarray(read, dtype=np.float64)
     sd = neutral.std(axis=0, ddof=1)
     vectors: dict[Method, dict[str, FloatArray]] = {
         "neutral": {e: mean_difference(data, e) for e in wanted},
@@ -109,6 +129,7 @@ def extract_directions(data: Labelled, emotions: Sequence[str] | None = None, *,
         neutral_sd=np.maximum(sd, 1e-3 * np.median(sd, axis=-1, keepdims=True) + 1e-12),
         residual_norm=np.linalg.norm(np.asarray(data.x[used], dtype=np.float64), axis=-1).mean(axis=0),
         components=components,
+        neutral=lambda: read,
     )
 
 

@@ -42,7 +42,7 @@ def scale_of(direction: Direction, unit: Unit, residual_norm: float | None = Non
     if unit == "fraction":
         return direction.residual_norm if residual_norm is None else residual_norm
     if unit == "sd":
-        return direction.neutral_sd
+        return direction.neutral_sd()
     if unit == "raw":
         return float(np.linalg.norm(direction.vector))
     raise unknown_name("unit", unit, list(UNITS))
@@ -60,7 +60,8 @@ def steer(
     """Add ``strength`` × ``unit`` along the direction at its own site (Turner et al. 2023; Rimsky et al. 2024).
 
     Raises:
-        UsageError: a strength that is NaN or infinite, a direction without length.
+        UsageError: a strength that is NaN or infinite, a direction without length, unit ``sd`` where the neutral texts
+            are not at hand.
     """
     length = scale_of(direction, unit, residual_norm)
     return add_at(direction.site, direction.vector, strength * length, positions=positions, schedule=schedule)

@@ -7,7 +7,7 @@ observed data are one of the equally likely arrangements, so p is never 0 (Phips
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -110,19 +110,52 @@ def permuted_within(codes: NDArray[np.intp], permutations: int, rng: np.random.G
     return index
 
 
+def exchangeable_units(labels: NDArray[Any], codes: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The unit of every text ``[n]`` and the group of every unit ``[unit]``: units of one group may change places.
+
+    Labels that say nothing about the texts could as well stand otherwise in two ways. Inside a cluster that holds
+    several labels (a scenario written with and without the emotion) texts change places. Clusters that hold one label
+    change places as wholes: their texts resemble each other, so texts shuffled singly would vary too little. Where all
+    of these hold the same label, nothing of theirs moves.
+
+    Args:
+        labels: ``[n]`` of any kind. codes: ``[n]`` cluster of each text, 0 … G - 1, every one in use.
+    """
+    n, whole = len(labels), ~_mixed(labels, codes)[codes]
+    if len(np.unique(labels[whole])) < 2:
+        whole = np.zeros(n, dtype=np.bool_)
+    # A whole cluster is named by its first text, so that units are in the texts' order.
+    _, first = np.unique(codes, return_index=True)
+    heads, unit = np.unique(np.where(whole, first[codes], np.arange(n)), return_inverse=True)
+    return unit.astype(np.intp), np.where(whole[heads], len(first), codes[heads])
+
+
+def relabelled(
+    labels: NDArray[Any], codes: NDArray[np.intp], permutations: int, rng: np.random.Generator
+) -> NDArray[Any]:
+    """``[permutations, n]`` labels of :func:`exchangeable_units` that changed places; arguments as there."""
+    unit, group = exchangeable_units(labels, codes)
+    own = labels[np.unique(unit, return_index=True)[1]]
+    return np.asarray(own[permuted_within(group, permutations, rng)][:, unit])
+
+
+def moves_wholes(labels: NDArray[Any], codes: NDArray[np.intp]) -> bool:
+    """Whether clusters change places as wholes beside texts that do so inside theirs, or with several texts each."""
+    unit, group = exchangeable_units(labels, codes)
+    wholes = group == codes.max() + 1
+    return bool(wholes.any() and (not wholes.all() or len(group) < len(unit)))
+
+
 def permuted_labels(
     labels: NDArray[np.bool_], codes: NDArray[np.intp], permutations: int, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """``[permutations, n]`` labels, rearranged in the ways that are equally likely if they say nothing about the texts.
-
-    Inside a cluster that holds both labels (a scenario written with and without the emotion) texts change places.
-    Clusters that hold one label change places as wholes: their texts resemble each other, so texts shuffled singly
-    would vary too little and p would come out too small. Both happen at once where a set has clusters of both kinds.
+    """``[permutations, n]`` labels, rearranged as :func:`exchangeable_units` says, in draws of its own.
 
     Args:
         labels: ``[n]`` bool. codes: ``[n]`` cluster of each text, 0 … G - 1, every one in use.
     """
-    mixed, pure = _kinds(labels, codes)
+    mixed = _mixed(labels, codes)
+    pure = ~mixed
     n = len(labels)
     if mixed.any():
         out = labels[permuted_within(codes, permutations, rng)]
@@ -140,14 +173,15 @@ def permuted_labels(
 
 def exchangeable_clusters(labels: NDArray[np.bool_], codes: NDArray[np.intp]) -> int:
     """How many clusters take part in :func:`permuted_labels`: those of both labels, and those of one if both occur."""
-    mixed, pure = _kinds(labels, codes)
+    mixed = _mixed(labels, codes)
+    pure = ~mixed
     swapped = int(pure.sum()) if len(np.unique(labels[pure[codes]])) == 2 else 0
     return int(mixed.sum()) + swapped
 
 
-def _kinds(labels: NDArray[np.bool_], codes: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """``[cluster]``: holds both labels, holds one."""
-    count = int(codes.max()) + 1
-    up = np.bincount(codes[labels], minlength=count) > 0
-    down = np.bincount(codes[~labels], minlength=count) > 0
-    return up & down, up ^ down
+def _mixed(labels: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """``[cluster]``: holds several labels."""
+    number = np.unique(labels, return_inverse=True)[1]
+    held = np.zeros((int(codes.max()) + 1, int(number.max()) + 1), dtype=np.bool_)
+    held[codes, number] = True
+    return np.asarray(held.sum(axis=1) > 1)

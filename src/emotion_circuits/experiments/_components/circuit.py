@@ -324,7 +324,9 @@ def _attention_low(bench: Bench, subject: Subject, pairs: Sequence[Pair]) -> Arr
 
     def compute() -> dict[str, Array]:
         found = attention_to_words(bench.context.lm, [p for p in pairs if p.clean.spans])
-        limits = bootstrap_interval(found.deltas, found.clusters, resamples=bench.params.resamples)
+        limits = bootstrap_interval(
+            found.deltas, found.clusters, resamples=bench.params.resamples, seed=bench.context.seed
+        )
         return {"low": np.asarray(limits.low)}
 
     try:

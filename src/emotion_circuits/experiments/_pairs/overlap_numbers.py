@@ -13,7 +13,7 @@ from emotion_circuits.representations.clusterability import clusterability
 from emotion_circuits.representations.principal_angles import chance_overlap, overlap, principal_angles
 from emotion_circuits.representations.sharing_arrays import Texts
 from emotion_circuits.representations.subspaces import Subspace
-from emotion_circuits.stats.permutation import permuted_within
+from emotion_circuits.stats.permutation import relabelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,11 @@ def _emotion_subspaces(apart: Texts, emotions: Sequence[str], k: int, seed: int)
     # Rows in the coordinates of their own span: every decomposition below is smaller, and no angle changes.
     left, values, _ = np.linalg.svd(apart.x, full_matrices=False)
     rows = left * values
-    k = min(k, *(int(np.linalg.matrix_rank(rows[apart.codes == i])) for i in range(count)))
+    scenarios = np.unique(apart.clusters, return_inverse=True)[1].astype(np.intp)
+    drawn = relabelled(apart.codes, scenarios, RELABELLED, np.random.default_rng(seed))
+    # Scenarios of unequal size that change places may leave an emotion fewer texts than it has.
+    fewest = min(int(np.bincount(codes, minlength=count).min()) for codes in drawn)
+    k = min(k, fewest, *(int(np.linalg.matrix_rank(rows[apart.codes == i])) for i in range(count)))
     if k < 1:
         return {"k": 0, "pairs": [], "mean": None, "relabelled": None, "chance": None}
     spaces = _spaces(rows, apart.codes, count, k)
@@ -83,8 +87,7 @@ def _emotion_subspaces(apart: Texts, emotions: Sequence[str], k: int, seed: int)
          "angles": np.degrees(principal_angles(spaces[i], spaces[j])).tolist()}
         for i, j in combinations(range(count), 2)
     ]  # fmt: skip
-    moves = permuted_within(_exchangeable(apart), RELABELLED, np.random.default_rng(seed))
-    null = [_mean_overlap(_spaces(rows, apart.codes[move], count, k)) for move in moves]
+    null = [_mean_overlap(_spaces(rows, codes, count, k)) for codes in drawn]
     return {
         "k": k, "pairs": pairs, "mean": _mean_overlap(spaces), "relabelled": [float(min(null)), float(max(null))],
         "chance": chance_overlap(apart.x.shape[1], k)[0],
@@ -102,13 +105,6 @@ def _spaces(rows: Floats, codes: NDArray[np.intp], count: int, k: int) -> list[S
 
 def _mean_overlap(spaces: Sequence[Subspace]) -> float:
     return float(np.mean([overlap(one, other).value for one, other in combinations(spaces, 2)]))
-
-
-def _exchangeable(texts: Texts) -> NDArray[np.intp]:
-    """Groups inside which labels may change places: scenarios, or all texts where each holds one emotion only."""
-    groups = np.unique(texts.clusters, return_inverse=True)[1].astype(np.intp)
-    mixed = any(len(np.unique(texts.codes[groups == g])) > 1 for g in range(int(groups.max()) + 1))
-    return groups if mixed else np.zeros_like(groups)
 
 
 def _joins(emotions: Sequence[str], linkage: Floats) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 from emotion_circuits.experiments._pairs.data import PairData
 from emotion_circuits.representations.alignment import fit_alignment, reduce_pairs
 from emotion_circuits.representations.alignment_map import AlignmentMap
+from emotion_circuits.representations.alignment_scaling import fit_scaling
 from emotion_circuits.representations.layer_pairs import LayerPairs, choose_layer_pair, compare_layer_pairs
 from emotion_circuits.representations.left_out import leave_one_emotion_out
 from emotion_circuits.representations.sharing import MINIMUM_PAIRS, sharing_test
@@ -141,8 +142,10 @@ def similarities(data: PairData, fitted: AlignmentMap, pair: tuple[int, int], se
         centres = [np.stack([x[labels == n].mean(axis=0) for n in names]) for x in (a, b)]
         found["rsa"] = _shown(centroid_similarity(*centres, seed=seed))
     if data.untrained is not None:
-        rows = data.untrained.texts.x[test][:, data.untrained.layers.index(pair[1])]
-        found["cka_untrained"] = _shown(debiased_cka(a, np.asarray(rows, dtype=np.float64), seed=seed))
+        # In standard coordinates of its own, as the others are: a few massive dimensions would decide CKA.
+        scaling = fit_scaling(data.map_target(pair[1], side=data.untrained))
+        twin = scaling.standardise(data.untrained.texts.x[test][:, data.untrained.layers.index(pair[1])])
+        found["cka_untrained"] = _shown(debiased_cka(a, twin, seed=seed))
     return found
 
 

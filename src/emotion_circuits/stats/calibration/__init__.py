@@ -21,7 +21,8 @@ class Check:
 
     ``run(simulations, seed)`` returns the observed number; its docstring is the reason for the check. ``low`` and
     ``high`` bound it at the full number of ``simulations``. ``spread`` is the standard deviation of one simulation's
-    contribution (√(p(1-p)) for a rate, 0 for an exact check) and widens the bound when fewer are run.
+    contribution (√(p(1-p)) for a rate, 0 for an exact check) and widens the bound when fewer are run. ``library`` names
+    the function that it checks where no command calls that function.
     """
 
     test: int
@@ -33,6 +34,7 @@ class Check:
     high: float = math.inf
     spread: float = 0.0
     quick: int = 400
+    library: str = ""
 
     def bound(self, simulations: int) -> tuple[float, float]:
         """The bound at ``simulations``: the full one, widened by 3.3 standard errors of the missing simulations.
@@ -93,11 +95,15 @@ def markdown(outcomes: Sequence[Outcome], command: str) -> str:
     ]
     for item in outcomes:
         mark = "" if item.passed else " ✗"
+        name = f"{item.check.name} †" if item.check.library else item.check.name
         observed = f"{item.observed:.4g}{mark}"
         lines.append(
-            f"| {item.check.test} | {item.check.name} | {item.check.setting} | {item.simulations} "
+            f"| {item.check.test} | {name} | {item.check.setting} | {item.simulations} "
             f"| {_bound(item.low, item.high)} | {observed} |"
         )
+    if library := sorted({item.check.library for item in outcomes if item.check.library}):
+        names = ", ".join(f"`{name}`" for name in library)
+        lines += ["", f"† Checks a function that is there for use from Python and that no command calls: {names}."]
     lines += ["", "## Why each is there", ""]
     lines += [f"- **{item.check.test}, {item.check.name}**: {item.check.reason}" for item in outcomes]
     return "\n".join(lines) + "\n"

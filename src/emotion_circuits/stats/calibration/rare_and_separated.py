@@ -80,5 +80,5 @@ CHECKS = [
     Check(21, "DeLong coverage, rare label", "15 against 300 scenarios × 2, AUROC .76", large_coverage, 1000, low=0.915,
           high=0.975, spread=RATE, quick=300),
     Check(21, "AUROC max-T type I, unpaired", "20 clusters × 4 of one label each, ICC .64", unpaired_type_one, 1000,
-          high=LEVEL, spread=RATE, quick=200),
+          high=LEVEL, spread=RATE, quick=200, library="auroc_max_test"),
 ]  # fmt: skip

@@ -1,0 +1,100 @@
+"""What steering experiments ask for: which parameters change a key, and which requests are refused before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments.compare import limits
+from emotion_circuits.experiments.controls import Controls
+from emotion_circuits.experiments.overlap import OverlapOfSubspaces
+from emotion_circuits.experiments.steer import Steer
+from emotion_circuits.experiments.swap import Swap
+from emotion_circuits.experiments.sweep import Sweep
+from emotion_circuits.prompts import load_prompts
+from emotion_circuits.stats.bootstrap import cluster_draws
+
+
+def written(path: Path, *scenarios: tuple[str, ...], split: str = "test") -> str:
+    """A set of texts: one scenario per tuple of labels."""
+    rows = [
+        {"text": f"Text {s} of {label}, number {n}.", "emotion": label, "scenario": f"s{s}", "split": split}
+        for s, labels in enumerate(scenarios)
+        for n, label in enumerate(labels)
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_only_runs_in_sd_have_another_key() -> None:
+    steer, sweep = Steer(), Sweep()
+    for params in ({}, {"unit": "raw"}, {"expression": "0.4 anger - 1raw joy"}):
+        assert not steer.inputs(Steer.Params.model_validate(params))
+    for params in ({"unit": "sd"}, {"expression": "0.4 anger - 1sd joy"}):
+        assert steer.inputs(Steer.Params.model_validate(params)) == {"sd": "neutral projections"}
+    assert "sd" in sweep.inputs(Sweep.Params(unit="sd"))
+    assert "sd" not in sweep.inputs(Sweep.Params())
+    assert "sd" not in sweep.inputs(Sweep.Params(unit="sd", grid="plan")), "the plan's grid is raw"
+    needed = {n.experiment: n.params for n in Controls().requires(Controls.Params(sweep=Sweep.Params(unit="sd")))}
+    assert needed["sweep"] == Sweep.Params(unit="sd"), "its key is part of that of controls"
+
+
+@pytest.mark.parametrize("count", [1, 5, 18])
+def test_random_vectors_too_few_for_any_claim_are_refused_with_the_reason(count: int) -> None:
+    with pytest.raises(UsageError, match="cannot support a claim") as caught:
+        Sweep.Params(random=count)
+    assert "--random 19" in caught.value.fix and "--random 0" in caught.value.fix
+
+
+@pytest.mark.parametrize("count", [0, 19, 999])
+def test_no_random_vectors_or_enough_are_taken(count: int) -> None:
+    assert Sweep.Params(random=count).random == count
+
+
+@pytest.mark.parametrize(("emotion", "count"), [("anger", 1), ("apology", 0)])
+def test_a_swap_without_two_scenarios_of_an_emotion_names_it_before_any_work(
+    tmp_path: Path, emotion: str, count: int
+) -> None:
+    """One scenario would get its own neutral text as the control's donor, and none has nothing to swap."""
+    three = [("gratitude", "neutral")] * 3
+    prompts = written(tmp_path / "mine.jsonl", *three, ("anger", "neutral"), ("apology",))
+    lm: Any = SimpleNamespace(layers=lambda asked: ())
+    assert Swap().plan(lm, Swap.Params(prompts=prompts, emotions=("gratitude",)))
+    with pytest.raises(UsageError, match=f"{count} test scenarios with a text of {emotion}") as caught:
+        Swap().plan(lm, Swap.Params(prompts=prompts, emotions=("gratitude", emotion)))
+    assert "--emotions gratitude" in caught.value.fix
+
+
+def test_sets_that_mix_paired_and_single_scenarios_have_another_key_and_built_in_ones_do_not(tmp_path: Path) -> None:
+    paired, alone = [("anger", "neutral")] * 4, [("anger",), ("neutral",)] * 3
+    keys = {}
+    for name, scenarios in {"paired": paired, "single": alone, "mixed": [*paired, *alone]}.items():
+        texts = written(tmp_path / f"{name}.jsonl", *scenarios, split="fit")
+        params = Sweep.Params(directions={"prompts": texts}, emotions=("anger",))
+        keys[name] = "relabelled" in Sweep().inputs(params)
+        assert "relabelled" not in Sweep().inputs(params.model_copy(update={"random": 0}))
+    assert keys == {"paired": False, "single": False, "mixed": True}
+    for name in ("baseline", "extended", "atlas"):
+        assert load_prompts(name)
+        assert set(Sweep().inputs(Sweep.Params(directions={"prompts": name}))) == set(Sweep().inputs(Sweep.Params()))
+    assert "relabelled" not in OverlapOfSubspaces().inputs(OverlapOfSubspaces.Params())
+
+
+def test_limits_of_few_scenarios_are_wider_than_plain_quantiles() -> None:
+    """The mean of five scenarios: a percentile interval covers some .83, and the package's own level about .95."""
+    rng = np.random.default_rng(0)
+    hits = []
+    for _ in range(400):
+        values = rng.normal(size=5)
+        drawn = cluster_draws(5, 400, rng) @ values / 5
+        low, high = limits(drawn, 5) or (None, None)
+        assert low is not None and high is not None
+        hits.append(low <= 0 <= high)
+    assert np.mean(hits) >= 0.9
+    assert limits(np.array([1.0, np.inf]), 2) == [1.0, None] and limits(np.empty(0), 5) is None
