@@ -56,7 +56,8 @@ def measure_plan(models: int) -> list[Ratio]:
     profile = Profile("many", "Many", "", (), tuple((name, {}) for name in names))
     with tempfile.TemporaryDirectory() as folder, _timed() as took:
         results = Path(folder)
-        manifest = plan_study(profile, [f"model-{n}" for n in range(models)], results, loading=LOADING).write()
+        loading = {**LOADING, "offline": True}  # there are no such models to ask the hub for
+        manifest = plan_study(profile, [f"model-{n}" for n in range(models)], results, loading=loading).write()
         manifest = read_manifest(manifest.path)
         progress(f"{len(manifest.cells)} cells in {len(manifest.shards)} shards, manifest "
                  f"{manifest.path.stat().st_size / 1e6:.1f} MB, {took.seconds():.1f} s")  # fmt: skip

@@ -5,8 +5,8 @@
 #   scripts/slurm_one_node.sh emotion-circuits study smoke --runner slurm --shards 2 --runner-options cpus_per_task=1
 #
 # Everything (key, configuration, state, logs) lies in a folder of its own, which SLURM_ONE_NODE names (default: a new
-# one in the temporary folder), and nothing of the machine's own Slurm is read or changed. Needs no root. The daemons
-# end with the command, whose exit code is the script's.
+# one in the temporary folder, which is removed), and nothing of the machine's own Slurm is read or changed. Needs no
+# root. The daemons end with the command, whose exit code is the script's.
 set -eu
 
 [ $# -gt 0 ] || { echo "usage: $0 COMMAND…" >&2; exit 2; }
@@ -18,8 +18,9 @@ for program in munged slurmctld slurmd sinfo; do
     }
 done
 
-folder="${SLURM_ONE_NODE:-$(mktemp -d)}"
-[ -n "${SLURM_ONE_NODE:-}" ] || made="$folder"
+made=
+[ -n "${SLURM_ONE_NODE:-}" ] || made=$(mktemp -d)
+folder="${SLURM_ONE_NODE:-$made}"
 mkdir -p "$folder/munge" "$folder/state" "$folder/spool"
 # munged wants that everybody can reach its socket and that nobody else can write into its folder.
 chmod 711 "$folder" "$folder/munge"
@@ -65,6 +66,7 @@ stop() {
     for process in $slurmd $slurmctld $munged; do
         kill "$process" 2> /dev/null && wait "$process" 2> /dev/null || true
     done
+    rm -rf "$made"
 }
 trap stop EXIT
 trap 'exit 130' INT
@@ -84,6 +86,7 @@ until [ "$(sinfo --noheader --format=%t 2> /dev/null)" = idle ]; do
     tries=$((tries + 1))
     if [ "$tries" -gt 60 ]; then
         echo "Slurm did not come up in 60 seconds; its logs are in $folder" >&2
+        made=
         exit 1
     fi
     sleep 1

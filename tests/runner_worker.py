@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,27 @@ def shard(path: str, number: int, backend: str, kill_at: int | None) -> None:
     raise SystemExit(entry(backend)(path, number))
 
 
+def drive(path: str, kill_at: int | None) -> None:
+    """All shards in processes of their own; that of shard 0 ends this one by SIGKILL at its ``kill_at``-th write."""
+    from emotion_circuits.runners import read_manifest
+    from emotion_circuits.runners.local import run_local
+
+    install()
+    code = "import sys, runner_worker; runner_worker.driven(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
+    at = {0: str(kill_at or 0)}
+    run_local(
+        read_manifest(Path(path)), print, workers=2,
+        command=lambda manifest, number: [sys.executable, "-c", code, path, str(number), at.get(number, "0")],
+    )  # fmt: skip
+
+
+def driven(path: str, number: int, kill_at: int) -> None:
+    """A shard in a process that :func:`drive` started."""
+    install()
+    _watch_writes(Path(path).parents[3], kill_at, os.getppid())
+    raise SystemExit(entry("local")(path, number))
+
+
 def entry(backend: str) -> Any:
     """What a backend calls in the process that it starts."""
     from emotion_circuits.runners import ray, slurm, worker
@@ -145,8 +167,12 @@ def entry(backend: str) -> Any:
     return {"local": worker.work, "slurm": by_slurm, "ray": by_ray}[backend]
 
 
-def _watch_writes(results: Path, kill_at: int | None) -> None:
-    """Count what is written to the disk, die at one of them, and note every part that was written whole."""
+def _watch_writes(results: Path, kill_at: int | None, victim: int | None = None) -> None:
+    """Count what is written to the disk, and note every part that was written whole.
+
+    At one of them a process is killed: this one, or the ``victim``.
+    """
+    victim = victim or os.getpid()
     count = 0
 
     def counted(write: Any, note: Any = None) -> Any:
@@ -154,13 +180,13 @@ def _watch_writes(results: Path, kill_at: int | None) -> None:
             nonlocal count
             count += 1
             if count == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(victim, signal.SIGKILL)
             found = write(*args, **options)
             if note is not None:
                 append_jsonl(results / COMPUTED, [{"part": note(args)}])
             count += 1
             if count == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(victim, signal.SIGKILL)
             return found
 
         return writing

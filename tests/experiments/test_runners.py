@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import os
@@ -9,25 +10,26 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import runner_worker
+from emotion_circuits import models as models_package
 from emotion_circuits.cli._watch import watch_shards
 from emotion_circuits.errors import EmotionCircuitsError, StoreError, UsageError
-from emotion_circuits.experiments import load_profile
+from emotion_circuits.experiments import _speed, load_profile
+from emotion_circuits.experiments._crew import Crew
 from emotion_circuits.experiments._profiles import Profile
 from emotion_circuits.models.preflight import ITEM_BYTES
 from emotion_circuits.runners import collect, local, plan_study, read_manifest, run_shard, states
 from emotion_circuits.runners.backend import ATTEMPTS, backend, run_manifest, unfinished
+from emotion_circuits.runners.desk import Desk
 from emotion_circuits.runners.local import run_local
-from emotion_circuits.runners.manifest import manifest_folder
 from emotion_circuits.runners.state import drivers_of, write_failed
 from emotion_circuits.runners.worker import work
-from emotion_circuits.store import content_key
+from emotion_circuits.store import Store
 from fakehub import Repository, serve
 from runner_worker import finished_run, stub_plan
 
@@ -77,19 +79,6 @@ def test_two_shards_give_the_numbers_of_one_process(cli: Any, profile: Path, fin
 
 def _model(profile: Path) -> str:
     return load_profile(str(profile)).models[0]
-
-
-def test_a_study_about_no_set_of_its_own_keeps_the_plan_that_it_had(stub: None, tmp_path: Path) -> None:
-    """Planned anew, its jobs in a queue would be submitted a second time."""
-    manifest = stub_plan(tmp_path).write()
-    known = {name: value for name, value in asdict(manifest.work).items() if name != "prompts"}
-    cells, shards = [cell.id for cell in manifest.cells], [asdict(shard) for shard in manifest.shards]
-    assert manifest.key == content_key({"work": known, "cells": cells, "shards": shards})
-    assert "prompts" not in json.loads(manifest.path.read_text())["work"]
-    named = replace(manifest.work, prompts="mine")
-    folder = manifest_folder(tmp_path, named, manifest.cells, manifest.shards)
-    assert folder != manifest.folder
-    assert read_manifest(replace(manifest, folder=folder, work=named).write().path).work.prompts == "mine"
 
 
 def test_a_worker_that_is_killed_is_begun_again(stub: None, tmp_path: Path) -> None:
@@ -173,6 +162,60 @@ def test_what_is_watched(stub: None, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [line for line in lines if line.startswith("           →")], lines
 
 
+def test_the_plan_that_runs_is_watched(stub: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not the one that was written last; with nobody at work, the one that a command asked for last."""
+    older, newer = stub_plan(tmp_path, 2).write(), stub_plan(tmp_path, 3).write()
+    past = time.time() - 60
+    os.utime(older.path, (past, past))
+    driver = drivers_of(older).take("driver")
+    assert driver is not None
+    with driver:
+        watch_shards(tmp_path, None, 0.1, as_json=True)
+    (shown,) = json.loads(capsys.readouterr().out)["studies"]
+    assert shown["manifest"] == str(older.path)
+    watch_shards(tmp_path, None, 0.1, as_json=True)
+    assert json.loads(capsys.readouterr().out)["studies"][0]["manifest"] == str(newer.path)
+    for number in (0, 1):
+        run_shard(older, number, run_cell=lambda cell: (finished_run(older, cell), "stub"))
+    run_manifest(older, backend("local"), lambda line: None)
+    assert watch_shards(tmp_path, None, 0.1, as_json=True) == 0
+    (shown,) = json.loads(capsys.readouterr().out)["studies"]
+    assert shown["manifest"] == str(older.path)
+
+
+def test_a_finished_plan_that_is_asked_for_again_is_the_latest_answer(stub: None, tmp_path: Path) -> None:
+    manifest = stub_plan(tmp_path).write()
+    for number in (0, 1):
+        run_shard(manifest, number, run_cell=lambda cell: (finished_run(manifest, cell), "stub"))
+    runs = collect(manifest).runs
+    other = Store(tmp_path).run(manifest.work.profile, "one", runner_worker.STUB, {"another": "request"})
+    with other.open():
+        other.finish({"verdicts": []})
+    assert (other.folder.parent / "latest").read_text() == f"{other.key}\n"
+    run_manifest(manifest, backend("local"), lambda line: None)
+    assert [(r.folder.parent / "latest").read_text() for r in runs] == [f"{r.key}\n" for r in runs]
+
+
+def test_what_is_said_of_a_model_reaches_the_command(
+    stub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when nothing is left to do: the answer rests on that model."""
+    odd = copy.copy(runner_worker.tiny("one"))
+    odd.notices = ("model type 'odd' is not known: treated as llama-like",)
+    monkeypatch.setattr(models_package, "load_lm", lambda source, **options: odd if source == "one" else None)
+    manifest = stub_plan(tmp_path).write()
+    run_shard(manifest, 0)
+    told: list[str] = []
+    monkeypatch.setattr(local, "run_local", lambda manifest, tell: None)
+    run_manifest(manifest, backend("local"), told.append)
+    assert told == ["one: model type 'odd' is not known: treated as llama-like"]
+    odd.notices = ()
+    Desk(manifest, Crew(marker=manifest.path))._load("one")
+    told.clear()
+    run_manifest(manifest, backend("local"), told.append)
+    assert not told, "as it was loaded the last time"
+
+
 def test_workers_tell_why_a_model_cannot_be_had(
     cli: Any, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +237,9 @@ def test_workers_tell_why_a_model_cannot_be_had(
 
 
 def test_threads_of_a_worker(stub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked for stands above the environment, which stands above the share of the processors."""
+    """What is asked for stands above the environment, which stands above the share of what the container allows."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
+    monkeypatch.setattr(_speed, "_quota", lambda bound: 4)
     manifest = stub_plan(tmp_path).write()
     code = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(os.environ['OMP_NUM_THREADS'])"
     seen = tmp_path / "seen"
@@ -205,7 +250,7 @@ def test_threads_of_a_worker(stub: None, tmp_path: Path, monkeypatch: pytest.Mon
         run_local(
             manifest, lambda line: None, workers=1, threads=asked, command=lambda *_: [sys.executable, "-c", code, seen]
         )
-        assert seen.read_text() == (expected or str(os.cpu_count()))
+        assert seen.read_text() == (expected or "4")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +268,7 @@ def test_models_that_are_spread_over_the_gpus_run_one_at_a_time(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
+    monkeypatch.setattr(local, "usable_cores", lambda: 4)
     monkeypatch.setattr(local, "memory_of", lambda manifest, number: 1)
     monkeypatch.setattr(local, "free_memory", lambda: 100 * local.PROCESS_BYTES)
     loading = {**runner_worker.LOADING, "device": "auto", "device_map": device_map}
@@ -235,11 +280,12 @@ def test_models_of_unknown_size_run_one_at_a_time(
     cli: Any, stub: None, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing tells the size of a model that was never fetched; those that are known run beside one of these."""
-    shown = cli("study", profile, "--dry-run", "--shards", 1, "--results", tmp_path, "--model", "org/never-fetched")
+    words = ("study", profile, "--dry-run", "--shards", 1, "--results", tmp_path, "--offline")
+    shown = cli(*words, "--model", "org/never-fetched")
     assert shown.code == 0 and "unknown" in shown.out and "MB" not in shown.out
-    listed = cli("study", profile, "--dry-run", "--shards", 1, "--results", tmp_path, "--model", "org/x", "--json")
+    listed = cli(*words, "--model", "org/x", "--json")
     assert listed.json["shards"][0]["memory_bytes"] is None
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
+    monkeypatch.setattr(local, "usable_cores", lambda: 4)
     monkeypatch.setattr(local, "free_memory", lambda: 100 * local.PROCESS_BYTES)
     manifest = stub_plan(tmp_path, 4)
     assert local.memory_of(manifest, 0) is None

@@ -72,8 +72,8 @@ def start(path: Path, number: int, backend: str = "local", kill_at: int | None =
     return process
 
 
-def ended(process: BaseProcess) -> int:
-    process.join(60)
+def ended(process: BaseProcess, seconds: float = 60) -> int:
+    process.join(seconds)
     assert process.exitcode in (0, 1, 3, -signal.SIGKILL), "it hangs"
     return process.exitcode
 
@@ -150,6 +150,48 @@ def test_a_folder_that_goes_in_the_middle_of_a_step_is_not_made_anew(
     monkeypatch.setattr(engine, name, compute)
     # The claim of this process, which still lives, could not be given back.
     assert run_shard(manifest, 0, crew=crew).exit_code == 0, "it resumes"
+
+
+def test_a_folder_that_goes_during_the_analysis_is_not_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last step and the first file of the answer, where nothing is shared with anybody."""
+    results, away = tmp_path / "share", tmp_path / "away"
+    manifest = read_manifest(plan(results))
+    monkeypatch.setattr(models_package, "load_lm", lambda source, **options: runner_worker.tiny(source))
+    analysed = runner_worker.Stub.summarise
+
+    def unmounting(*args: Any) -> Any:
+        outcome = analysed(*args)
+        results.rename(away)
+        return outcome
+
+    monkeypatch.setattr(runner_worker.Stub, "summarise", unmounting)
+    crew = Crew(stale=0.3, look_again=0.1)
+    with pytest.raises(StoreError, match="has gone"):
+        run_shard(manifest, 0, crew=crew)
+    assert not results.exists() and not list(away.glob("*/*/*/*/done.json"))
+    away.rename(results)
+    monkeypatch.setattr(runner_worker.Stub, "summarise", analysed)
+    assert run_shard(manifest, 0, crew=crew).exit_code == 0, "it resumes"
+
+
+def test_a_driver_that_is_killed_leaves_workers_that_the_next_call_joins(
+    reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    """SIGKILL, as when memory runs out, sent by one of its workers in the middle of a shard."""
+    path = runner_worker.stub_plan(tmp_path, 2).write().path
+    driver = context().Process(target=runner_worker.drive, args=(str(path), 6))
+    driver.start()
+    assert ended(driver, 240) == -signal.SIGKILL, "its workers import everything: slow where the machine is busy"
+    assert any(state.workers for state in states(read_manifest(path))), "its workers live on"
+    again = context().Process(target=runner_worker.drive, args=(str(path), None))
+    again.start()
+    assert ended(again, 240) == 0
+    assert {state.status for state in states(read_manifest(path))} == {"done"}
+    written = parts_written(tmp_path)
+    assert len(written) == len(set(written)), "what the workers finished is not computed again"
+    assert runner_worker.numbers(tmp_path) == reference
 
 
 class Workers(RuleBasedStateMachine):

@@ -222,6 +222,26 @@ def test_a_task_reserves_the_gpu_and_the_memory_that_it_takes(
     assert [(task["num_gpus"], task["memory"]) for task in noting.asked] == [expected] * 2
 
 
+@pytest.mark.parametrize(
+    ("nodes", "shards", "asked", "expected"),
+    [
+        ([8], 1, None, 8), ([8], 3, None, 2), ([8], 20, None, 1), ([0, 4, 4], 3, None, 2), ([1, 7], 2, None, 3),
+        ([], 2, None, 1), ([8], 1, 3.0, 3),
+    ],
+)  # fmt: skip
+def test_shards_share_the_processors_of_the_nodes(
+    profile_of_captures: Path, tmp_path: Path, nodes: list[int], shards: int, asked: float | None, expected: int
+) -> None:
+    """As many threads as processors, and no shard waits for a place that a smaller share would have given it."""
+    noting = Noting(0, 20e9)
+    noting._nodes = [{"Alive": True, "Resources": {"CPU": float(n)}} for n in nodes]
+    manifest = plan(profile_of_captures, tmp_path, shards)
+    ray_module._run(noting, manifest, list(range(shards)), lambda line: None, asked, None, None)
+    assert [task["num_cpus"] for task in noting.asked] == [expected] * shards
+    threads = [task["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] for task in noting.asked]
+    assert threads == [str(expected)] * shards
+
+
 @pytest.mark.parametrize(("known", "reserved"), [(None, None), (50_000_000_000, 18_000_000_000)])
 def test_what_no_node_holds_gets_a_node_for_itself(
     profile_of_captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: int | None, reserved: int | None

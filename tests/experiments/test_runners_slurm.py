@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from emotion_circuits.experiments import load_profile, run_study
 from emotion_circuits.models import load_lm
 from emotion_circuits.runners import Manifest, collect, plan_study, slurm, states
 from emotion_circuits.runners.backend import backend
+from emotion_circuits.runners.desk import Desk
 from emotion_circuits.runners.slurm import JOBS, ShardJob, run_slurm
 from emotion_circuits.runners.state import forget_failure
 from emotion_circuits.store import Store
@@ -26,6 +30,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # submitit leaves the pipes of its processes open
 ]
 LOADING = {"dtype": "float32", "device": "cpu", "device_map": None, "cache": None, "offline": True}
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner_worker.registered(monkeypatch)
 
 
 def plan(model: Path, folder: Path, shards: int = 2) -> Manifest:
@@ -84,6 +93,38 @@ def test_why_a_job_ended_is_told(model: Path, tmp_path: Path) -> None:
     assert "its job 7_0 failed: RuntimeError: shapes differ; its log is" in failure.error.what
 
 
+@pytest.mark.parametrize(
+    ("raised", "what", "fix"),
+    [
+        (submitit.core.utils.UncompletedJobError("Job not requeued because: timed-out too many times."),
+         "ran out of time, and is not queued again (Job not requeued because: timed-out too many", "timeout_min"),
+        (subprocess.CalledProcessError(1, ["scontrol", "requeue", "7_0"]), "could not be queued again", "scontrol"),
+    ],
+)  # fmt: skip
+def test_a_job_that_is_not_queued_again_says_why(
+    stub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, what: str, fix: str
+) -> None:
+    """submitit's answer to the signal raises inside of an experiment: that is no defect of it."""
+    manifest = runner_worker.stub_plan(tmp_path).write()
+    number = submitit.JobEnvironment._usr_sig()
+
+    def answer(received: int, frame: Any) -> None:
+        raise raised
+
+    def preempted(*_: Any) -> Any:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Desk, "run", preempted)
+    before = signal.signal(number, answer)
+    try:
+        assert ShardJob(str(manifest.path), 0)() == 1
+        assert signal.getsignal(number) is answer
+    finally:
+        signal.signal(number, before)
+    failure = collect(manifest).failures[0]
+    assert what in failure.error.what and fix in failure.error.fix and "defect" not in str(failure.error)
+
+
 def test_a_preempted_job_is_submitted_again_as_it_is() -> None:
     job = ShardJob("/results/p/shards/k/manifest.json", 3)
     again = job.checkpoint()
@@ -134,6 +175,38 @@ def test_what_slurm_is_asked(model: Path, stand_ins: Path, monkeypatch: pytest.M
     run_slurm(manifest, told.append, **options)
     assert "--array=0-1%2" in (stand_ins / "submitted.sh").read_text(), "only those that are gone"
     assert [set(w) for w in watched[1:]] == [set(jobs), {"4242_0", "4242_1"}]
+
+
+def test_a_job_that_left_a_result_does_not_count_as_running(
+    model: Path, stand_ins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the queue says, or does not: its shard failed, and is submitted again."""
+    manifest = plan(model, stand_ins, 2)
+    watched: list[list[str]] = []
+    monkeypatch.setattr(slurm, "_watch", lambda manifest, jobs, tell: watched.append([j.job_id for j in jobs.values()]))
+    run_slurm(manifest, lambda line: None)
+    job = submitit.SlurmJob(folder=manifest.folder / "slurm", job_id="4242_0")
+    submitit.core.utils.cloudpickle_dump(("success", 1), job.paths.result_pickle)
+    run_slurm(manifest, lambda line: None)
+    assert sorted(watched[1]) == ["4242", "4242_1"], "squeue does not answer: the other one may still run"
+
+
+def test_a_busy_queue_is_not_asked_more_often(model: Path, stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = plan(model, stand_ins, 1)
+    asked, looks = list[int](), 0
+    monkeypatch.setattr(slurm, "_queue", lambda manifest: asked.append(looks))
+    monkeypatch.setattr(slurm, "time", SimpleNamespace(monotonic=lambda: float(looks)))
+    job = submitit.SlurmJob(folder=stand_ins / "jobs", job_id="7_0")
+    job.paths.folder.mkdir(exist_ok=True)
+
+    def pause(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 50:
+            submitit.core.utils.cloudpickle_dump(("success", 0), job.paths.result_pickle)
+
+    slurm._watch(manifest, {0: job}, lambda line: None, pause)
+    assert asked == [20, 40]
 
 
 def test_more_shards_than_an_array_may_have(model: Path, stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:

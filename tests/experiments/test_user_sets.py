@@ -183,7 +183,7 @@ def test_whatever_is_run_in_the_profile_of_a_set_reads_that_set(build: Any, tmp_
     own = [name for name, e in experiments().items() if type(e).__module__.startswith("emotion_circuits.")]
     named = {name: sets_named(profile.params(name).model_dump()) - plain for name in own}
     assert named == {name: set() if name == "doctor" else {"mine"} for name in own}
-    carried = profile_of(plan_study(profile, ["x"], tmp_path, loading={}).work)
+    carried = profile_of(plan_study(profile, ["x"], tmp_path, loading={"offline": True}).work)
     assert carried.params("transfer") == profile.params("transfer"), "in other processes too"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from emotion_circuits.errors import ModelError, StoreError, UsageError
 from emotion_circuits.models.preflight import weight_bytes, weight_bytes_of_source
-from emotion_circuits.models.sources import resolve_source
+from emotion_circuits.models.sources import resolve_source, version_of
 from fakehub import TOKEN, FakeHub, Repository, serve
 
 pytestmark = pytest.mark.network_service
@@ -95,6 +96,43 @@ def test_a_repository_is_fetched_once_and_loads_bit_for_bit(
     hub.requests.clear()
     assert resolve_source("Org/Tiny") == local
     assert not any("safetensors" in request for request in hub.requests)
+
+
+def test_what_shows_that_a_model_is_another_one(
+    hub: FakeHub, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is fetched: the hub's commit, else the cached copy's; names, sizes and times of a folder's files."""
+    hub.repositories["Org/Tiny"] = Repository(whole)
+    first = hub.repositories["Org/Tiny"].commit
+    assert version_of("Org/Tiny") == first and not any("resolve" in request for request in hub.requests)
+    assert version_of("Org/Tiny", offline=True) == "", "it was never fetched"
+    resolve_source("Org/Tiny")
+    assert version_of("Org/Tiny", offline=True) == first == version_of("Org/Tiny")
+    hub.repositories["Org/Tiny"] = Repository(whole | {"config.json": whole["config.json"] + b" "})
+    assert version_of("Org/Tiny") == hub.repositories["Org/Tiny"].commit != first
+    assert version_of("Org/Nothing") == version_of("smollm2-135m") == version_of(str(tmp_path / "nothing")) == ""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name, content in whole.items():
+        (folder / name).write_bytes(content)
+    before = version_of(str(folder))
+    (folder / "train.log").touch()
+    assert version_of(str(folder)) == before
+    weights = folder / "model.safetensors"
+    weights.write_bytes(whole["model.safetensors"][::-1])
+    os.utime(weights, ns=(0, 1))
+    assert version_of(str(folder)) != before, "retrained: as many bytes, another time"
+
+
+def test_a_hub_that_does_not_answer_leaves_the_cached_commit(
+    whole: dict[str, bytes], no_hub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert version_of("Org/Tiny") == ""
+    with serve({"Org/Tiny": Repository(whole)}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        resolve_source("Org/Tiny")
+    monkeypatch.setenv("HF_ENDPOINT", no_hub)
+    assert version_of("Org/Tiny") == Repository(whole).commit
 
 
 def test_only_safetensors_configuration_and_tokenizer_are_fetched(hub: FakeHub, whole: dict[str, bytes]) -> None:

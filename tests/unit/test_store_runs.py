@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from emotion_circuits.errors import ModelError, StoreError, UsageError
-from emotion_circuits.store import Run, Store, model_folder, slug
+from emotion_circuits.store import Run, Store, TensorFileWriter, model_folder, slug
 from emotion_circuits.types import OBSERVATION_COLUMNS, Observation
 
 ROW = Observation(
@@ -91,6 +91,43 @@ def test_a_resumed_run_keeps_its_first_start_and_lists_the_later_ones(store: Sto
     spec = a_run(store).read_json("spec.json")
     assert spec["recorded"] == {"rows": 32}
     assert [attempt["recorded"] for attempt in spec["resumed"]] == [{"rows": 8}]
+
+
+def test_everybody_who_takes_part_in_a_run_is_in_its_spec(store: Store) -> None:
+    with a_run(store).open_together(), replace(a_run(store), recorded={"rows": 8}).open_together():
+        pass
+    spec = a_run(store).read_json("spec.json")
+    assert spec["recorded"] == {"rows": 32} and spec["machine"]["host"]
+    assert [(worker["recorded"], worker["machine"]) for worker in spec["resumed"]] == [({"rows": 8}, spec["machine"])]
+    spec = finished(store).read_json("spec.json")
+    with a_run(store).open_together():
+        pass
+    assert a_run(store).read_json("spec.json") == spec, "it was done"
+
+
+@pytest.mark.parametrize("write", ["lock", "write_json", "append_jsonl", "tensors"])
+def test_a_shared_folder_that_has_gone_is_not_made_anew(tmp_path: Path, write: str) -> None:
+    share, away = tmp_path / "share", tmp_path / "away"
+    marker = share / "manifest.json"
+    share.mkdir()
+    marker.touch()
+    run = a_run(Store(share, marker))
+    with run.open():
+        pass
+    share.rename(away)
+    with pytest.raises(StoreError, match="has gone"):
+        if write == "lock":
+            with run.lock():
+                pass
+        elif write == "write_json":
+            run.write_json("a.json", {})
+        elif write == "append_jsonl":
+            run.append_jsonl("a.jsonl", [{}])
+        else:
+            TensorFileWriter(run.path("a.safetensors"), {"a": ((1,), "float32")})
+    assert not share.exists()
+    away.rename(share)
+    run.write_json("a.json", {})
 
 
 def test_done_run_is_not_begun_again(store: Store) -> None:

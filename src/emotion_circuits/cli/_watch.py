@@ -23,9 +23,10 @@ SHOWN = 12
 def watch_shards(
     results: Path, profile: str | None, every: float, *, as_json: bool, pause: Callable[[float], None] = time.sleep
 ) -> int:
-    """Show the newest plan of every profile until nobody works on any; with ``as_json`` look once.
+    """Show the plans of every profile that somebody works on until there are none; with ``as_json`` look once.
 
-    Somebody works on a plan as long as a worker holds one of its cells, or the command that started them waits.
+    Where nobody works on any plan of a profile, the one that a command asked for last is shown. Somebody works on a
+    plan as long as a worker holds one of its cells, or the command that started them waits.
 
     Returns:
         The exit code: 0 everything is done (or goes on), 1 nothing is done, 3 partly done.
@@ -53,11 +54,14 @@ def watch_shards(
 
 
 def _look(results: Path, profile: str | None) -> list[tuple[Manifest, list[CellState]]]:
-    from emotion_circuits.runners.state import manifests, states
+    from emotion_circuits.runners.state import is_worked_on, manifests, states
     from emotion_circuits.store import slug
 
-    newest = {m.work.profile: m for m in manifests(Path(results), None if profile is None else slug(profile))}
-    return [(manifest, states(manifest)) for manifest in newest.values()]
+    planned: dict[str, list[Manifest]] = {}
+    for manifest in manifests(Path(results), None if profile is None else slug(profile)):
+        planned.setdefault(manifest.work.profile, []).append(manifest)
+    shown = [m for plans in planned.values() for m in [p for p in plans if is_worked_on(p)] or plans[-1:]]
+    return [(manifest, states(manifest)) for manifest in shown]
 
 
 def _lines(manifest: Manifest, cells: Sequence[CellState]) -> list[str]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from emotion_circuits.errors import StoreError
 from emotion_circuits.store import Claims, content_key, read_json, write_once
 from emotion_circuits.store.claims import HEARTBEAT_SECONDS, STALE_SECONDS
-from emotion_circuits.store.files import look_anew, remove_discarded
+from emotion_circuits.store.files import look_anew, remove_discarded, require_marker
 
 if TYPE_CHECKING:
     from emotion_circuits.store import Run
@@ -57,11 +57,7 @@ class Crew:
 
     def require_folder(self) -> None:
         """Raise :class:`StoreError` when the shared folder has gone."""
-        if self.marker is not None and not self.marker.exists():
-            raise StoreError(
-                f"{self.marker} has gone: the shared folder was unmounted, moved or removed",
-                "mount it again, then run the same command again: it resumes",
-            )
+        require_marker(self.marker)
 
 
 @dataclass(frozen=True)

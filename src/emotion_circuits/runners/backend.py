@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from emotion_circuits.errors import EmotionCircuitsError, UsageError, unknown_name
 from emotion_circuits.experiments._crew import Crew, clear_finished
 from emotion_circuits.runners.manifest import Manifest
-from emotion_circuits.runners.state import collect, drivers_of, forget_failure, has_failed, is_done, write_failed
+from emotion_circuits.runners.state import (
+    collect,
+    drivers_of,
+    forget_failure,
+    has_failed,
+    is_done,
+    read_notices,
+    write_failed,
+)
+from emotion_circuits.store.files import translating
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Study
@@ -103,13 +112,20 @@ def run_manifest(manifest: Manifest, chosen: Backend, tell: Tell) -> Study:
     when the results folder has gone meanwhile.
     """
     manifest.write()
+    with translating(manifest.path, "write"):
+        os.utime(manifest.path)  # of the plans of a profile the one that was asked for last is the newest
     for cell in manifest.cells:
         forget_failure(manifest, cell)
     with drivers_of(manifest).take(f"command-{secrets.token_hex(4)}") or nullcontext():
         run_shards(manifest, chosen, tell)
     Crew(marker=manifest.path).require_folder()  # otherwise that is why nothing is finished
     clear_finished(manifest.folder.parents[1])
-    return collect(manifest)
+    for notice in read_notices(manifest):
+        tell(notice)
+    study = collect(manifest)
+    for run in study.runs:
+        run.name_latest()  # reused work is the latest answer too
+    return study
 
 
 def unfinished(manifest: Manifest) -> list[int]:

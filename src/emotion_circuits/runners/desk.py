@@ -6,11 +6,14 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments._crew import Crew
 from emotion_circuits.experiments._pair_runner import ModelSlot, PairBench, run_pair_experiment
 from emotion_circuits.experiments._profiles import Profile
 from emotion_circuits.experiments._runner import Progress, Workbench, no_progress, run_experiment
+from emotion_circuits.runners.inputs import cell_id, experiment_key
 from emotion_circuits.runners.manifest import Cell, Manifest, Work
+from emotion_circuits.runners.state import write_notices
 from emotion_circuits.store import Store
 
 if TYPE_CHECKING:
@@ -29,14 +32,19 @@ class Desk:
     """Runs the cells of one shard; models stay loaded between them."""
 
     def __init__(self, manifest: Manifest, crew: Crew, progress: Progress = no_progress) -> None:
-        self._work, self._crew, self._progress = manifest.work, crew, progress
+        self._manifest, self._work, self._crew, self._progress = manifest, manifest.work, crew, progress
         self._profile = profile_of(manifest.work)
-        self._store = Store(manifest.results)
+        self._store = Store(manifest.results, crew.marker)
         self._slots: dict[str, ModelSlot] = {}
         self._scorer = functools.cache(self._find_scorer)
 
     def run(self, cell: Cell) -> tuple[Run, str]:
-        """The finished run of a cell, and where its models came from."""
+        """The finished run of a cell, and where its models came from.
+
+        Raises:
+            EmotionCircuitsError: it is not what was planned any more. Whatever the experiment raises.
+        """
+        self._require_planned(cell)
         params = self._profile.params(cell.experiment)
         slots = [self._slot(model) for model in cell.models]
         bench = Workbench(
@@ -49,15 +57,27 @@ class Desk:
         run = run_pair_experiment(cell.experiment, params, PairBench(bench, slots[0], slots[1]))
         return run, " → ".join(slot.identity.source for slot in slots)
 
+    def _require_planned(self, cell: Cell) -> None:
+        """Refuse texts, files or a package unlike those of the plan: its cell would be noted with their answer."""
+        key = experiment_key(self._profile, cell.experiment, self._work.seed, self._work.loading.get("dtype"))
+        if cell_id(key, cell.models, self._work.versions) != cell.id:
+            raise EmotionCircuitsError(
+                f"{cell.shown} was planned with other texts, files or another version of the package than are here now",
+                "run the same command again, which plans it anew; all machines need the same texts and package",
+            )
+
     def _slot(self, model: str) -> ModelSlot:
         if model not in self._slots:
-            self._slots[model] = ModelSlot(functools.partial(self._load, self._work.sources[model]))
+            self._slots[model] = ModelSlot(functools.partial(self._load, model))
         return self._slots[model]
 
-    def _load(self, source: str) -> LM:
+    def _load(self, model: str) -> LM:
         from emotion_circuits.models import load_lm
 
-        return load_lm(source, **_paths(self._work.loading))
+        lm = load_lm(self._work.sources[model], **_paths(self._work.loading))
+        self._crew.require_folder()  # a note would make it anew
+        write_notices(self._manifest, model, lm.notices)
+        return lm
 
     def _find_scorer(self, name: str) -> Scorer:
         from emotion_circuits.scorers import LoadOptions, find_scorer

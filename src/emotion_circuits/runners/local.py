@@ -17,6 +17,7 @@ from types import FrameType
 from typing import IO
 
 from emotion_circuits.experiments._crew import Crew
+from emotion_circuits.experiments._speed import usable_cores
 from emotion_circuits.models.memory import UNLIMITED
 from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, tell_end, unfinished
 from emotion_circuits.runners.manifest import Manifest
@@ -112,7 +113,7 @@ def _fits(manifest: Manifest, number: int, pool: _Pool) -> bool:
 
 
 def _pool(manifest: Manifest, waiting: Sequence[int], workers: int | None, threads: int | None) -> _Pool:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     gpus = _gpus(manifest)
     # A model that is spread over the GPUs wants all of them: a second one would find them full.
     limit = min(len(waiting), workers or gpus or (1 if _spread(manifest) else cores))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,10 @@ FILE, FOLDER = "manifest.json", "shards"
 class Work:
     """What has to be done, complete enough for another machine: a profile, models and how they are loaded.
 
-    ``sources`` maps a model's name as the user gave it to what is loaded (a folder as an absolute path). ``loading``
-    holds dtype, device, device_map, cache and offline; ``rows`` the most rows of a batch; ``prompts`` the set that the
-    study is about.
+    ``sources`` maps a model's name as the user gave it to what is loaded (a folder as an absolute path), ``versions``
+    to what showed at planning which one it is. ``loading`` holds dtype, device, device_map, cache and offline; ``rows``
+    the most rows of a batch; ``prompts`` the set that the study is about; ``folder`` the one in which relative paths
+    of parameters mean something, where there are any.
     """
 
     profile: str
@@ -35,11 +36,16 @@ class Work:
     rows: int | None = None
     pairs: Literal["all", "first"] = "all"
     prompts: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One experiment on one model, or on an ordered pair; ``id`` depends on what is computed, not on where."""
+    """One experiment on one model, or on an ordered pair; ``id`` depends on what is computed, not on where.
+
+    See ``runners/inputs.py``: another text, file, weight or version of an experiment makes it another cell.
+    """
 
     id: str
     experiment: str
@@ -111,7 +117,7 @@ class Manifest:
 
 def manifest_folder(results: Path, work: Work, cells: tuple[Cell, ...], shards: tuple[Shard, ...]) -> Path:
     """Where a manifest belongs: its name depends on its content."""
-    content = {"work": _fields(work), "cells": [c.id for c in cells], "shards": [asdict(s) for s in shards]}
+    content = {"work": vars(work), "cells": [c.id for c in cells], "shards": [asdict(s) for s in shards]}
     return results / slug(work.profile) / FOLDER / content_key(content)
 
 
@@ -136,18 +142,10 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(path.absolute().parent, work, cells, shards)
 
 
-def _fields(work: Work) -> dict[str, Any]:
-    """What a manifest says of the work; ``prompts`` only where a set is named, as before there was that field.
-
-    A study that was planned then keeps its folder: its finished cells, and its jobs in a queue.
-    """
-    return {name: value for name, value in vars(work).items() if name != "prompts" or value}
-
-
 def _text(manifest: Manifest) -> str:
     content = {
         "schema": SCHEMA,
-        "work": plain(_fields(manifest.work)),
+        "work": plain(vars(manifest.work)),
         "cells": [[c.id, c.experiment, c.models] for c in manifest.cells],
         "shards": [asdict(s) for s in manifest.shards],
     }

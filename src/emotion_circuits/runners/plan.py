@@ -10,8 +10,8 @@ from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._contract import PairExperiment
 from emotion_circuits.experiments._profiles import Profile
 from emotion_circuits.experiments._registry import find_experiment
+from emotion_circuits.runners.inputs import cell_id, experiment_key, names_relative_files
 from emotion_circuits.runners.manifest import Cell, Manifest, Shard, Work, manifest_folder
-from emotion_circuits.store import content_key
 
 
 def plan_study(
@@ -25,7 +25,7 @@ def plan_study(
     pairs: Sequence[tuple[str, str]] | None = None,
     loading: Mapping[str, Any],
 ) -> Manifest:
-    """The manifest of a study; nothing is written and no model is loaded.
+    """The manifest of a study; nothing is written and no model is loaded (the hub is asked for its models' commits).
 
     Every model is one shard with its experiments in order. ``shards`` beyond the number of models are further workers
     on the same models, in turn: they share the rows of each step. Ordered pairs of models are shards of their own,
@@ -36,7 +36,8 @@ def plan_study(
             (default: those of the profile). loading: dtype, device, device_map, cache, offline.
 
     Raises:
-        UsageError: no model, a model named twice, fewer than one shard.
+        UsageError: no model, a model named twice, fewer than one shard, or parameters that ask for something that there
+            is not (a set, an emotion, a file).
     """
     if shards is not None and shards < 1:
         raise UsageError(f"{shards} shards do nothing", "use --shards with 1 or more")
@@ -45,17 +46,13 @@ def plan_study(
         raise UsageError(f"a study needs models, each once, not {named}", "name them with --model")
     single = [n for n, _ in profile.experiments if not isinstance(find_experiment(n), PairExperiment)]
     paired = [n for n, _ in profile.experiments if n not in single]
-    work = Work(
-        profile.name, profile.title, profile.description, profile.experiments,
-        {m: _absolute(m) for m in models}, dict(loading), seed, rows, profile.pairs,
-        profile.prompts,
-    )  # fmt: skip
+    work = _work(profile, models, seed, rows, loading)
     cells: list[Cell] = []
-    keys = {name: _experiment_key(profile, name, work) for name in (*single, *paired)}
+    keys = {name: experiment_key(profile, name, seed, loading.get("dtype")) for name in (*single, *paired)}
 
     def add(names: Sequence[str], of: tuple[str, ...]) -> tuple[int, ...]:
         first = len(cells)
-        cells.extend(Cell(content_key({"experiment": keys[name], "models": of}), name, of) for name in names)
+        cells.extend(Cell(cell_id(keys[name], of, work.versions), name, of) for name in names)
         return tuple(range(first, len(cells)))
 
     chains = {model: add(single, (model,)) for model in models}
@@ -82,14 +79,28 @@ def _single_shards(chains: Mapping[str, tuple[int, ...]], wanted: int | None) ->
     ]
 
 
-def _experiment_key(profile: Profile, experiment: str, work: Work) -> str:
-    return content_key({
-        "profile": profile.name, "experiment": experiment, "params": profile.params(experiment), "seed": work.seed,
-        "dtype": work.loading.get("dtype"),
-    })  # fmt: skip
+def _work(profile: Profile, models: Sequence[str], seed: int, rows: int | None, loading: Mapping[str, Any]) -> Work:
+    from emotion_circuits.models.sources import version_of
+
+    sources = {model: _source(model) for model in models}
+    versions = {model: version_of(source, offline=bool(loading.get("offline"))) for model, source in sources.items()}
+    cache = loading.get("cache")
+    whole = {**loading, "cache": None if cache is None else str(Path(cache).expanduser().absolute())}
+    relative = any(names_relative_files(profile, name) for name, _ in profile.experiments)
+    return Work(
+        profile.name, profile.title, profile.description, profile.experiments, sources, whole, seed, rows,
+        profile.pairs, profile.prompts, versions, str(Path.cwd()) if relative else "",
+    )  # fmt: skip
 
 
-def _absolute(model: str) -> str:
-    """A folder or file as an absolute path: workers may be started elsewhere."""
-    path = Path(model).expanduser()
-    return str(path.absolute()) if path.exists() else model
+def _source(model: str) -> str:
+    """What is loaded for a name: a folder or file by its whole path, as workers may be started elsewhere.
+
+    A link to a folder is followed now: it may lead to another one when a worker starts.
+    """
+    from emotion_circuits.models.sources import path_of
+
+    path = path_of(model)
+    if path is None or not path.exists():
+        return model
+    return str(path.resolve() if path.is_dir() else path.absolute())

@@ -23,7 +23,7 @@ def run_ray(
     tell: Tell,
     *,
     address: str | None = None,
-    cpus: float = 1.0,
+    cpus: float | None = None,
     gpus: float | None = None,
     mem_gb: float | None = None,
     store_gb: float = 0.2,
@@ -34,10 +34,11 @@ def run_ray(
 
     Args:
         address: of a cluster (``auto``: the one this machine belongs to; ``host:port``; ``ray://host:port``); without
-            one, a cluster is started here and stopped afterwards. cpus: that a shard takes. gpus: likewise (default:
-            one, where the cluster has any and the device asked for is ``auto`` or ``cuda``). mem_gb: main memory of a
-            shard (default: what its model takes, where that is known). store_gb: shared memory of a cluster that is
-            started here; results go through the folder, so that little is needed.
+            one, a cluster is started here and stopped afterwards. cpus: that a shard takes, and as many threads
+            (default: the nodes' processors shared out). gpus: likewise (default: one, where the cluster has any and
+            the device asked for is ``auto`` or ``cuda``). mem_gb: main memory of a shard (default: what its model
+            takes, where that is known). store_gb: shared memory of a cluster that is started here; results go through
+            the folder, so that little is needed.
 
     Raises:
         UsageError: Ray is not installed. EmotionCircuitsError: no cluster answers at the address.
@@ -83,8 +84,11 @@ def _require_answer(address: str) -> None:
 
 
 def _run(
-    ray: Any, manifest: Manifest, waiting: list[int], tell: Tell, cpus: float, gpus: float | None, mem_gb: float | None
-) -> None:
+    ray: Any, manifest: Manifest, waiting: list[int], tell: Tell, cpus: float | None, gpus: float | None,
+    mem_gb: float | None,
+) -> None:  # fmt: skip
+    if cpus is None:
+        cpus = _cpus(ray, len(waiting))
     if gpus is None:
         gpus = _gpus(ray, manifest)
     environment = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cpus)))}}
@@ -115,6 +119,13 @@ def _run(
             tell(f"shard {number} ({names}) was lost: {reason}")
             give_up(manifest, number, f"Ray lost its task {ATTEMPTS + 1} times ({reason})",
                     "look at `ray status`, then run the same command again: it resumes")  # fmt: skip
+
+
+def _cpus(ray: Any, shards: int) -> float:
+    """Processors of a shard where nobody said how many: the most with which all shards find a place at once."""
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    enough = (n for n in range(max(nodes, default=1), 1, -1) if sum(cpus // n for cpus in nodes) >= shards)
+    return float(next(enough, 1))
 
 
 def _gpus(ray: Any, manifest: Manifest) -> float:

@@ -7,11 +7,12 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion_circuits.errors import EmotionCircuitsError, StoreError
+from emotion_circuits.errors import EmotionCircuitsError, StoreError, UsageError
 from emotion_circuits.experiments._crew import Crew
 from emotion_circuits.experiments._runner import Progress, no_progress
 from emotion_circuits.experiments._study import Failure, attempt, clear_log, leave_log
@@ -62,11 +63,18 @@ def run_shard(
         crew: how workers watch each other. run_cell: computes one cell (default: the study's experiment).
 
     Raises:
-        UsageError: no such shard. StoreError: the results folder cannot be read or written.
+        UsageError: no such shard, or this machine has not the folder that paths are relative to. StoreError: the
+            results folder cannot be read or written.
     """
+    with _planned_folder(manifest):
+        return _run_cells(manifest, number, replace(crew or Crew(), marker=manifest.path), progress, run_cell)
+
+
+def _run_cells(
+    manifest: Manifest, number: int, crew: Crew, progress: Progress, run_cell: RunCell | None
+) -> ShardReport:
     cells = manifest.cells_of(number)
     store, names = Store(manifest.results), _name(manifest.shards[number].models)
-    crew = replace(crew or Crew(), marker=manifest.path)
     run_cell = run_cell or Desk(manifest, crew, progress).run
     report = ShardReport(number)
     if (missing := _missing(manifest, number)) is not None:
@@ -103,6 +111,19 @@ def run_shard(
             report.computed.append(cell.id)
     clear_log(store, manifest.work.profile, names)
     return report
+
+
+def _planned_folder(manifest: Manifest) -> AbstractContextManager[None]:
+    """Work where relative paths of parameters mean what they meant at planning; anywhere, where there are none."""
+    folder = manifest.work.folder
+    if not folder:
+        return nullcontext()
+    if not Path(folder).is_dir():
+        raise UsageError(
+            f"the study names files by their paths relative to {folder}, which this machine does not have",
+            "give whole paths of files that all machines see",
+        )
+    return chdir(folder)
 
 
 def _missing(manifest: Manifest, number: int) -> Cell | None:

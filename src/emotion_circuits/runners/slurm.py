@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, cast
 
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.runners.backend import Tell, give_up, not_installed, tell_end, unfinished
@@ -38,13 +41,53 @@ class ShardJob:
     def __call__(self) -> int:
         from emotion_circuits.runners.worker import work
 
-        return work(self.path, self.number)
+        with _told_why():
+            return work(self.path, self.number)
 
     def checkpoint(self) -> Any:
         """What submitit submits again after a pre-emption or a time limit: the same shard, which resumes."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+@contextmanager
+def _told_why() -> Iterator[None]:
+    """Have submitit's answer to a signal say what is to be done where the job cannot be queued again.
+
+    It raises inside of whatever runs at that moment, where its own exceptions would count as a defect.
+    """
+    from submitit import JobEnvironment
+
+    number = JobEnvironment._usr_sig()
+    handler = signal.getsignal(number)
+    if not callable(handler):  # nobody but submitit answers this signal
+        yield
+        return
+    answer = cast("Callable[[int, FrameType | None], object]", handler)
+    signal.signal(number, lambda received, frame: _answered(answer, received, frame))
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
+
+
+def _answered(answer: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None) -> None:
+    from submitit.core.utils import UncompletedJobError
+
+    try:
+        answer(number, frame)
+    except UncompletedJobError as error:
+        raise EmotionCircuitsError(
+            f"the shard ran out of time, and is not queued again ({error})",
+            "run the same command again: it resumes; a larger timeout_min gives each job more time, a larger timeouts "
+            "queues it more often (--runner-options)",
+        ) from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EmotionCircuitsError(
+            f"the shard was stopped by Slurm and could not be queued again: {error}",
+            "run the same command again: it resumes; `scontrol requeue` has to work on the nodes",
+        ) from error
 
 
 def run_slurm(
@@ -157,8 +200,9 @@ def _running(submitit: Any, manifest: Manifest) -> dict[int, Any]:
     if not path.exists():
         return {}
     queue = _queue(manifest)  # where it is unknown, noted jobs count as running: nothing is submitted twice
-    return {int(n): submitit.SlurmJob(folder=manifest.folder / "slurm", job_id=i)
-            for n, i in read_json(path).items() if queue is None or i in queue}  # fmt: skip
+    jobs = {int(n): submitit.SlurmJob(folder=manifest.folder / "slurm", job_id=i) for n, i in read_json(path).items()}
+    return {n: job for n, job in jobs.items()
+            if not job.paths.result_pickle.exists() and (queue is None or job.job_id in queue)}  # fmt: skip
 
 
 def _queue(manifest: Manifest) -> set[str] | None:
@@ -189,8 +233,10 @@ def _watch(manifest: Manifest, jobs: Mapping[int, Any], tell: Tell, pause: Pause
             if job.paths.result_pickle.exists():
                 del left[number]
                 _ended(manifest, number, job, tell)
-        if time.monotonic() - looked >= QUEUE_SECONDS and (queue := _queue(manifest)) is not None:
+        due = time.monotonic() - looked >= QUEUE_SECONDS
+        if due:  # also where it does not answer: a busy controller is not asked more often for it
             looked = time.monotonic()
+        if due and (queue := _queue(manifest)) is not None:
             absent = {number for number, job in left.items() if job.job_id not in queue}
             for number in sorted(absent & missing):
                 _lost(manifest, number, left.pop(number), "it is in the queue no more and left no result", tell)

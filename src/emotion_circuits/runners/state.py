@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.runners.manifest import FILE, FOLDER, Cell, Manifest, read_manifest
-from emotion_circuits.store import Claims, read_json, write_json
+from emotion_circuits.store import Claims, content_key, read_json, write_json
 from emotion_circuits.store.claims import Holder
 from emotion_circuits.store.files import translating
 from emotion_circuits.store.provenance import now
@@ -61,6 +61,19 @@ def write_failed(manifest: Manifest, cell: Cell, error: EmotionCircuitsError, se
     """Note why a cell failed; where another worker finishes it, that counts."""
     content = {"message": error.what, "fix": error.fix, "exit_code": error.exit_code}
     write_json(_file(manifest, cell, FAILED), {**content, "seconds": seconds, "time": now()})
+
+
+def write_notices(manifest: Manifest, model: str, notices: Sequence[str]) -> None:
+    """Note what is to be known about a model as it was loaded the last time; its worker has nobody to tell it to."""
+    path = manifest.folder / "notices" / f"{content_key({'model': model})}.json"
+    if notices or path.exists():
+        write_json(path, {"model": model, "notices": notices})
+
+
+def read_notices(manifest: Manifest) -> list[str]:
+    """What workers noted about the models of a manifest, in its order."""
+    noted = {n["model"]: n["notices"] for n in map(read_json, (manifest.folder / "notices").glob("*.json"))}
+    return [f"{model}: {notice}" for model in manifest.work.sources for notice in noted.get(model, ())]
 
 
 def forget_failure(manifest: Manifest, cell: Cell) -> None:
@@ -142,8 +155,13 @@ def collect(manifest: Manifest) -> Study:
     return study
 
 
+def is_worked_on(manifest: Manifest) -> bool:
+    """Whether a worker holds one of the cells, or a command waits for them."""
+    return bool(Claims(manifest.folder / "claims").held() or drivers_of(manifest).held())
+
+
 def manifests(results: Path, profile: str | None = None) -> Iterator[Manifest]:
-    """The manifests below a results folder, oldest first."""
+    """The manifests below a results folder, in the order in which commands last asked for them."""
     found = Path(results).glob(f"{profile or '*'}/{FOLDER}/*/{FILE}")
     for path in sorted(found, key=lambda p: (p.stat().st_mtime, p.parent.name)):
         yield read_manifest(path)

@@ -64,6 +64,15 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def require_marker(marker: Path | None) -> None:
+    """Raise :class:`StoreError` when a file that marks a shared folder as being there has gone; None marks nothing."""
+    if marker is not None and not marker.exists():
+        raise StoreError(
+            f"{marker} has gone: the shared folder was unmounted, moved or removed",
+            "mount it again, then run the same command again: it resumes",
+        )
+
+
 def look_anew(*folders: Path) -> None:
     """Make a network file system ask its server which names are in these folders.
 

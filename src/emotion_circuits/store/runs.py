@@ -65,6 +65,9 @@ def model_folder(model: str | tuple[str, ...]) -> str:
 class Run:
     """One run folder. ``inputs`` is what its key was made from, ``recorded`` what is only written down.
 
+    ``marker`` is a file that lies in the shared folder as long as it is there: without it nothing is written, because a
+    folder that was unmounted would be made anew, on one machine's own disk.
+
     Usual use::
 
         run = store.run(profile, model, "directions", inputs, recorded)
@@ -78,6 +81,7 @@ class Run:
     folder: Path
     inputs: Mapping[str, Any] = field(repr=False)
     recorded: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    marker: Path | None = field(default=None, repr=False, compare=False)
 
     @property
     def key(self) -> str:
@@ -130,6 +134,7 @@ class Run:
 
     def lock(self, wait: float | None = None) -> AbstractContextManager[None]:
         """Hold the run for this process; ``wait`` in seconds (``None``: as long as it takes, ``0``: not at all)."""
+        files.require_marker(self.marker)
         return locks.exclusive(self._lock_file, wait)
 
     def log(self) -> AbstractContextManager[None]:
@@ -156,11 +161,15 @@ class Run:
     def open_together(self) -> Iterator[Run]:
         """Begin the run unless another process did, and log to its folder, without keeping others out.
 
-        For processes that share the work of one run; each holds :meth:`lock` while it writes into the folder.
+        For processes that share the work of one run; each holds :meth:`lock` while it writes into the folder. All of
+        them are in ``spec.json``: the first as the one that began it, the others under ``resumed``.
         """
+        attempt = self._attempt()  # before the lock, which many may wait for
         with self.lock():
             if not self.done and not (self.folder / SPEC).exists():
                 self.begin()
+            elif not self.done:
+                self._record(attempt)
         with self.log(), ExitStack() as stack:
             stack.push(self._record_failure)
             yield self
@@ -170,13 +179,19 @@ class Run:
         files.make_folder(self.folder)
         files.remove_temporaries(self.folder)
         files.remove_discarded(self.folder.parent, f".{self.key}.*")
-        attempt = {
+        self._record(self._attempt())
+
+    def _attempt(self) -> dict[str, Any]:
+        """Who computes the run now, with what."""
+        return {
             "started": provenance.now(),
             "versions": provenance.package_versions(),
             "git": provenance.git_revision(),
             "machine": provenance.machine(),
             "recorded": plain(self.recorded),
         }
+
+    def _record(self, attempt: Mapping[str, Any]) -> None:
         if (self.folder / SPEC).exists():
             check_schema(self.folder / SPEC)
             spec = self.read_json(SPEC)
@@ -191,7 +206,8 @@ class Run:
             (self.folder / FAILED).unlink(missing_ok=True)
 
     def path(self, name: str) -> Path:
-        """Path of a file in the run folder; ``name`` may not lead out of it."""
+        """Path of a file in the run folder; ``name`` may not lead out of it, nor the shared folder have gone."""
+        files.require_marker(self.marker)
         path = self.folder / name
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise UsageError(f"{name!r} leads out of the run folder", "use a plain file name")
@@ -286,9 +302,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Store:
-    """All results below one folder (``--results``)."""
+    """All results below one folder (``--results``); ``marker`` as of :class:`Run`."""
 
     root: Path
+    marker: Path | None = None
 
     def run(
         self,
@@ -305,7 +322,7 @@ class Store:
         :class:`StoreError` from :attr:`Run.done` and :meth:`Run.open`; :meth:`Run.discard` (``--force``) clears it.
         """
         folder = self._experiment_folder(profile, model, experiment) / content_key(inputs)
-        return Run(folder, inputs, recorded or {})
+        return Run(folder, inputs, recorded or {}, self.marker)
 
     def find(
         self, profile: str | None = None, model: str | tuple[str, str] | None = None, experiment: str | None = None

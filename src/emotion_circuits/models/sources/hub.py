@@ -22,7 +22,11 @@ from emotion_circuits.models.sources.local import LocalModel
 from emotion_circuits.store.files import write_text
 
 _TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")
+MODEL_SUFFIXES = (".safetensors", *_TEXT_SUFFIXES)
+"""Of the files in a model's folder: weights, configuration, tokenizer."""
+
 _STANDARD_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+ANSWER_SECONDS = 10.0
 
 
 def resolve_hub(
@@ -62,6 +66,20 @@ def cached_folder(repository: str) -> Path | None:
             return _cached_snapshot(repository, None)
     except EmotionCircuitsError:
         return None
+
+
+def newest_commit(repository: str, *, offline: bool = False) -> str:
+    """The commit of the main branch that loading ``repository`` would take now; empty where it cannot be known.
+
+    That of the hub, or without an answer that of the cached copy. Fetches nothing and raises nothing: loading does.
+    """
+    from huggingface_hub import HfApi
+
+    if not (offline or offline_by_environment()):
+        with contextlib.suppress(EmotionCircuitsError), _quiet_hub(), hub_errors(repository, None):
+            return HfApi(endpoint=hub_endpoint()).model_info(repository, timeout=ANSWER_SECONDS).sha or ""
+    folder = cached_folder(repository)
+    return "" if folder is None else folder.name
 
 
 def _fetch(repository: str, revision: str | None) -> tuple[Path, tuple[str, ...]]:

