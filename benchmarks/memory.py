@@ -199,7 +199,7 @@ def run_formulas() -> dict[str, Any]:
     }
     if copies := bytes_of_copies(lm.model):
         with inference(lm.model):
-            lm.model(ids[:, :32], logits_to_keep=1)
+            lm.model(ids[:, :32])
         found["laid-out copies"] = (resident_mb() - loaded) * 2**20 / copies
     read = capture(lm, [Prompt("p", "The bridge was closed.")], ["resid_post"], [Positions("all")])
     kept = read.get("resid_post", "all")
