@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments import find_experiment, load_profile
 from emotion_circuits.experiments._endpoint import endpoint_inputs, require_words
 from emotion_circuits.models import LM
 from emotion_circuits.prompts import build_profile, emotion_words, emotions_with_words, list_lexicons, load_prompts
@@ -121,3 +122,15 @@ def test_a_damaged_file_is_named(tmp_path: Path, own_folder: Path) -> None:
     (own_folder / "words" / "relief.toml").write_text("relief = 3\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"relief\.toml is not a list"):
         own_lexicons()
+
+
+@pytest.mark.parametrize("name", ["steer", "sweep", "iterative", "real-world"])
+def test_runs_that_count_the_words_of_a_list_hold_it(tmp_path: Path, name: str) -> None:
+    build(tmp_path, WORDS)
+    experiment, params = (
+        find_experiment(name),
+        load_profile("mine").params(name, {"text": ["Hi."]} if name == "steer" else {}),
+    )
+    before = experiment.inputs(params)
+    build(tmp_path, WORDS.replace('"window"', '"window", "lamp"'))
+    assert experiment.inputs(params) != before

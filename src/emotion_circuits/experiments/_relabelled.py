@@ -18,7 +18,7 @@ def relabelling_inputs(compared: Iterable[Sequence[Prompt]]) -> Mapping[str, Any
 
     from emotion_circuits.stats.permutation import moves_wholes
 
-    for texts in compared:
+    for texts in filter(None, compared):  # a set without texts to fit on is refused where it is fitted
         labels = np.array([p.emotion for p in texts])
         codes = np.unique([p.scenario or f"text:{p.id}" for p in texts], return_inverse=True)[1].astype(np.intp)
         if moves_wholes(labels, codes):

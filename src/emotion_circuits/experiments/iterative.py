@@ -66,6 +66,11 @@ class Iterative(Experiment):
     def requires(self, params: Params) -> Sequence[Needed]:
         return required_runs(params)
 
+    def inputs(self, params: Params) -> Mapping[str, Any]:
+        from emotion_circuits.experiments._endpoint import own_words
+
+        return own_words(expected_emotions(params))
+
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         layer_or_middle(lm, params.layer)
         return [CaptureStep(STEERED, steered_prompts(params), (SITE,), (Positions("last"),))]

@@ -61,6 +61,11 @@ class RealWorld(Experiment):
     def requires(self, params: Params) -> Sequence[Needed]:
         return required_runs(params)
 
+    def inputs(self, params: Params) -> Mapping[str, Any]:
+        from emotion_circuits.experiments._endpoint import own_words
+
+        return own_words(expected_emotions(params))
+
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         layer_or_middle(lm, params.layer)  # one out of range is refused before anything runs
         return [CaptureStep(STEERED, _texts(params), (SITE,), (Positions("last"),))]

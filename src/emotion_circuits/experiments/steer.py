@@ -26,6 +26,7 @@ from emotion_circuits.experiments._steering import (
     Strengths,
     Unit,
     Vectors,
+    expected_emotions,
     layer_or_middle,
     required_runs,
     unit_inputs,
@@ -94,13 +95,15 @@ class Steer(Experiment):
         return required_runs(params)
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
+        from emotion_circuits.experiments._endpoint import own_words
         from emotion_circuits.store import fingerprint_file
 
+        words = own_words(expected_emotions(params))
         if params.vector is None:
-            return unit_inputs(_units(params))
+            return {**unit_inputs(_units(params)), **words}
         if not params.vector.is_file():
             raise UsageError(f"there is no file {params.vector}", "give --vector a safetensors file with one vector")
-        return {"vector": fingerprint_file(params.vector)}
+        return {"vector": fingerprint_file(params.vector), **words}
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         layer_or_middle(lm, params.layer)
