@@ -68,7 +68,8 @@ def neutral_fit_texts(run: Run, kind: SiteKind, position: str) -> NDArray[Any]:
             "texts by now", again,
         )  # fmt: skip
     data = fit_texts(extract, params, kind, position)
-    return data.x[data.labels == NEUTRAL]
+    neutral: NDArray[Any] = data.x[data.labels == NEUTRAL]
+    return neutral
 
 
 def fitted_set(params: Directions.Params) -> tuple[Prompt, ...]:
