@@ -70,7 +70,7 @@ def _in(node: ast.AST, scope: Scope, parts: frozenset[str]) -> Iterator[tuple[in
         return
     if isinstance(node, ast.Assign) and parts & {t.id for t in node.targets if isinstance(t, ast.Name)}:
         return  # it comes out with the text that it is a part of
-    if isinstance(node, ast.JoinedStr | ast.Constant) or _is_joined(node):
+    if isinstance(node, ast.expr) and (isinstance(node, ast.JoinedStr | ast.Constant) or _is_joined(node)):
         yield from ((node.lineno, text) for text in _wordings(node, scope))
         return
     for child in ast.iter_child_nodes(node):
