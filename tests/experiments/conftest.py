@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from emotion_circuits.cli import main
+from emotion_circuits.experiments._registry import experiments
+from emotion_circuits.report import translation
+from emotion_circuits.report.translation import Catalogue, entries
+from emotion_circuits.store import Run
+from emotion_circuits.types import Section
 from explorer_requests import Page
 from small_study import exploring, run_directions, save_model, save_profile, save_worded
 from steering_runs import PROFILE, line
@@ -42,6 +48,36 @@ class Answer:
 
 
 Command = Callable[..., Answer]
+OURS = frozenset(experiments())
+"""The experiments of the package; tests and pages of the documentation add others."""
+WORDED_ELSEWHERE = ("heads.match", "heads.patch", "controls")
+"""Experiments whose wording has tests of its own."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def written() -> Iterator[dict[str, set[str]]]:
+    """Experiment → sentences without Japanese in the sections that its runs have written since the last test."""
+    found: dict[str, set[str]] = {}
+    write = Run.write_json
+
+    def noting(run: Run, name: str, value: object) -> Path:
+        if name == "section.json":
+            say = Catalogue(entries("ja"))
+            translation._section(TypeAdapter(Section).validate_python(value), say)
+            found.setdefault(run.experiment, set()).update(say.unknown)
+        return write(run, name, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "write_json", noting)
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _sections_are_said_in_japanese(written: dict[str, set[str]]) -> Iterator[None]:
+    yield
+    found = {name: sentences for name, sentences in written.items() if sentences and name not in WORDED_ELSEWHERE}
+    written.clear()
+    assert not {name: sentences for name, sentences in found.items() if name in OURS}
 
 
 @pytest.fixture(autouse=True)

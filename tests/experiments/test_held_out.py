@@ -23,7 +23,7 @@ from emotion_circuits.experiments.directions import established
 from emotion_circuits.experiments.extract import select_sets
 from emotion_circuits.prompts import build_profile, load_prompts
 from emotion_circuits.prompts.copies import require_disjoint
-from emotion_circuits.report.assemble import methods
+from emotion_circuits.report.methods import methods
 from emotion_circuits.store import Store
 from emotion_circuits.types import Prompt
 

@@ -125,3 +125,37 @@ def test_what_is_no_model_is_on_no_later_page(cli: Any, profile: Path, model: Pa
     assert not (copied / "small" / "mistyped").exists()
     assert cli("study", profile, "--results", copied).code == 0
     assert "mistyped" not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("summary.json", "{}"), ("summary.json", "{"), ("section.json", "{}"), ("spec.json", "{"), ("spec.json", "[]"),
+     ("done.json", '{"schema": 0}')],
+)  # fmt: skip
+def test_a_report_leaves_out_and_names_a_run_that_cannot_be_read(
+    cli: Any, profile: Path, copied: Path, other_run: Path, file: str, content: str
+) -> None:
+    (other_run / file).write_text(content, encoding="utf-8")
+    answer = cli("report", "--profile", profile, "--results", copied, "--format", "svg")
+    assert answer.code == 3 and f"left out: {other_run} cannot be read (" in answer.err, answer.err
+    assert "--force, or remove that folder" in answer.err and "defect" not in answer.err
+    page = (copied / "small" / "report" / "report.html").read_text(encoding="utf-8")
+    assert "gratitude: layer" in page and "other-model" not in page
+    found = cli("report", "--profile", profile, "--results", copied, "--format", "svg", "--json").json
+    assert found["left_out"] == [str(other_run)] and found["html"]
+
+
+def test_a_report_leaves_out_and_names_a_note_that_cannot_be_read(cli: Any, profile: Path, copied: Path) -> None:
+    (run,) = copied.glob("small/*/directions")
+    note = run.parent / "failed.json"
+    note.write_text("{}", encoding="utf-8")
+    answer = cli("report", "--profile", profile, "--results", copied, "--format", "svg")
+    assert answer.code == 3 and f"left out: {note} cannot be read (KeyError: " in answer.err
+    assert "remove that file" in answer.err and "report: " in answer.out
+
+
+def test_a_report_of_nothing_that_can_be_read_says_so(cli: Any, profile: Path, copied: Path) -> None:
+    (done,) = copied.glob("small/*/directions/*/done.json")
+    (done.parent / "summary.json").write_text("{}", encoding="utf-8")
+    answer = cli("report", "--profile", profile, "--results", copied)
+    assert answer.code == 2 and f"left out: {done.parent}" in answer.err and "no finished run of profile" in answer.err

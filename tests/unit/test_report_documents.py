@@ -117,7 +117,7 @@ def test_write_report_lays_out_pages_and_plots(tmp_path: Path) -> None:
     written = write_report(study_report(), tmp_path, formats=("png",))
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     figures = {"plots/where/own-vs-rest.png", "plots/where/cosines.png", "plots/norms/norms.png"}
-    assert names == figures | {f"report/report.{kind}" for kind in ("html", "md", "json")}
+    assert names == figures | {"plots/files.json"} | {f"report/report.{kind}" for kind in ("html", "md", "json")}
     assert {path.relative_to(tmp_path).as_posix() for path in written.figures} == figures
     assert report_from_json(written.json.read_text("utf-8")).title == study_report().title
 

@@ -316,6 +316,17 @@ def test_saved_figures_are_300_dpi_with_text_as_text_and_the_same_bytes_twice(tm
     assert "own-vs-rest AUROC</text>" in svg.read_text("utf-8")
 
 
+def test_figures_of_an_earlier_report_go_and_files_of_others_stay(tmp_path: Path) -> None:
+    earlier = save_figures(study_report(), tmp_path)
+    theirs = [tmp_path / "statistics/p_histogram.png", tmp_path / "where/mine.png"]
+    for path in theirs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    drawn = save_figures(study_report(), tmp_path, formats=("svg",), language="ja")
+    assert drawn == [path for path in earlier if path.suffix == ".svg"]
+    assert {p for p in tmp_path.rglob("*.*") if p.name != "files.json"} == {*drawn, *theirs}
+
+
 def test_drawing_leaves_the_users_matplotlib_as_it_was(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     save_figures(study_report(), tmp_path, formats=("png",))

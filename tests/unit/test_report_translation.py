@@ -17,7 +17,7 @@ from emotion_circuits.circuits.cross_model import HeadMatch
 from emotion_circuits.experiments._pairs.transfer_report import verdict_lines
 from emotion_circuits.experiments.heads_patch import patching_sentence
 from emotion_circuits.experiments.neurons_saliency import SCORES
-from emotion_circuits.report import assemble, render_html, save_figures
+from emotion_circuits.report import render_html, save_figures
 from emotion_circuits.report.answers import QUESTIONS
 from emotion_circuits.report.checklist import phases
 from emotion_circuits.report.commands import OF_MODEL
@@ -37,7 +37,7 @@ def report(**changes: object) -> Report:
     )
     section = Section("s", "Where is each emotion?", ("something new was found",), (figure,), (table,))
     verdict = Verdict("Question 1. Where is each emotion?", ("something new was found",))
-    return dataclasses.replace(Report("T", "p", (verdict,), (section,), (), "", {}), **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(Report("A study", "p", (verdict,), (section,), (), "", {}), **changes)  # type: ignore[arg-type]
 
 
 def test_places_of_every_translation_are_places_of_its_sentence() -> None:
@@ -48,8 +48,6 @@ def test_places_of_every_translation_are_places_of_its_sentence() -> None:
 
 def test_every_fixed_sentence_of_a_report_has_a_translation() -> None:
     fixed = [f"Question {n}. {question}" for n, (question, _) in QUESTIONS.items()]
-    fixed += [*assemble.METHODS, *assemble.STEERING, assemble.UNPAIRED_TEXTS, assemble.UNPAIRED_MEANS]
-    fixed += [assemble.UNPAIRED_TESTS]
     for phase in phases():
         fixed += [phase["name"], phase["question"], *(item["what"] for item in phase["item"])]
     say = Catalogue(entries("ja"))
@@ -133,8 +131,8 @@ ESTABLISHED = {"established": True, "damage_ok": True}
 @pytest.mark.parametrize(
     ("line", "part"),
     [
-        (said_lines.sweep(), "確立されず（層 14、"), (said_lines.sweep(), "文章が崩壊"),
-        (said_lines.sweep(**ESTABLISHED), "確立（層 14、"), (said_lines.sweep(**ESTABLISHED), "文章は健全"),
+        (said_lines.sweep(), "確立されず（層 14、"), (said_lines.sweep(), "文章が破綻"),
+        (said_lines.sweep(**ESTABLISHED), "確立（層 14、"), (said_lines.sweep(**ESTABLISHED), "文章は破綻なし"),
         (said_lines.sweep(rank_p_isotropic=None, effect_embedded=None, ci_embedded=None), "無作為な対照なし"),
         (said_lines.direction(), "層 13（全 30 層）"), (said_lines.direction(established=False), "確立されず"),
         (said_lines.confirmed(), "上位ヘッド 10 個の切除"), (said_lines.confirmed(confirmed=False), "確認できず"),
@@ -195,6 +193,39 @@ def test_verdicts_in_any_table_are_our_words() -> None:
     table = Table("per-emotion", "Verdicts", "", {"verdict": "verdict", "text": "text"}, rows)
     found, _ = translated(report(sections=(Section("s", "Verdicts", (), (), (table,)),)), "ja")
     assert found.sections[0].tables[0].rows[0] == {"verdict": "結論保留", "text": "inconclusive"}
+
+
+def test_names_of_prompt_sets_are_no_words_of_ours() -> None:
+    columns = {"emotion": "emotion", "baseline": "baseline", "implicit": "implicit", "extended": "extended"}
+    beside = Table("beside", "Side by side", "", columns, [{"emotion": "joy"}])
+    texts = Table("texts", "Texts with and without", "", {"emotion": "emotion", "baseline_texts": "baseline"}, [])
+    sets = ("baseline (test)", "baseline, implicit (test)", "implicit", "mine (fitted anew)")
+    figure = Figure("test-sets", "intervals", "", "", "", [{"label": "joy", "group": name} for name in sets])
+    section = Section("directions", "Verdicts", (), (figure,), (beside, texts))
+    other = Section("transfer", "Verdicts", (), (), (Table("beside", "", "", {"what": "what", "value": "value"}, []),))
+    (found, shared) = translated(report(sections=(section, other)), "ja")[0].sections
+    assert [*found.tables[0].columns.values()] == ["感情", "baseline", "implicit", "extended"]
+    assert [*found.tables[1].columns.values()] == ["感情", "基準"]
+    assert [*shared.tables[0].columns.values()] == ["内容", "値"]
+    assert [row["group"] for row in found.figures[0].data] == [
+        "baseline（テスト）", "baseline、感情語なし（テスト）", "implicit", "mine（改めて求めた方向）",
+    ]  # fmt: skip
+
+
+def test_arms_and_controls_are_said_in_japanese_and_new_headings_are_counted() -> None:
+    rows = [{"arm": "+v", "against": "random: covariance"}, {"arm": "-v", "what": "floor embedding_source, all"}]
+    table = Table("controls", "", "", {"arm": "arm", "against": "against", "p": "rank p", "x": "something new"}, rows)
+    figure = Figure("arms", "violins", "", "", "", [{"arm": "joy: +v"}, {"arm": "joy: other vector fear"}],
+                    {"x": "something else"})  # fmt: skip
+    shown = report(title="", verdicts=(), sections=(Section("s", "", (), (figure,), (table,)),))
+    found, left = translated(shown, "ja")
+    (section,) = found.sections
+    assert left == 2 and section.tables[0].columns["p"] == "順位 p"
+    assert section.tables[0].rows == (
+        {"arm": "ベクトルを加える", "against": "無作為：共分散"},
+        {"arm": "ベクトルを引く", "what": "フロア：元の埋め込み層（全体）"},
+    )
+    assert [row["arm"] for row in section.figures[0].data] == ["joy：ベクトルを加える", "joy：他のベクトル fear"]
 
 
 def test_a_heading_that_names_its_model_is_translated_before_the_name() -> None:

@@ -125,7 +125,8 @@ def _write(finished: Study, asked: Asked, lang: str) -> Path | None:
 
     Where that cannot be read the page has this command's runs only; None where no page can be written at all.
     """
-    from emotion_circuits.report.collect import UNREADABLE, with_disk
+    from emotion_circuits.report.collect import with_disk
+    from emotion_circuits.report.readable import UNREADABLE
     from emotion_circuits.store import Store
 
     study = finished
@@ -158,23 +159,17 @@ def _page(study: Study, asked: Asked, lang: str, *, alone: bool = False) -> Path
 
 def _unreadable(study: Study, finished: Study, asked: Asked, error: Exception) -> str:
     """What was met beside the runs of this command, and the run that it comes from where one alone shows it."""
-    from emotion_circuits.report.assemble import assemble_report
-    from emotion_circuits.report.collect import UNREADABLE
-    from emotion_circuits.report.comparison import summary_csv
+    from emotion_circuits.report.readable import UNREADABLE, met, show, told
 
-    met = f"({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
     fresh = {run.folder for run in finished.runs}
     for run in study.runs:
         if run.folder in fresh:
             continue
-        one = replace(study, runs=[run], failures=[])
         try:
-            assemble_report(one, asked, alone=True)
-            summary_csv(one)
+            show(run, study.profile, asked)
         except UNREADABLE:
-            fix = "run its command again with --force, or remove that folder"
-            return str(EmotionCircuitsError(f"{run.folder} cannot be read {met}", fix))
-    return f"what lies beside them cannot be read {met}"
+            return str(told(run.folder, error))
+    return f"what lies beside them cannot be read {met(error)}"
 
 
 def _exit_code(finished: Study) -> int:

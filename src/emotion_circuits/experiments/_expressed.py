@@ -58,7 +58,13 @@ def summarise_expression(context: Context, params: Steer.Params) -> Outcome:
                 })  # fmt: skip
     columns = {"prompt": "prompt", "condition": "steering", "text": "text",
                **{f"embedded_{e}": f"classifier: {e}" for e in emotions}, "rep4": "rep-4"}  # fmt: skip
-    table = Table("texts", steered.name, "Strength in fractions of the residual norm unless written.", columns, rows)
+    table = Table(
+        "texts",
+        f"Steered by {steered.name}",
+        "Strength in fractions of the residual norm unless written.",
+        columns,
+        rows,
+    )
     said = [f"{row['condition']}: {' '.join(str(row['text']).split())}" for row in rows]
     section = Section("steer", f"Your text with {steered.name}", [], tables=[table])
     return Outcome({"expression": steered.name, "results": rows}, said, section)

@@ -185,10 +185,21 @@ def clear_log(store: Store, profile: str, model: str | tuple[str, ...]) -> None:
 
 def read_failures(store: Store, profile: str) -> list[Failure]:
     """The models of a study that did not finish the last time they were run."""
+    return [read_failure(path) for path in failure_notes(store, profile)]
+
+
+def failure_notes(store: Store, profile: str) -> list[Path]:
+    """The files that note why a model of a study did not finish."""
+    found = (store.root / slug(profile)).glob(f"*/{FAILED}")
+    return sorted(path for path in found if path not in store.without)
+
+
+def read_failure(path: Path) -> Failure:
+    """What one such file notes."""
     from emotion_circuits.store import read_json
 
-    records = [read_json(path) for path in sorted((store.root / slug(profile)).glob(f"*/{FAILED}"))]
-    return [Failure(r["model"], r["experiment"], EmotionCircuitsError(r["message"], r["fix"])) for r in records]
+    noted = read_json(path)
+    return Failure(noted["model"], noted["experiment"], EmotionCircuitsError(noted["message"], noted["fix"]))
 
 
 def _whole(typed: str) -> Path:

@@ -16,6 +16,7 @@ from emotion_circuits.report.checklist import checklist, place_of, shown_model
 from emotion_circuits.report.collect import further_runs
 from emotion_circuits.report.commands import OF_MODEL, Asked, ls_command
 from emotion_circuits.report.comparison import comparison
+from emotion_circuits.report.methods import methods
 from emotion_circuits.report.reproduce import reproduce
 from emotion_circuits.report.variants import COMPARED, first_of_each, given, marked, pair_of, resaid
 from emotion_circuits.store import ARROW, Store
@@ -29,44 +30,6 @@ SIDE_BY_SIDE = (0, 0, 0)
 """Where several models are compared: before the questions."""
 PAIRS = (2, -1, 0)
 """Where the matrix of all pairs stands: at the head of question 2."""
-
-UNPAIRED_TEXTS = (
-    "Texts are not matched: no scenario is written under two labels. Splits fit, dev and test are disjoint by scenario "
-    "(by text where there is none); layers are chosen on dev (the middle of the plateau within one standard error of "
-    "the best, never the last two) and every figure is measured on test."
-)
-UNPAIRED_MEANS = (
-    "A direction is mean(emotion) − mean(neutral); own-vs-rest compares with the other emotions' texts. Scores weigh "
-    "each dimension by its variance on neutral fit texts."
-)
-UNPAIRED_TESTS = (
-    "Intervals are 95 % cluster bootstraps over scenarios, or over texts where there are none (DeLong's for thousands "
-    "of single texts). Permutation p values are (b + 1) / (m + 1); labels are permuted over unmatched texts, the same "
-    "way for all layers (max-T), so a difference in topic or length between the labels would count as emotion."
-)
-
-METHODS = (
-    "Texts are matched minimal pairs: one scenario written once per emotion and once neutrally. Splits fit, dev and "
-    "test are disjoint by scenario; layers are chosen on dev (the middle of the plateau within one standard error of "
-    "the best, never the last two) and every figure is measured on test.",
-    "Residual streams are read from the unmodified Hugging Face model at the output of each block (never after the "
-    "final norm). A prefix token stands before every text and takes the attention sink; it is left out of every mean.",
-    "A direction is mean(emotion) − mean(neutral); own-vs-rest uses means centred over the emotions within scenarios. "
-    "Scores weigh each dimension by its variance on neutral fit texts.",
-    "Intervals are 95 % BCa cluster bootstraps over scenarios (DeLong's for thousands of single texts). Permutation p "
-    "values are (b + 1) / (m + 1), with one permutation of labels within scenarios shared by all layers (max-T).",
-)
-
-STEERING = (
-    "Steering adds a vector at the output of one block, from the prompt's last token on, at every step; strength is a "
-    "fraction of the mean residual norm at those positions. The primary endpoint is the log-sum-exp of the next-token "
-    "logits of the emotion's words minus that of as many neutral words matched in frequency (the run's "
-    "emotion-tokens.json lists them).",
-    "Random vectors are isotropic, matched to the covariance of neutral activations, or refitted on shuffled labels; p "
-    "is the rank (b + 1) / (m + 1) of the vector's mean odd effect among them, at the same length and, for each "
-    "family, at the length that gives the same KL divergence on dev prompts.",
-)
-"""What a study that steers did, beside METHODS."""
 
 
 def assemble_report(study: Study, asked: Asked, *, alone: bool = False) -> Report:
@@ -98,18 +61,6 @@ def assemble_report(study: Study, asked: Asked, *, alone: bool = False) -> Repor
         command=reproduce(study, asked),
         provenance=_provenance(study),
     )
-
-
-def methods(runs: Sequence[Run]) -> tuple[str, ...]:
-    """How the figures came about; matched and unmatched texts are told apart, and how often things were resampled."""
-    found = [run for run in runs if run.experiment == "directions"]
-    unpaired = bool(found) and not any(run.read_summary()["paired"] for run in found)
-    capture = METHODS[1]
-    chosen = (UNPAIRED_TEXTS, capture, UNPAIRED_MEANS, UNPAIRED_TESTS) if unpaired else METHODS
-    params = [run.read_json("spec.json")["inputs"]["params"] for run in found]
-    numbers = {(p["permutations"], p["resamples"]) for p in params}
-    steered = STEERING if any(run.experiment == "sweep" for run in runs) else ()
-    return (*chosen, *steered, *(f"Directions: {m} permutations, {r} resamples." for m, r in sorted(numbers)))
 
 
 def _pairs(study: Study) -> Sequence[Section]:

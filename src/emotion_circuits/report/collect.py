@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.experiments._registry import experiments
 from emotion_circuits.experiments._study import Study, read_failures
 from emotion_circuits.report.failures import folder_of
@@ -15,9 +14,6 @@ from emotion_circuits.store import ARROW, PAIR, Store
 if TYPE_CHECKING:
     from emotion_circuits.experiments._profiles import Profile
     from emotion_circuits.store import Run
-
-UNREADABLE = (EmotionCircuitsError, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
-"""What reading or showing a run may raise that is damaged, or that another version wrote."""
 
 
 def study_on_disk(store: Store, profile: Profile) -> Study:

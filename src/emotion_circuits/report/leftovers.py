@@ -16,8 +16,8 @@ from emotion_circuits.report.files import write_text
 from emotion_circuits.store.files import translating
 
 LIST = "files.json"
-_OURS = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/){2}[A-Za-z0-9][A-Za-z0-9._-]*\.(?:html|csv)")
-"""Folder of a section, folder of a table, a page or the rows; no part is hidden or leads upwards."""
+_OURS = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/){1,2}[A-Za-z0-9][A-Za-z0-9._-]*\.(?:html|csv|png|svg|pdf)")
+"""Folder of a section, folder of a table, a page or the rows; or a section's figure. No part is hidden or leads up."""
 
 
 @contextmanager

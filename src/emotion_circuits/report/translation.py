@@ -12,7 +12,7 @@ import dataclasses
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,15 @@ _LABELS = ("series", "label", "group", "row", "column", "arm")
 """Keys of a figure's rows whose values are labels."""
 _OWN_WORDS = ("argument", "checklist")
 """Tables whose cells are sentences of this package; those of other tables may be anybody's texts."""
-_OWN_COLUMNS = ("verdict", "measure", "check")
+_OWN_COLUMNS = (
+    "verdict", "measure", "measured", "check", "reason", "arm", "against", "control", "what", "way", "donor", "roles",
+    "method", "strength_ci",
+)  # fmt: skip
 """Columns of any table whose cells are words of this package."""
+_OF_SETS = (("directions", "beside"), ("directions", "test-sets"))
+"""(section, table or figure) whose headings or groups name prompt sets, which may be called like words of ours."""
+_LETTERS = re.compile("[A-Za-z]{2}")
+"""What has none of these (a symbol, a number) needs no translation."""
 
 
 class Catalogue:
@@ -48,7 +55,7 @@ class Catalogue:
 
     def sentence(self, text: str) -> str:
         """As a call, and remembers a sentence that has no translation."""
-        if text and self._translated(text) is None:
+        if _LETTERS.search(text) and self._translated(text) is None:
             self.unknown.add(text)
         return self(text)
 
@@ -130,8 +137,8 @@ def _section(section: Section, say: Catalogue) -> Section:
         section,
         heading=_heading(section.heading, say),
         answer=_each(say, section.answer),
-        figures=tuple(_figure(figure, say) for figure in section.figures),
-        tables=tuple(_table(table, say) for table in section.tables),
+        figures=tuple(_figure(figure, section.name, say) for figure in section.figures),
+        tables=tuple(_table(table, section.name, say) for table in section.tables),
         limits=_each(say, section.limits),
     )
 
@@ -142,27 +149,35 @@ def _heading(heading: str, say: Catalogue) -> str:
     return OF_MODEL.join([say.sentence(shared), *(say(o) if o.startswith("with ") else o for o in others)])
 
 
-def _figure(figure: Figure, say: Catalogue) -> Figure:
+def _figure(figure: Figure, section: str, say: Catalogue) -> Figure:
+    label = partial(_set_name, say=say) if (section, figure.name) in _OF_SETS else say
     return dataclasses.replace(
         figure,
         title=say.sentence(figure.title),
         caption=say.sentence(figure.caption),
         alt=say.sentence(figure.alt),
-        data=tuple(_relabelled(row, _LABELS, say) for row in figure.data),
-        options={key: say(value) if isinstance(value, str) else value for key, value in figure.options.items()},
+        data=tuple(_relabelled(row, _LABELS, label) for row in figure.data),
+        options={key: say.sentence(v) if isinstance(v, str) else v for key, v in figure.options.items()},
     )
 
 
-def _table(table: Table, say: Catalogue) -> Table:
+def _table(table: Table, section: str, say: Catalogue) -> Table:
+    named = partial(_set_name, say=say) if (section, table.name) in _OF_SETS else say
     own = tuple(table.columns) if table.name in _OWN_WORDS else _OWN_COLUMNS
     rows = tuple(_relabelled(row, own, say) for row in table.rows)
     return dataclasses.replace(
         table,
         title=say.sentence(table.title),
         caption=say.sentence(table.caption),
-        columns={key: say(heading) for key, heading in table.columns.items()},
+        # A heading that repeats its key may be a name (of an emotion, of a set), which is not missed.
+        columns={key: named(head) if head == key else say.sentence(head) for key, head in table.columns.items()},
         rows=rows,
     )
+
+
+def _set_name(text: str, say: Callable[[str], str]) -> str:
+    """What names a prompt set stays, unless something is said of the set."""
+    return say(text) if " " in text or text == "emotion" else text
 
 
 def _relabelled(row: Mapping[str, Any], keys: Sequence[str], say: Callable[[str], str]) -> Mapping[str, Any]:

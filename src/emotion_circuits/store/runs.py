@@ -302,10 +302,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Store:
-    """All results below one folder (``--results``); ``marker`` as of :class:`Run`."""
+    """All results below one folder (``--results``).
+
+    ``marker`` as of :class:`Run`; ``without``: run folders and files that are not looked at.
+    """
 
     root: Path
     marker: Path | None = None
+    without: frozenset[Path] = frozenset()
 
     def run(
         self,
@@ -330,14 +334,14 @@ class Store:
         """Runs on disk that match, oldest first; runs of another schema are left out (see :meth:`foreign`)."""
         runs = [
             Run(spec.parent, content["inputs"], content.get("recorded", {}))
-            for spec in self._specs(profile, model, experiment)
+            for spec in self.specs(profile, model, experiment)
             if (content := files.read_json(spec)).get("schema") == SCHEMA_VERSION
         ]
         return sorted(runs, key=lambda run: (run.started, run.key))
 
     def foreign(self) -> list[Path]:
         """Run folders that another schema wrote."""
-        specs = self._specs(None, None, None)
+        specs = self.specs()
         return [spec.parent for spec in specs if files.read_json(spec).get("schema") != SCHEMA_VERSION]
 
     def latest(self, profile: str, model: str | tuple[str, str], experiment: str) -> Run | None:
@@ -348,16 +352,16 @@ class Store:
         with files.translating(pointer, "read"):
             key = pointer.read_text(encoding="utf-8").strip()
         folder = pointer.parent / key
-        if not _KEY.fullmatch(key) or not (folder / DONE).exists():
+        if not _KEY.fullmatch(key) or folder in self.without or not (folder / DONE).exists():
             return None
         check_schema(folder / DONE)
         spec = files.read_json(folder / SPEC)
         return Run(folder, spec["inputs"], spec.get("recorded", {}))
 
-    def _experiment_folder(self, profile: str, model: str | tuple[str, str], experiment: str) -> Path:
-        return self.root / slug(profile) / model_folder(model) / slug(experiment)
-
-    def _specs(self, profile: str | None, model: str | tuple[str, str] | None, experiment: str | None) -> list[Path]:
+    def specs(
+        self, profile: str | None = None, model: str | tuple[str, str] | None = None, experiment: str | None = None
+    ) -> list[Path]:
+        """The files ``spec.json`` of matching run folders, whatever is in them, in the order of their paths."""
         parts = (
             "*" if profile is None else slug(profile),
             "*" if model is None else model_folder(model),
@@ -367,7 +371,10 @@ class Store:
             if self.root.exists() and not self.root.is_dir():
                 raise NotADirectoryError(20, "not a folder")
             found = self.root.glob("/".join((*parts, "*", SPEC)))
-            return sorted(spec for spec in found if _KEY.fullmatch(spec.parent.name))
+            return sorted(s for s in found if _KEY.fullmatch(s.parent.name) and s.parent not in self.without)
+
+    def _experiment_folder(self, profile: str, model: str | tuple[str, str], experiment: str) -> Path:
+        return self.root / slug(profile) / model_folder(model) / slug(experiment)
 
 
 def check_schema(path: Path) -> None:

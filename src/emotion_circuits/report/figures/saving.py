@@ -10,6 +10,7 @@ from emotion_circuits.errors import unknown_name
 from emotion_circuits.report.figures import paper
 from emotion_circuits.report.figures.registry import drawing_of
 from emotion_circuits.report.files import unique_stems, write_atomically
+from emotion_circuits.report.leftovers import replacing_files
 from emotion_circuits.report.translation import translated
 from emotion_circuits.report.words import DEFAULT_LANGUAGE, load_words
 
@@ -30,6 +31,7 @@ def save_figures(
 ) -> list[Path]:
     """Draw every figure of a report (300 dpi; text in SVG and PDF stays text) and return the files written.
 
+    Files that an earlier report drew in ``folder`` and this one does not (another format, other figures) are removed.
     Raises :class:`UsageError` for an unknown figure kind or format, :class:`StoreError` where files cannot be written.
     """
     for name in formats:
@@ -37,13 +39,15 @@ def save_figures(
             raise unknown_name("figure format", name, list(_KNOWN_FORMATS))
     words = paper.paper_words(load_words(language))
     report, _ = translated(report, words["language"])
-    written = []
-    for stem, figure in figure_stems(report):
-        with paper.paper_style():
-            page = drawing_of(figure).paper(figure, words)
-            for name in formats:
-                written.append(_save(page, folder / f"{stem}.{name}", name))
-    return written
+    stems = [*figure_stems(report)]
+    names = [f"{stem}.{name}" for stem, _ in stems for name in formats]
+    with replacing_files(folder, names):
+        for stem, figure in stems:
+            with paper.paper_style():
+                page = drawing_of(figure).paper(figure, words)
+                for name in formats:
+                    _save(page, folder / f"{stem}.{name}", name)
+    return [folder / name for name in names]
 
 
 def figure_stems(report: Report) -> Iterator[tuple[str, Figure]]:
@@ -53,8 +57,8 @@ def figure_stems(report: Report) -> Iterator[tuple[str, Figure]]:
     return zip(stems, (figure for _, figure in figures), strict=True)
 
 
-def _save(page: PaperFigure, path: Path, file_format: str) -> Path:
+def _save(page: PaperFigure, path: Path, file_format: str) -> None:
     def fill(stream: BinaryIO) -> None:
         page.savefig(stream, format=file_format, dpi=paper.DOTS_PER_INCH, metadata=_METADATA[file_format])
 
-    return write_atomically(path, fill)
+    write_atomically(path, fill)
