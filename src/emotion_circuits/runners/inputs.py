@@ -76,7 +76,8 @@ def _files_named(chain: Sequence[tuple[Experiment, ExperimentParams]]) -> Iterat
     Whatever the parameter is called: experiments of others name files too.
     """
     from emotion_circuits.prompts import list_sets
-    from emotion_circuits.prompts.loading import BUILT_IN, user_sets_folder
+    from emotion_circuits.prompts.loading import BUILT_IN
+    from emotion_circuits.prompts.user_data import user_sets_folder
 
     sets = set(list_sets())
     for text in dict.fromkeys(t for _, params in chain for t in _texts(params.model_dump(mode="json"))):
