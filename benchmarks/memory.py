@@ -167,7 +167,7 @@ def run_sweep() -> dict[str, Any]:
         steps.append({"name": name, "rows": largest, "before": before, "counted": largest * row / 2**20})
         return most
 
-    Measure._rows = noted  # type: ignore[method-assign]
+    Measure._rows = noted  # type: ignore[assignment, method-assign]
     with tempfile.TemporaryDirectory() as folder, watched(POLL_SECONDS / 3) as peak:
         if command(sweep_words(Path(folder), LARGE)) != 0:
             raise SystemExit("the sweep failed")
