@@ -6,8 +6,9 @@ is missed. Memory is RssAnon (anonymous resident memory), read while a fresh pro
 - sweeps of the command line, a small one and one of ten times as many cells, at the same ``--rows``: the peak must not
   grow by more than a tenth;
 - a sweep with as many rows in a batch as the row budget chooses: its peak against what the process held before each
-  step and what the budget counts for the step's largest batch
-  (:func:`emotion_circuits.engine.memory.row_bytes`), unedited rows that ride along included;
+  step and what is counted for it: the largest batch
+  (:func:`emotion_circuits.engine.memory.row_bytes`), unedited rows that ride along included, or reading what was
+  written once more, as ``--dry-run`` counts it;
 - one batch of rows as a sweep has them, against what is counted for it: what the process takes more than before it;
 - batches of other shapes (long prompts, all alike or all different; scored ones): never more than is counted;
 - the other formulas of docs/scaling.md: weights, their copies laid out for oneDNN, captures of a text, operations of a
@@ -141,12 +142,14 @@ def run_batch(batch: Batch) -> dict[str, float]:
 
 
 def run_sweep() -> dict[str, Any]:
-    """A sweep in this process: of every step MB before it, MB counted for its largest batch, and MB at its peak."""
+    """A sweep in this process: of every step MB before it, MB counted for it, and MB at its peak."""
     from emotion_circuits.cli import main as command
     from emotion_circuits.engine import plan_chunks
     from emotion_circuits.engine.chunks import is_unedited
     from emotion_circuits.engine.memory import row_bytes
     from emotion_circuits.experiments._measure import Measure
+    from emotion_circuits.experiments._outline import _LOGIT_COPIES
+    from emotion_circuits.scorers.fluency import rows_at_once
 
     steps: list[dict[str, Any]] = []
     choose = Measure._rows
@@ -162,12 +165,15 @@ def run_sweep() -> dict[str, Any]:
             texts = {rows[n].encoded.ids for n in chunk}
             own = {rows[n].encoded.ids for n in chunk if is_unedited(rows[n])}
             largest = max(largest, len(chunk) + (len(texts - own) if new_tokens is None else 0))
-        row = row_bytes(self.lm, max(len(r.encoded) for r in rows), new_tokens or 1)
+        counted = largest * row_bytes(self.lm, max(len(r.encoded) for r in rows), new_tokens or 1)
+        if new_tokens is not None:
+            read = min(rows_at_once(self.lm, new_tokens), len(rows)) * (new_tokens + 1) * self.lm.vocabulary_size
+            counted = max(counted, _LOGIT_COPIES * 4 * read)
         peak[0] = before = anonymous_mb()
-        steps.append({"name": name, "rows": largest, "before": before, "counted": largest * row / 2**20})
+        steps.append({"name": name, "rows": largest, "before": before, "counted": counted / 2**20})
         return most
 
-    Measure._rows = noted  # type: ignore[method-assign]
+    Measure._rows = noted  # type: ignore[assignment, method-assign]
     with tempfile.TemporaryDirectory() as folder, watched(POLL_SECONDS / 3) as peak:
         if command(sweep_words(Path(folder), LARGE)) != 0:
             raise SystemExit("the sweep failed")
@@ -213,7 +219,7 @@ def resident_mb() -> float:
 
 
 def measure_sweep(repeats: int) -> list[Ratio]:
-    """The peak of a sweep against its prediction, and what its largest steps took against what was counted."""
+    """The peak of a sweep against its prediction, and what the step with the peak took against what was counted."""
     off, added = [], []
     for _ in range(repeats):
         steps = alone("--sweep")["steps"]
@@ -225,7 +231,7 @@ def measure_sweep(repeats: int) -> list[Ratio]:
         added.append((largest["peak"] - largest["before"]) / largest["counted"])
     return [
         summary("a sweep's peak off its prediction", off, PREDICTION_GOAL, "at most"),
-        summary("what its batches added / counted", added),
+        summary("what the step with the peak added / counted", added),
     ]
 
 
