@@ -55,7 +55,7 @@ WORDED_ELSEWHERE = ("heads.match", "heads.patch", "controls")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def written() -> Iterator[dict[str, set[str]]]:
+def untranslated() -> Iterator[dict[str, set[str]]]:
     """Experiment → sentences without Japanese in the sections that its runs have written since the last test."""
     found: dict[str, set[str]] = {}
     write = Run.write_json
@@ -73,10 +73,10 @@ def written() -> Iterator[dict[str, set[str]]]:
 
 
 @pytest.fixture(autouse=True)
-def _sections_are_said_in_japanese(written: dict[str, set[str]]) -> Iterator[None]:
+def _sections_are_said_in_japanese(untranslated: dict[str, set[str]]) -> Iterator[None]:
     yield
-    found = {name: sentences for name, sentences in written.items() if sentences and name not in WORDED_ELSEWHERE}
-    written.clear()
+    found = {name: sentences for name, sentences in untranslated.items() if sentences and name not in WORDED_ELSEWHERE}
+    untranslated.clear()
     assert not {name: sentences for name, sentences in found.items() if name in OURS}
 
 
