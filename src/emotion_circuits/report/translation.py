@@ -32,7 +32,7 @@ _OWN_WORDS = ("argument", "checklist")
 """Tables whose cells are sentences of this package; those of other tables may be anybody's texts."""
 _OWN_COLUMNS = (
     "verdict", "measure", "measured", "check", "reason", "arm", "against", "control", "what", "way", "donor", "roles",
-    "method", "strength_ci",
+    "method", "over", "strength_ci",
 )  # fmt: skip
 """Columns of any table whose cells are words of this package."""
 _OF_SETS = (("directions", "beside"), ("directions", "test-sets"))
