@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX sig
 
 KILLED = """
 import os, signal, sys
-import emotion_circuits.experiments.directions as directions
+import emotion_circuits.experiments._fitted as fitted
 from emotion_circuits.cli import main
 from emotion_circuits.engine.capture import run_capture
 from emotion_circuits.store import tensors
@@ -40,7 +40,7 @@ def load_and_die(*args):
 if where == "capture":
     sys.modules["emotion_circuits.engine.capture"].run_capture = killed
 else:
-    directions._load = load_and_die
+    fitted.captured = load_and_die
 main(words)
 """
 

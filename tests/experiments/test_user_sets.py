@@ -279,4 +279,4 @@ def test_a_report_names_what_the_texts_lack_instead_of_a_command_that_would_be_r
     profile = load_profile("mine")
     refused = profile.refusal("transfer")
     assert refused is not None and "--texts mine atlas" in refused.fix
-    assert profile.refusal("sweep") is None and profile.refusal("check") is None
+    assert profile.refusal("sweep") is None

@@ -58,16 +58,10 @@ class Profile:
         return _validated(find_experiment(experiment).Params, values, where)
 
     def refusal(self, experiment: str) -> UsageError | None:
-        """Why the study's texts cannot answer an experiment, before any model is loaded; None where they can.
-
-        A parameter that only the user can give (a file) is no reason.
-        """
+        """Why this study cannot have an experiment as it stands, told without loading a model; None where it can."""
         found = find_experiment(experiment)
         try:
             params = self.params(experiment)
-        except UsageError:
-            return None
-        try:
             if isinstance(found, PairExperiment):
                 found.check(params)
             found.inputs(params)

@@ -79,7 +79,9 @@ def how_to_add(study: Study, experiment: str, asked: Asked) -> str:
 
 
 def _to_add(item: Mapping[str, Any], study: Study, asked: Asked, typed: Sequence[str] = ()) -> str:
-    if refused := study.profile.refusal(item["experiments"][0]):
+    # A file that only the reader has is no reason: the command says where its name goes.
+    refused = None if item["command"].endswith(" FILE") else study.profile.refusal(item["experiments"][0])
+    if refused is not None:
         return f"{refused.what} → {refused.fix}"
     return filled_in(item["command"], study, asked, typed)
 

@@ -108,15 +108,14 @@ def convert_gguf(path: Path, target: Path) -> str:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as hf_logging
 
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
+    from emotion_circuits.models.load import quiet_loader
+
     dtype = torch.float32 if _precise(path) else torch.bfloat16
     folder, name = str(path.parent), path.name
     try:
         # The progress bars of one conversion would land between our own lines, and one of them has no switch.
-        with contextlib.redirect_stderr(io.StringIO()):
+        with quiet_loader(), contextlib.redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
             model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=dtype)
     except (ValueError, KeyError, NotImplementedError) as error:
