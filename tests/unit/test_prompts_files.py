@@ -207,6 +207,15 @@ def test_a_new_emotion_is_one_file_with_its_words(tmp_path: Path) -> None:
     assert (second.spans, second.stratum) == ((), "implicit")
 
 
+def test_a_text_with_only_another_emotions_word_is_neither_explicit_nor_implicit(tmp_path: Path) -> None:
+    content = {"anger": ["I am afraid of what I will do.", "Out of my house."], "neutral": ["It is blue."]}
+    built = build_profile(written(tmp_path, "all.json", json.dumps(content)), "mine")
+    worded, wordless, _ = built.prompts
+    assert (worded.spans, worded.stratum) == ((), "none")
+    assert (wordless.spans, wordless.stratum) == ((), "implicit")
+    assert any(note.startswith("1 of the texts (the first: anger-0001)") for note in built.notes)
+
+
 def test_windows_line_ends_and_blank_lines_change_nothing(tmp_path: Path) -> None:
     lines = ["text,emotion", "I hate it.,anger", "The bus is late.,neutral"]
     plain = [row.prompt for row in import_rows(written(tmp_path, "a.csv", "\n".join(lines)))]

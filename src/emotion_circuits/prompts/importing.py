@@ -8,7 +8,8 @@ Accepted files (one or several, or a folder of them):
   name it in these texts), or ``{"gratitude": [text, …], "neutral": [text, …]}``.
 
 Texts in the lists may be objects (``{"text": …, "scenario": …}``). What is missing is filled in: ids, splits by
-scenario (by text where there are no scenarios), spans of the emotion words, stratum.
+scenario (by text where there are no scenarios), spans of the emotion words, stratum (``explicit`` with a word of the
+emotion, ``implicit`` without a word of any).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.prompts.copies import folded, without_copies
-from emotion_circuits.prompts.lexicon import Lexicon, find_words, forms_of, lexicon_of, own_lexicons
+from emotion_circuits.prompts.lexicon import Lexicon, find_words, forms_of, lexicon_of, load_lexicons, own_lexicons
 from emotion_circuits.prompts.loading import BUILT_IN, repeated_ids
 from emotion_circuits.prompts.own_words import check_word_lists, label, read_word_lists, save_word_lists
 from emotion_circuits.prompts.schema import Problem, Row, json_lines, parse_line, read_text, refuse, to_line
@@ -112,11 +113,13 @@ def import_rows(source: str | Path | Sequence[str | Path], words: Mapping[str, L
                 drafts.append(item)
     rows: list[Row] = []
     numbers: Counter[str] = Counter()
+    lists = {**load_lexicons(), **own_lexicons(), **(words or {})}
+    every_form = tuple(form for lexicon in lists.values() for form in forms_of(lexicon))
     for draft in drafts:
         parsed = parse_line(_filled(draft, numbers), draft.file, draft.line)
         if isinstance(parsed, Prompt):
-            listed = forms_of((words or {}).get(parsed.emotion) or lexicon_of(parsed.emotion))
-            rows.append(Row(_with_spans(parsed, (*draft.words, *listed)), draft.file, draft.line))
+            forms = (*draft.words, *forms_of(lists.get(parsed.emotion, {})))
+            rows.append(Row(_with_spans(parsed, forms, every_form), draft.file, draft.line))
         else:
             problems.extend(parsed)
     refuse(sorted(problems), "correct it and run the same command again")
@@ -249,14 +252,19 @@ def _filled(draft: _Draft, numbers: Counter[str]) -> dict[str, Any]:
     return record
 
 
-def _with_spans(prompt: Prompt, forms: tuple[str, ...]) -> Prompt:
-    """Spans of the words that name the emotion, and the stratum that follows from them."""
+def _with_spans(prompt: Prompt, forms: tuple[str, ...], every_form: tuple[str, ...]) -> Prompt:
+    """Spans of the words that name the emotion, and the stratum that follows from them.
+
+    A text without them that holds a word of another emotion (``every_form``) is neither explicit nor implicit.
+    """
     if prompt.emotion == NEUTRAL:
         return prompt
     spans = prompt.spans or find_words(prompt.text, forms)
     if prompt.stratum != "none" or not (forms or spans):
         return replace(prompt, spans=spans)
-    return replace(prompt, spans=spans, stratum="explicit" if spans else "implicit")
+    if spans:
+        return replace(prompt, spans=spans, stratum="explicit")
+    return prompt if find_words(prompt.text, every_form) else replace(prompt, stratum="implicit")
 
 
 def _with_splits(rows: Sequence[Row]) -> list[Row]:
@@ -279,6 +287,11 @@ def _notes(prompts: Sequence[Prompt]) -> tuple[str, ...]:
     labels = dict.fromkeys(prompt.emotion for prompt in prompts)
     if NEUTRAL not in labels:
         notes.append(f"no text is labelled {NEUTRAL!r}: directions against neutral need some")
+    if mixed := [p for p in prompts if p.emotion != NEUTRAL and p.stratum == "none" and lexicon_of(p.emotion)]:
+        notes.append(
+            f"{len(mixed)} of the texts (the first: {mixed[0].id}) have a word of another emotion but none of their "
+            "own: they count neither as explicit nor as implicit"
+        )
     for emotion in labels:
         if emotion != NEUTRAL and not lexicon_of(emotion):
             notes.append(
