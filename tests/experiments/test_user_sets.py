@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments import experiments, load_profile
+from emotion_circuits.experiments import _heads, _steering, experiments, load_profile
+from emotion_circuits.experiments.directions import Directions
 from emotion_circuits.runners.desk import profile_of
 from emotion_circuits.runners.plan import plan_study
 from emotion_circuits.store import Store
@@ -253,6 +254,18 @@ def test_an_emotion_without_words_is_refused_where_its_words_are_the_endpoint(
     build(paired=True, name="both", emotions=("relief", "hope", "neutral"))
     pair = ("--source", model, "--target", "y", "--profile", "both", "--results", tmp_path / "r")
     cli("run", "transfer-steer", *pair).refused(2, "'hope' and 'relief' cannot be measured here")
+
+
+def test_an_emotion_of_which_the_fit_reads_no_scenario_is_not_measured(build: Any, tmp_path: Path) -> None:
+    build(paired=True, emotions=("anger", "neutral"))
+    late = [{"text": f"Thank you for the {thing}.", "emotion": "gratitude", "scenario": thing} for thing in THINGS[30:]]
+    file = tmp_path / "late.jsonl"
+    file.write_text((tmp_path / "mine.jsonl").read_text() + "".join(json.dumps(row) + "\n" for row in late))
+    fitted = Directions.Params(prompts=str(file), scenarios=30)
+    assert _heads.expected_emotions(_heads.CircuitParams(prompts=str(file), directions=fitted)) == ("anger",)
+    assert _steering.expected_emotions(_steering.SteeringParams(directions=fitted)) == ("anger",)
+    with pytest.raises(UsageError, match="gratitude"):
+        _heads.expected_emotions(_heads.CircuitParams(prompts=str(file), emotions=("gratitude",), directions=fitted))
 
 
 def test_an_emotion_of_the_users_is_steered_by_its_own_words(

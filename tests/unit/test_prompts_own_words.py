@@ -16,6 +16,7 @@ from emotion_circuits.prompts.lexicon import own_lexicons
 from emotion_circuits.scorers import Continuation, LoadOptions
 from emotion_circuits.scorers.emotion_tokens import resolve_emotion_tokens
 from emotion_circuits.scorers.lexicon import LexiconScorer
+from emotion_circuits.scorers.logits import LogitsScorer
 from emotion_circuits.types import Prompt
 from tiny_models import tiny_lm
 from worded_tokenizer import worded_tokenizer
@@ -134,3 +135,13 @@ def test_runs_that_count_the_words_of_a_list_hold_it(tmp_path: Path, name: str) 
     before = experiment.inputs(params)
     build(tmp_path, WORDS.replace('"window"', '"window", "lamp"'))
     assert experiment.inputs(params) != before
+
+
+def test_a_list_that_takes_another_lists_tokens_takes_no_other_column_from_the_scorer(
+    tmp_path: Path, lm: LM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path, '[comfort]\nplace = ["gardens", "windows", "kitchens"]\n', TEXTS.replace("relief", "comfort"))
+    build(tmp_path, '[relief]\nplace = ["garden", "window", "kitchen"]\n')
+    monkeypatch.setattr("emotion_circuits.models.load_lm", lambda *a, **k: lm)
+    columns = LogitsScorer.load("tiny", LoadOptions()).columns
+    assert {"gratitude", "anger", "comfort"} <= set(columns) and "relief" not in columns

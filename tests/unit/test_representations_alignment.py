@@ -155,6 +155,8 @@ def test_the_simplest_map_that_suffices_is_named() -> None:
     assert simplest_map(rungs(x, x @ turn + 0.1 * rng.normal(size=(200, 12)))) == "procrustes"
     assert simplest_map(rungs(*pairs())) == "ridge"
     assert simplest_map({"procrustes": -0.1, "ridge": 0.0}) is None
+    noise = [rungs(rng.normal(size=(200, 12)), rng.normal(size=(200, 12))) for _ in range(10)]
+    assert [simplest_map(found) for found in noise] == [None] * 10
     assert simplest_map({"procrustes": 0.76, "ridge": 0.8}) == "procrustes"
 
 

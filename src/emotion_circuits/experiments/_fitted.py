@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments.extract import TEXTS, WORDS, select_sets
+from emotion_circuits.experiments.extract import TEXTS, WORDS, emotions_of, select_sets
 from emotion_circuits.prompts.matching import AT
 from emotion_circuits.types import NEUTRAL, Positions, Prompt, SiteKind
 
@@ -75,3 +75,8 @@ def neutral_fit_texts(run: Run, kind: SiteKind, position: str) -> NDArray[Any]:
 def fitted_set(params: Directions.Params) -> tuple[Prompt, ...]:
     """The prompt set that directions of these parameters are fitted on, all splits."""
     return select_sets((params.prompts,), params.emotions, params.scenarios)[params.prompts]
+
+
+def fitted_emotions(params: Directions.Params) -> tuple[str, ...]:
+    """The emotions that directions of these parameters have: those of the texts they are fitted on."""
+    return params.emotions or emotions_of(fitted_set(params))

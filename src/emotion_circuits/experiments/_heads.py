@@ -12,6 +12,7 @@ from pydantic import Field
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import Context, ExperimentParams, Needed
 from emotion_circuits.experiments._endpoint import EndpointTokens, endpoint_inputs
+from emotion_circuits.experiments._fitted import fitted_emotions
 from emotion_circuits.experiments._steering import SITE, ReadPosition
 from emotion_circuits.experiments.directions import Directions
 from emotion_circuits.experiments.extract import EmotionNames, StudySet, emotions_of, select_sets
@@ -76,16 +77,15 @@ def expected_emotions(params: CircuitParams) -> tuple[str, ...]:
     Raises:
         UsageError: an emotion without a direction, or none with one.
     """
-    fitted, have = params.directions, emotions_of(chosen_texts(params))
-    known = fitted.emotions or emotions_of(select_sets((fitted.prompts,))[fitted.prompts])
+    have, known = emotions_of(chosen_texts(params)), fitted_emotions(params.directions)
     for emotion in params.emotions:
         if emotion not in known:
             raise unknown_name("emotion with a direction", emotion, list(known))
     if not (found := params.emotions or tuple(e for e in have if e in known)):
         raise UsageError(
-            f"no emotion of {params.prompts} ({', '.join(have)}) has a direction: they are fitted on {fitted.prompts} "
-            f"({', '.join(known)})",
-            f"use one set for both: --prompts {fitted.prompts}",
+            f"no emotion of {params.prompts} ({', '.join(have)}) has a direction: they are fitted on "
+            f"{params.directions.prompts} ({', '.join(known)})",
+            f"use one set for both: --prompts {params.directions.prompts}",
         )
     return found
 

@@ -82,10 +82,9 @@ def fitted_directions(params: SteeringParams, *positions: str) -> Directions.Par
 
 def expected_emotions(params: SteeringParams) -> tuple[str, ...]:
     """The emotions that will be steered, known before any vector is fitted; raises for one without a vector."""
-    from emotion_circuits.experiments.extract import emotions_of, select_sets
+    from emotion_circuits.experiments._fitted import fitted_emotions
 
-    wanted = params.directions
-    known = wanted.emotions or emotions_of(select_sets((wanted.prompts,))[wanted.prompts])
+    known = fitted_emotions(params.directions)
     for emotion in params.emotions:
         if emotion not in known:
             raise unknown_name("emotion", emotion, list(known))

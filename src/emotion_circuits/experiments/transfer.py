@@ -43,7 +43,7 @@ def both_sides(params: PairParams, *, untrained: bool = False) -> list[PairNeede
 class Transfer(PairExperiment):
     """See ``representations.sharing``; the layer pair is chosen on dev, the verdict is measured on test."""
 
-    version = 2
+    version = 3
 
     class Params(PairParams):
         """Parameters of ``transfer``."""

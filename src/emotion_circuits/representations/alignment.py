@@ -1,7 +1,7 @@
 """Maps between two models from paired neutral activations, and how well they predict rows that they never saw.
 
-The ladder: orthogonal Procrustes (a rotation of the leading components and one scale) → ridge (any linear map) with
-reduced-rank regression between them and CCA in :mod:`alignment_cca`. All work in standard coordinates
+The ladder: orthogonal Procrustes (a rotation of the leading components and one scale) → ridge (any linear map). Beside
+it stand reduced-rank regression and CCA (:mod:`alignment_cca`). All work in standard coordinates
 (:mod:`alignment_scaling`) in float64. The source is reduced to the components that principal-component regression
 retains under cross-validation, then the ridge penalty is chosen under cross-validation.
 

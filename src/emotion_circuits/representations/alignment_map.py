@@ -23,6 +23,9 @@ LADDER: tuple[MapMethod, ...] = ("procrustes", "ridge")
 """From the most constrained map on: a rotation with one scale, any linear map."""
 SUFFICIENT = 0.95
 """A map suffices when its cross-validated R² is at least this share of the best one's."""
+LEAST_R2 = 0.1
+"""Below this best R² no map is said to suffice: of two sides with nothing in common the R² that rank and penalty were
+chosen by still comes out a little above 0 half of the time."""
 _TENSORS = ("source_mean", "source_sd", "target_mean", "target_sd", "basis", "weights")
 
 
@@ -105,6 +108,6 @@ class AlignmentMap:
 
 
 def simplest_map(r2: Mapping[MapMethod, float]) -> MapMethod | None:
-    """The first rung of :data:`LADDER` that suffices, from each one's R²; None where none predicts anything."""
+    """The first rung of :data:`LADDER` that suffices, from each one's R²; None where none reaches :data:`LEAST_R2`."""
     best = max(r2[rung] for rung in LADDER)
-    return next((rung for rung in LADDER if best > 0 and r2[rung] >= SUFFICIENT * best), None)
+    return next((rung for rung in LADDER if best >= LEAST_R2 and r2[rung] >= SUFFICIENT * best), None)

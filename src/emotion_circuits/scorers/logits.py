@@ -95,11 +95,15 @@ class LogitsScorer(Scorer):
 
 
 def _emotions(lm: LM) -> list[str]:
-    """The emotions that have enough first tokens of their own in this tokenizer."""
-    found, refused = [], UsageError("there is no lexicon", "add one to the package")
+    """The emotions that have enough first tokens of their own in this tokenizer.
+
+    The user's own lists take tokens from each other: one that leaves too few to itself or an earlier one is left out.
+    """
+    found: list[str] = []
+    refused = UsageError("there is no lexicon", "add one to the package")
     for emotion in emotions_with_words():
         try:
-            check_emotion_tokens(lm, [emotion])
+            check_emotion_tokens(lm, [*found, emotion])
         except UsageError as error:
             refused = error
         else:

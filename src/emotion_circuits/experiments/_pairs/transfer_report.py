@@ -19,7 +19,7 @@ from emotion_circuits.experiments._pairs.transfer_numbers import (
     sharing_at,
     similarities,
 )
-from emotion_circuits.representations.alignment_map import MapMethod, simplest_map
+from emotion_circuits.representations.alignment_map import LEAST_R2, MapMethod, simplest_map
 from emotion_circuits.types import Figure, Section, Table
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _ladder(simplest: MapMethod | None, routes: Found) -> str:
     found = {
         "procrustes": "The simplest map that suffices for neutral text is a rotation with one scale",
         "ridge": "The simplest map that suffices for neutral text is a linear one",
-    }.get(simplest or "", "No map predicts neutral text that it was not fitted on")
+    }.get(simplest or "", f"No map reaches an R² of {LEAST_R2:.1f} on neutral text that it was not fitted on")
     return (
         f"{found} (cross-validated R²: rotation {_number(routes['procrustes_r2'])}, linear map "
         f"{_number(routes['ridge_r2'])}); mapped by the rotation, emotions transfer at {_number(routes['procrustes'])}."
