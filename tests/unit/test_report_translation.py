@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fontTools.ttLib import TTFont
 
 import said_lines
 from emotion_circuits.circuits.components import Head
@@ -247,3 +248,22 @@ def test_paper_figures_are_english_where_no_font_has_the_letters(
     finally:
         paper._letters.cache_clear()
     assert "Length of the directions" in path.read_text("utf-8") and "no font on this machine" in caplog.text
+
+
+def test_a_font_that_is_installed_after_matplotlib_listed_its_fonts_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fonts = paper.font_manager.fontManager
+    made = TTFont(paper.font_manager.findfont("DejaVu Sans"))
+    for record in made["name"].names:
+        made["name"].setName("IPAGothic", record.nameID, record.platformID, record.platEncID, record.langID)
+    made.save(tmp_path / "new.ttf")
+    (tmp_path / "damaged.ttf").write_bytes(b"no font")
+    files = [str(tmp_path / "new.ttf"), str(tmp_path / "damaged.ttf")]
+    monkeypatch.setattr(fonts, "ttflist", [f for f in fonts.ttflist if f.name == "DejaVu Sans"])
+    monkeypatch.setattr(paper.font_manager, "findSystemFonts", lambda: files)
+    paper._families.cache_clear()
+    try:
+        assert paper._families() == ("DejaVu Sans", "IPAGothic")
+    finally:
+        paper._families.cache_clear()

@@ -163,7 +163,20 @@ def marker(index: int) -> str:
 def _families() -> tuple[str, ...]:
     """DejaVu, then the first Japanese font on this machine."""
     installed = set(font_manager.get_font_names())
+    if not installed.intersection(_JAPANESE):
+        _list_new_fonts()
+        installed = set(font_manager.get_font_names())
     return (_LATIN, *[name for name in _JAPANESE if name in installed][:1])
+
+
+def _list_new_fonts() -> None:
+    """Make fonts known that were installed after matplotlib wrote its list, which it never looks over again."""
+    listed = {entry.fname for entry in font_manager.fontManager.ttflist}
+    for path in set(font_manager.findSystemFonts()) - listed:
+        try:
+            font_manager.fontManager.addfont(path)
+        except (OSError, RuntimeError) as error:
+            log.debug("%s cannot be read as a font: %s", path, error)
 
 
 @cache
