@@ -83,7 +83,7 @@ def test_sets_that_mix_paired_and_single_scenarios_have_another_key_and_built_in
     for name in ("baseline", "extended", "atlas"):
         assert load_prompts(name)
         assert set(Sweep().inputs(Sweep.Params(directions={"prompts": name}))) == set(Sweep().inputs(Sweep.Params()))
-    assert "relabelled" not in OverlapOfSubspaces().inputs(OverlapOfSubspaces.Params())
+    assert not OverlapOfSubspaces().inputs(OverlapOfSubspaces.Params())
 
 
 def test_limits_of_few_scenarios_are_wider_than_plain_quantiles() -> None:

@@ -14,6 +14,7 @@ from emotion_circuits.errors import UsageError
 from emotion_circuits.stats.discrimination import auroc, auroc_interval, auroc_max_test, delong_interval
 from emotion_circuits.stats.permutation import (
     exchangeable_clusters,
+    fewest_texts,
     max_statistic_p,
     moves_wholes,
     permutation_p,
@@ -243,3 +244,13 @@ def test_two_ways_to_permute_labels_move_the_same_scenarios(labels: str) -> None
     arrangements = [{row.tobytes() for row in drawn} for drawn in draws]
     assert arrangements[0] == arrangements[1]
     assert exchangeable_clusters(held, codes) == 3 + len(own)
+
+
+def test_the_fewest_texts_that_a_label_can_be_left_with_are_those_of_the_smallest_scenarios() -> None:
+    labels = np.array(list("abab" + "aaaa" + "ab" + "bbb"))
+    codes = np.array([0, 0, 1, 1, 2, 2, 2, 2, 3, 4, 5, 5, 5])
+    # Two texts of each label stay in scenarios of both; a has two of the scenarios with 4, 1, 1 and 3 texts, b too.
+    assert fewest_texts(labels, codes) == 2 + 1 + 1
+    drawn = relabelled(labels, codes, 500, np.random.default_rng(0))
+    assert (drawn == "a").sum(axis=1).min() == (drawn == "b").sum(axis=1).min() == 4
+    assert fewest_texts(labels[:4], codes[:4]) == 2 and fewest_texts(np.array(list("aaab")), np.arange(4)) == 1

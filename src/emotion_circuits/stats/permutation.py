@@ -139,6 +139,20 @@ def relabelled(
     return np.asarray(own[permuted_within(group, permutations, rng)][:, unit])
 
 
+def fewest_texts(labels: NDArray[Any], codes: NDArray[np.intp]) -> int:
+    """The least number of texts that a label can be left with by :func:`relabelled`; arguments as there.
+
+    Clusters that change places as wholes may be of unequal size: a label may get the smallest of them.
+    """
+    unit, group = exchangeable_units(labels, codes)
+    own, whole = labels[np.unique(unit, return_index=True)[1]], _wholes(group, codes)
+    smallest = np.cumsum([0, *np.sort(np.bincount(unit)[whole])])
+    # Inside a cluster of several labels single texts change places, so each label keeps its number of them.
+    left = [np.count_nonzero(labels[~whole[unit]] == e) + smallest[np.count_nonzero(own[whole] == e)]
+            for e in np.unique(labels)]  # fmt: skip
+    return int(min(left))
+
+
 def moves_wholes(labels: NDArray[Any], codes: NDArray[np.intp]) -> bool:
     """Whether clusters change places as wholes beside texts that do so inside theirs, or with several texts each."""
     unit, group = exchangeable_units(labels, codes)
