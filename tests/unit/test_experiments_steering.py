@@ -71,19 +71,81 @@ def test_a_swap_without_two_scenarios_of_an_emotion_names_it_before_any_work(
     assert "--emotions gratitude" in caught.value.fix
 
 
+MOST = {"paired": 2**5 - 2, "single": 70 - 2, "mixed": 2**5 * 70 - 2}
+"""Arrangements of the labels in the sets below, without the true one and its mirror image."""
+
+
 def test_sets_that_mix_paired_and_single_scenarios_have_another_key_and_built_in_ones_do_not(tmp_path: Path) -> None:
-    paired, alone = [("anger", "neutral")] * 4, [("anger",), ("neutral",)] * 3
+    paired, alone = [("anger", "neutral")] * 5, [("anger",), ("neutral",)] * 4
     keys = {}
     for name, scenarios in {"paired": paired, "single": alone, "mixed": [*paired, *alone]}.items():
         texts = written(tmp_path / f"{name}.jsonl", *scenarios, split="fit")
-        params = Sweep.Params(directions={"prompts": texts}, emotions=("anger",))
+        params = Sweep.Params(directions={"prompts": texts}, emotions=("anger",), random=MOST[name])
+        assert "refused" not in Sweep().inputs(params), "as many scenarios of either label"
         keys[name] = "relabelled" in Sweep().inputs(params)
         assert "relabelled" not in Sweep().inputs(params.model_copy(update={"random": 0}))
     assert keys == {"paired": False, "single": False, "mixed": True}
     for name in ("baseline", "extended", "atlas"):
         assert load_prompts(name)
-        assert set(Sweep().inputs(Sweep.Params(directions={"prompts": name}))) == set(Sweep().inputs(Sweep.Params()))
-    assert "relabelled" not in OverlapOfSubspaces().inputs(OverlapOfSubspaces.Params())
+        for position in ("mean-content", "emotion-word-last"):
+            params = Sweep.Params(directions={"prompts": name}, position=position)
+            assert not {"relabelled", "refused"} & set(Sweep().inputs(params))
+            assert not Controls().inputs(Controls.Params(sweep=params.model_copy(update={"random": 0})))
+    assert not OverlapOfSubspaces().inputs(OverlapOfSubspaces.Params())
+
+
+def test_labels_in_unequal_numbers_have_another_key(tmp_path: Path) -> None:
+    """Runs from before refused arrangements that are no mirror image, and are not taken for new ones."""
+    texts = written(tmp_path / "unequal.jsonl", *[("anger",)] * 4, *[("neutral",)] * 8, split="fit")
+    params = Sweep.Params(directions={"prompts": texts}, emotions=("anger",), random=19)
+    silent = params.model_copy(update={"random": 0})
+    assert "refused" in Sweep().inputs(params) and "refused" not in Sweep().inputs(silent)
+    assert "refused" in Controls().inputs(Controls.Params(sweep=silent)), "the key of that sweep does not say it"
+    assert not Controls().inputs(Controls.Params(sweep=params))
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "others"), [([("anger", "neutral")] * 5, 30), ([("anger",), ("neutral",)] * 4, 68)]
+)
+def test_more_random_vectors_than_labels_have_arrangements_are_refused_with_their_number(
+    tmp_path: Path, scenarios: list[tuple[str, ...]], others: int
+) -> None:
+    params = Sweep.Params(
+        directions={"prompts": written(tmp_path / "few.jsonl", *scenarios, split="fit")}, emotions=("anger",)
+    )
+    with pytest.raises(UsageError, match=f"anger is fitted on have only {others} arrangements") as caught:
+        Sweep().inputs(params)
+    assert f"--random {others} or less" in caught.value.fix and "more scenarios" in caught.value.fix
+    assert Sweep().inputs(params.model_copy(update={"random": others}))
+
+
+def test_where_no_permitted_number_of_random_vectors_is_left_the_sweep_without_them_is_named(tmp_path: Path) -> None:
+    """Four pairs have 14 arrangements, and 19 random vectors is the least that supports a claim."""
+    texts = written(tmp_path / "few.jsonl", *[("anger", "neutral")] * 4, split="fit")
+    params = Sweep.Params(directions={"prompts": texts}, emotions=("anger",), random=19)
+    with pytest.raises(UsageError, match="only 14 arrangements") as caught:
+        Sweep().inputs(params)
+    assert "--random 0" in caught.value.fix and "--random 14" not in caught.value.fix
+    silent = params.model_copy(update={"random": 0})
+    assert "refused" not in Sweep().inputs(silent)
+    assert not Controls().inputs(Controls.Params(sweep=silent))
+    three = written(tmp_path / "three.jsonl", *[("anger", "neutral")] * 3, split="fit")
+    fewer = silent.model_copy(update={"directions": silent.directions.model_copy(update={"prompts": three})})
+    with pytest.raises(UsageError, match="10 label-shuffled") as caught:
+        Controls().inputs(Controls.Params(sweep=fewer))
+    assert "--generated 6 or less" in caught.value.fix
+
+
+def test_copies_of_a_neutral_text_at_emotion_words_move_as_one_in_the_key_too(tmp_path: Path) -> None:
+    """Nine angry texts without scenario are compared with three copies of each of three neutral texts."""
+    rows = [{"text": f"I hate it, number {i}.", "emotion": "anger", "spans": [[2, 6]]} for i in range(9)]
+    rows += [{"text": f"We sit at table {i}.", "emotion": "neutral"} for i in range(3)]
+    path = tmp_path / "loose.jsonl"
+    path.write_text("\n".join(json.dumps({**row, "split": "fit"}) for row in rows), encoding="utf-8")
+    params = Sweep.Params(directions={"prompts": str(path)}, emotions=("anger",), random=19)
+    assert "relabelled" not in Sweep().inputs(params)
+    found = Sweep().inputs(params.model_copy(update={"position": "emotion-word-last"}))
+    assert found["relabelled"] == "scenarios of one label as wholes"
 
 
 def test_limits_of_few_scenarios_are_wider_than_plain_quantiles() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,20 @@ def test_more_dimensions_than_texts_allow_are_cut_and_texts_without_scenarios_co
     assert inside(planted(scenarios=6), k=20)[0]["subspaces"]["k"] == 6
     loose = inside(planted(matched=False))[0]["subspaces"]
     assert len(loose["pairs"]) == 6 and loose["relabelled"][0] < loose["relabelled"][1]
+
+
+def test_k_does_not_depend_on_the_seed_where_scenarios_of_unequal_size_change_places() -> None:
+    whole = planted(matched=False)
+    # Thirty texts of each emotion in eight scenarios of its own, which hold 1 to 7 texts.
+    rank = np.arange(120) // 4
+    sizes = np.repeat(np.arange(8), [1, 2, 3, 4, 5, 6, 7, 2])
+    texts = replace(whole, clusters=np.array([f"{c}:{sizes[r]}" for c, r in zip(whole.codes, rank, strict=True)]))
+    neutral = np.random.default_rng(9).normal(size=(200, 40))
+    found = {
+        inside_model("m", 3, texts, neutral, EMOTIONS, k=30, permutations=19, seed=seed)[0]["subspaces"]["k"]
+        for seed in range(6)
+    }
+    assert found == {4 * 1 + 4 * 2}, "the eight smallest scenarios"
 
 
 def test_differences_remove_what_a_scenario_has_in_common() -> None:

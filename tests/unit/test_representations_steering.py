@@ -124,17 +124,53 @@ def test_label_shuffled_vectors_keep_scenarios_and_lose_most_of_the_direction():
         assert signs.size == 0 or signs[0] <= 1e-20
 
 
-@pytest.mark.parametrize("scenarios", [2, 3])
-def test_the_true_labels_and_their_mirror_image_are_never_drawn(scenarios):
+def draws(count, fit):
+    """``[count, d]``: one vector each of many seeds, as few texts have few arrangements."""
+    return np.concatenate([label_shuffled(1, fit, "anger", 1, np.random.default_rng(i)) for i in range(count)])
+
+
+@pytest.mark.parametrize(("scenarios", "others"), [(2, 2), (3, 6)])
+def test_the_true_labels_and_their_mirror_image_are_never_drawn(scenarios, others):
     fit = world(scenarios)
     true = unit_vector(fit.x[fit.of("anger"), 1].mean(0) - fit.x[fit.of("neutral"), 1].mean(0))
-    drawn = label_shuffled(200, fit, "anger", 1, np.random.default_rng(0))
+    drawn = draws(200, fit)
     assert np.abs(drawn @ true).max() < 1 - 1e-6
+    assert len(np.unique(drawn.round(9), axis=0)) == others
+
+
+def unpaired(angry, neutral):
+    """Scenarios of two texts and one label."""
+    fit = world(angry + neutral)
+    scenario = np.arange(len(fit.labels)) // 2
+    return replace(fit, labels=np.where(scenario < angry, "anger", "neutral"))
+
+
+@pytest.mark.parametrize(("angry", "neutral", "others"), [(2, 10, 65), (1, 5, 5), (2, 2, 4), (3, 3, 18), (4, 2, 14)])
+def test_scenarios_that_move_as_wholes_take_every_place_but_the_true_one_and_its_mirror(angry, neutral, others):
+    """With unequal numbers, moving all of anger's scenarios is no mirror image: such draws belong to the null."""
+    fit = unpaired(angry, neutral)
+    assert len(np.unique(draws(1200, fit).round(9), axis=0)) == others
+    assert label_shuffled(others, fit, "anger", 1, np.random.default_rng(0)).shape == (others, D)
+    with pytest.raises(UsageError, match=f"{others} other arrangements") as caught:
+        label_shuffled(others + 1, fit, "anger", 1, np.random.default_rng(0))
+    assert f"{others} or fewer" in caught.value.fix
+
+
+def test_few_shuffled_scenarios_of_unequal_numbers_do_not_keep_the_true_direction():
+    fit = unpaired(2, 10)
+    fit.x[fit.labels == "anger", 1, 0] += 8
+    true = unit_vector(fit.x[fit.of("anger"), 1].mean(0) - fit.x[fit.of("neutral"), 1].mean(0))
+    # Anger has 2 places of 12; refusing the draws that move both left a mean cosine of +.8.
+    assert np.mean(draws(400, fit) @ true) <= 0.2
 
 
 def test_labels_that_cannot_be_shuffled_are_refused():
-    with pytest.raises(UsageError, match="cannot be shuffled"):
+    with pytest.raises(UsageError, match="cannot be shuffled") as caught:
         label_shuffled(1, world(1), "anger", 1, np.random.default_rng(0))
+    assert "fewer" not in caught.value.fix
+    alone = world(3).select(world(3).of("anger"))
+    with pytest.raises(UsageError, match="cannot be shuffled"):
+        label_shuffled(1, alone, "anger", 1, np.random.default_rng(0))
 
 
 def test_scenarios_of_one_label_are_shuffled_too_where_others_hold_both():

@@ -14,6 +14,7 @@ from emotion_circuits.errors import UsageError
 from emotion_circuits.stats.discrimination import auroc, auroc_interval, auroc_max_test, delong_interval
 from emotion_circuits.stats.permutation import (
     exchangeable_clusters,
+    fewest_texts,
     max_statistic_p,
     moves_wholes,
     permutation_p,
@@ -223,3 +224,33 @@ def test_paired_and_single_sets_are_permuted_as_ever(neutral_only: int) -> None:
     everywhere = permuted_within(np.zeros(16, dtype=np.intp), 30, np.random.default_rng(5))
     assert (relabelled(single, own, 30, np.random.default_rng(5)) == single[everywhere]).all()
     assert not moves_wholes(paired, codes) and not moves_wholes(single, own)
+
+
+def test_both_ways_to_permute_two_labels_agree_where_all_scenarios_hold_both() -> None:
+    codes = np.random.default_rng(1).permutation(np.repeat(np.arange(10), 3)).astype(np.intp)
+    labels = np.zeros(30, dtype=bool)
+    labels[np.unique(codes, return_index=True)[1]] = True
+    one, other = (f(labels, codes, 30, np.random.default_rng(5)) for f in (permuted_labels, relabelled))
+    assert (one == other).all()
+
+
+@pytest.mark.parametrize("labels", ["aab", "ab", "aaabbb"])
+def test_two_ways_to_permute_labels_move_the_same_scenarios(labels: str) -> None:
+    """Three scenarios of both labels, then scenarios of one label and of unequal size."""
+    own = np.array([c == "a" for c in labels])
+    codes = np.concatenate([np.repeat(np.arange(3), 2), 3 + np.repeat(np.arange(len(own)), 1 + np.arange(len(own)))])
+    held = np.concatenate([np.tile([True, False], 3), own[codes[6:] - 3]])
+    draws = [f(held, codes, 4000, np.random.default_rng(2)) for f in (permuted_labels, relabelled)]
+    arrangements = [{row.tobytes() for row in drawn} for drawn in draws]
+    assert arrangements[0] == arrangements[1]
+    assert exchangeable_clusters(held, codes) == 3 + len(own)
+
+
+def test_the_fewest_texts_that_a_label_can_be_left_with_are_those_of_the_smallest_scenarios() -> None:
+    labels = np.array(list("abab" + "aaaa" + "ab" + "bbb"))
+    codes = np.array([0, 0, 1, 1, 2, 2, 2, 2, 3, 4, 5, 5, 5])
+    # Two texts of each label stay in scenarios of both; a has two of the scenarios with 4, 1, 1 and 3 texts, b too.
+    assert fewest_texts(labels, codes) == 2 + 1 + 1
+    drawn = relabelled(labels, codes, 500, np.random.default_rng(0))
+    assert (drawn == "a").sum(axis=1).min() == (drawn == "b").sum(axis=1).min() == 4
+    assert fewest_texts(labels[:4], codes[:4]) == 2 and fewest_texts(np.array(list("aaab")), np.arange(4)) == 1

@@ -16,6 +16,7 @@ import pytest
 
 from emotion_circuits.errors import ModelError, StoreError, UsageError
 from emotion_circuits.store import Run, Store, TensorFileWriter, model_folder, slug
+from emotion_circuits.store.logs import logging_to
 from emotion_circuits.types import OBSERVATION_COLUMNS, Observation
 
 ROW = Observation(
@@ -179,6 +180,34 @@ def test_log_holds_warnings_and_what_transformers_says_and_they_are_still_shown(
     log = (run.folder / "run.log").read_text()
     assert "WARNING py.warnings: UserWarning: a rare thing (" in log and "test_store_runs.py" in log
     assert "WARNING transformers.modeling_utils: weights were tied" in log and "afterwards" not in log
+
+
+def test_nested_logs_hold_each_warning_once(tmp_path: Path) -> None:
+    before, outer, inner = warnings.showwarning, tmp_path / "outer.log", tmp_path / "inner.log"
+    with pytest.warns(UserWarning, match="a rare thing") as shown, logging_to(outer), logging_to(inner):
+        warnings.warn("a rare thing", UserWarning, stacklevel=1)
+    assert [log.read_text().count("a rare thing") for log in (outer, inner)] == [1, 1] and len(shown) == 1
+    assert warnings.showwarning is before
+
+
+def test_logs_that_are_closed_in_another_order_leave_nothing_behind(tmp_path: Path) -> None:
+    """As two threads do."""
+    package, logs = logging.getLogger("emotion_circuits"), [tmp_path / "first.log", tmp_path / "second.log"]
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        before, level = warnings.showwarning, package.level
+        first, second = map(logging_to, logs)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        package.info("layer 12")
+        warnings.warn("a rare thing", UserWarning, stacklevel=1)
+        second.__exit__(None, None, None)
+        warnings.warn("afterwards", UserWarning, stacklevel=1)
+        assert warnings.showwarning is before and package.level == level
+    assert not logs[0].read_text()
+    said = logs[1].read_text()
+    assert said.count("a rare thing") == said.count("layer 12") == 1 and "afterwards" not in said
 
 
 def test_latest_is_the_one_that_finished_last(store: Store) -> None:

@@ -92,11 +92,21 @@ def expected_emotions(params: SteeringParams) -> tuple[str, ...]:
 
 
 def permuted_texts(params: SteeringParams) -> list[tuple[Prompt, ...]]:
-    """For every emotion the texts of the fit whose labels are permuted for label-shuffled vectors."""
-    from emotion_circuits.experiments._fitted import fitted_set
+    """For every emotion the texts of the fit whose labels are permuted for label-shuffled vectors, as captured.
 
-    texts = [p for p in fitted_set(fitted_directions(params)) if p.split == "fit"]
-    return [tuple(p for p in texts if p.emotion in (e, NEUTRAL)) for e in expected_emotions(params)]
+    At emotion words these are copies of neutral texts, which may be clusters where the neutral texts are none.
+    """
+    from emotion_circuits.experiments._fitted import fitted_set
+    from emotion_circuits.experiments.extract import at_emotion_words
+
+    texts = fitted_set(fitted_directions(params))
+    if Positions.parse(params.position).kind == "emotion-word":
+        texts = at_emotion_words(texts)
+    fit = [p for p in texts if p.split == "fit"]
+    return [
+        tuple(p for p in fit if p.emotion == e or (p.emotion == NEUTRAL and p.matched in ("", e)))
+        for e in expected_emotions(params)
+    ]
 
 
 def unit_inputs(units: Collection[Unit]) -> Mapping[str, Any]:

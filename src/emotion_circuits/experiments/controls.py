@@ -21,9 +21,11 @@ from emotion_circuits.experiments._contract import (
 from emotion_circuits.experiments._full_controls import full_figures, full_grid, full_table, full_work
 from emotion_circuits.experiments._paired import as_csv, mean_known, paired_row
 from emotion_circuits.experiments._registry import experiment
+from emotion_circuits.experiments._relabelled import require_arrangements, shuffling_inputs
 from emotion_circuits.experiments._steering import (
     Vectors,
     expected_emotions,
+    permuted_texts,
     required_runs,
     steered_prompts,
     steering_captures,
@@ -78,6 +80,12 @@ class Controls(Experiment):
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         return steering_captures(params.sweep)
+
+    def inputs(self, params: Params) -> Mapping[str, Any]:
+        """The key of a sweep without random vectors does not say how labels are shuffled."""
+        permuted = permuted_texts(params.sweep)
+        require_arrangements(permuted, params.generated, "--generated", 1)
+        return {} if params.sweep.random else shuffling_inputs(permuted)
 
     def workload(self, lm: LM, params: Params) -> Sequence[TextStep]:
         """Which layers the sweep declares is not known yet: a middle one stands for them."""

@@ -18,7 +18,7 @@ from emotion_circuits.experiments._contract import (
     TextStep,
 )
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments._relabelled import relabelling_inputs
+from emotion_circuits.experiments._relabelled import require_arrangements, shuffling_inputs
 from emotion_circuits.experiments._steering import (
     SteeringParams,
     Strengths,
@@ -117,10 +117,15 @@ class Sweep(Experiment):
         from emotion_circuits.experiments._endpoint import endpoint_inputs
 
         units: tuple[Unit, ...] = () if params.grid == "plan" else (params.unit,)
-        return {
-            **endpoint_inputs(expected_emotions(params)), **unit_inputs(units),
-            **(relabelling_inputs(permuted_texts(params)) if params.random else {}),
-        }  # fmt: skip
+        found = {**endpoint_inputs(expected_emotions(params)), **unit_inputs(units)}
+        if not params.random:
+            return found
+        from emotion_circuits.stats import required_controls
+
+        permuted = permuted_texts(params)
+        without = "give --random 0 for a sweep without random controls"
+        require_arrangements(permuted, params.random, "--random", required_controls(), without)
+        return {**found, **shuffling_inputs(permuted)}
 
     def summarise(self, context: Context, params: Params) -> Outcome:
         from emotion_circuits.experiments._grid import run_grid

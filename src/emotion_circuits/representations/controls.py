@@ -9,6 +9,9 @@ Three families, each drawn as unit vectors and given the tested vector's length 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb, prod
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -67,29 +70,67 @@ def label_shuffled(count: int, fit: Labelled, emotion: str, layer_row: int, rng:
 
     Scenarios of one label change places as wholes (``stats.permutation.exchangeable_units``). A permutation that gives
     the true labels or their mirror image in every scenario is drawn anew.
+
+    Raises:
+        UsageError: the labels have fewer than ``count`` other arrangements. A rank among copies of a few vectors would
+            claim a smaller p than those few can give.
     """
     used = fit.of(emotion) | fit.neutral_for(emotion)
     x = np.asarray(fit.x[used][:, layer_row], dtype=np.float64)
-    label = fit.of(emotion)[used]
-    unit, group = exchangeable_units(label, np.unique(fit.scenarios[used], return_inverse=True)[1])
-    own = label[np.unique(unit, return_index=True)[1]]
-    groups = [np.flatnonzero(group == g) for g in np.unique(group)]
-    groups = [g for g in groups if 0 < own[g].sum() < len(g)]
-    drawn = [_permuted(own, groups, rng)[unit] for _ in range(count)]
+    shuffling = Shuffling.of(fit.of(emotion)[used], np.unique(fit.scenarios[used], return_inverse=True)[1])
+    if shuffling.others < count:
+        raise UsageError(
+            f"the labels of so few texts cannot be shuffled into {count} vectors: those of {emotion!r} have "
+            f"{shuffling.others} other arrangements",
+            f"fit directions on more scenarios{f', or ask for {shuffling.others} or fewer' * (shuffling.others > 0)}",
+        )
+    drawn = [shuffling.draw(rng) for _ in range(count)]
     weights = np.stack([d / d.sum() - ~d / (~d).sum() for d in drawn])
     return _unit(weights @ x)
 
 
-def _permuted(label: NDArray[np.bool_], groups: list[NDArray[np.intp]], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Labels ``[unit]`` that changed places inside the groups."""
-    for _ in range(100):
-        drawn = label.copy()
-        for g in groups:
-            drawn[g] = rng.permutation(label[g])
-        moved = (drawn != label).sum()
-        if 0 < moved < 2 * min(label.sum(), (~label).sum()):
-            return drawn
-    raise UsageError("the labels of so few texts cannot be shuffled", "fit directions on more scenarios")
+@dataclass(frozen=True)
+class Shuffling:
+    """How two labels may change places.
+
+    Args:
+        own: ``[unit]`` labels. unit: ``[text]`` the unit of each text. groups: the units that change places with each
+            other; units in none of them keep their label.
+    """
+
+    own: NDArray[np.bool_]
+    unit: NDArray[np.intp]
+    groups: Sequence[NDArray[np.intp]]
+
+    @classmethod
+    def of(cls, label: NDArray[np.bool_], codes: NDArray[np.intp]) -> Shuffling:
+        """Of texts with these labels ``[text]`` in these clusters ``[text]`` (0 … G - 1, every one in use)."""
+        unit, group = exchangeable_units(label, codes)
+        own = label[np.unique(unit, return_index=True)[1]]
+        groups = [np.flatnonzero(group == g) for g in np.unique(group)]
+        return cls(own, unit, [g for g in groups if 0 < own[g].sum() < len(g)])
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether an arrangement is the mirror image of the true one: every group holds as many of either label."""
+        return all(2 * self.own[g].sum() == len(g) for g in self.groups)
+
+    @property
+    def others(self) -> int:
+        """Number of arrangements that are neither the true one nor its mirror image."""
+        every = prod(comb(len(g), int(self.own[g].sum())) for g in self.groups)
+        return every - (2 if self.groups and self.mirrored else 1)
+
+    def draw(self, rng: np.random.Generator) -> NDArray[np.bool_]:
+        """``[text]``: one of the :attr:`others` (there must be one), each as likely."""
+        free = sum(map(len, self.groups))
+        while True:
+            drawn = self.own.copy()
+            for g in self.groups:
+                drawn[g] = rng.permutation(self.own[g])
+            # All that can move has moved in the mirror image alone: elsewhere a group has too few of one label.
+            if 0 < (drawn != self.own).sum() < free:
+                return drawn[self.unit]
 
 
 def _unit(vectors: NDArray[Any]) -> Vectors:

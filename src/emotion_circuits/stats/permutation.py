@@ -139,44 +139,60 @@ def relabelled(
     return np.asarray(own[permuted_within(group, permutations, rng)][:, unit])
 
 
+def fewest_texts(labels: NDArray[Any], codes: NDArray[np.intp]) -> int:
+    """The least number of texts that a label can be left with by :func:`relabelled`; arguments as there.
+
+    Clusters that change places as wholes may be of unequal size: a label may get the smallest of them.
+    """
+    unit, group = exchangeable_units(labels, codes)
+    own, whole = labels[np.unique(unit, return_index=True)[1]], _wholes(group, codes)
+    smallest = np.cumsum([0, *np.sort(np.bincount(unit)[whole])])
+    # Inside a cluster of several labels single texts change places, so each label keeps its number of them.
+    left = [np.count_nonzero(labels[~whole[unit]] == e) + smallest[np.count_nonzero(own[whole] == e)]
+            for e in np.unique(labels)]  # fmt: skip
+    return int(min(left))
+
+
 def moves_wholes(labels: NDArray[Any], codes: NDArray[np.intp]) -> bool:
     """Whether clusters change places as wholes beside texts that do so inside theirs, or with several texts each."""
     unit, group = exchangeable_units(labels, codes)
-    wholes = group == codes.max() + 1
+    wholes = _wholes(group, codes)
     return bool(wholes.any() and (not wholes.all() or len(group) < len(unit)))
 
 
 def permuted_labels(
     labels: NDArray[np.bool_], codes: NDArray[np.intp], permutations: int, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """``[permutations, n]`` labels, rearranged as :func:`exchangeable_units` says, in draws of its own.
+    """``[permutations, n]`` labels: what :func:`relabelled` does, in other draws.
+
+    It exists to keep its draws, which finished p values rest on: they differ wherever scenarios of one label change
+    places (where all scenarios hold both labels, the two agree). Use :func:`relabelled` in anything new.
 
     Args:
         labels: ``[n]`` bool. codes: ``[n]`` cluster of each text, 0 … G - 1, every one in use.
     """
-    mixed = _mixed(labels, codes)
-    pure = ~mixed
-    n = len(labels)
-    if mixed.any():
+    unit, group = exchangeable_units(labels, codes)
+    if _mixed(labels, codes).any():
         out = labels[permuted_within(codes, permutations, rng)]
     else:
-        out = np.broadcast_to(labels, (permutations, n)).copy()
-    if len(np.unique(labels[pure[codes]])) == 2:
-        own = np.zeros(len(pure), dtype=np.bool_)
-        own[codes] = labels
-        moved = np.broadcast_to(own, (permutations, len(own))).copy()
-        moved[:, pure] = rng.permuted(moved[:, pure], axis=1)
-        texts = pure[codes]
-        out[:, texts] = moved[:, codes[texts]]
+        out = np.tile(labels, (permutations, 1))
+    texts = _wholes(group, codes)[unit]
+    if texts.any():
+        _, first, whole = np.unique(codes[texts], return_index=True, return_inverse=True)
+        own = labels[texts][first]
+        out[:, texts] = rng.permuted(np.tile(own, (permutations, 1)), axis=1)[:, whole]
     return out
 
 
-def exchangeable_clusters(labels: NDArray[np.bool_], codes: NDArray[np.intp]) -> int:
-    """How many clusters take part in :func:`permuted_labels`: those of both labels, and those of one if both occur."""
-    mixed = _mixed(labels, codes)
-    pure = ~mixed
-    swapped = int(pure.sum()) if len(np.unique(labels[pure[codes]])) == 2 else 0
-    return int(mixed.sum()) + swapped
+def exchangeable_clusters(labels: NDArray[Any], codes: NDArray[np.intp]) -> int:
+    """How many clusters take part when labels change places: those of several labels, and those that move as wholes."""
+    _, group = exchangeable_units(labels, codes)
+    return int(_mixed(labels, codes).sum() + _wholes(group, codes).sum())
+
+
+def _wholes(group: NDArray[np.intp], codes: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """``[unit]``: a whole cluster, by the groups of :func:`exchangeable_units`."""
+    return np.asarray(group == codes.max() + 1)
 
 
 def _mixed(labels: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[np.bool_]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -31,27 +32,58 @@ def logging_to(path: Path, level: int = logging.INFO) -> Iterator[None]:
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     handler.setLevel(level)
-    before = _PACKAGE.level
-    if not _PACKAGE.isEnabledFor(level):
-        _PACKAGE.setLevel(level)
     loggers = (_PACKAGE, _TRANSFORMERS, _WARNINGS)
     for logger in loggers:
         logger.addHandler(handler)
     try:
-        with _warnings_logged():
+        with _HEARD.at(level):
             yield
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
-        _PACKAGE.setLevel(before)
         with suppress(OSError):  # the last lines of a log do not fit on a full disk: the results matter more
             handler.close()
 
 
-@contextmanager
-def _warnings_logged() -> Iterator[None]:
-    """Warnings go to the logger ``py.warnings`` and are shown; ``logging.captureWarnings`` takes them off stderr."""
-    shown = warnings.showwarning
+class _Heard:
+    """What all open logs share: the package's level, and one hook that sends Python's warnings to ``py.warnings``.
+
+    Logs are nested, and opened and closed in any order by threads. The first one sets both and the last one restores
+    them: were each to undo its own change, warnings would be logged once per log and the last hook would stay.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._undo = ExitStack()
+
+    @contextmanager
+    def at(self, level: int) -> Iterator[None]:
+        """Messages of ``level`` and warnings are heard until the block ends."""
+        with self._lock:
+            if not self._open:
+                self._undo.callback(_PACKAGE.setLevel, _PACKAGE.level)
+                self._undo.callback(_log_warnings())
+            self._open += 1
+            if not _PACKAGE.isEnabledFor(level):
+                _PACKAGE.setLevel(level)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open -= 1
+                if not self._open:
+                    self._undo.close()
+
+
+def _log_warnings() -> Callable[[], None]:
+    """Send warnings to the logger and show them; ``logging.captureWarnings`` takes them off stderr.
+
+    Returns what undoes it. A hook that was put over this one in the meantime is left in place, and this one falls
+    silent below it.
+    """
+    shown, heard = warnings.showwarning, threading.Event()
+    heard.set()
 
     def log_and_show(
         message: Warning | str,
@@ -61,14 +93,20 @@ def _warnings_logged() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        _WARNINGS.warning("%s: %s (%s:%d)", category.__name__, message, filename, lineno)
+        if heard.is_set():
+            _WARNINGS.warning("%s: %s (%s:%d)", category.__name__, message, filename, lineno)
         shown(message, category, filename, lineno, file, line)
 
+    def undo() -> None:
+        heard.clear()
+        if warnings.showwarning is log_and_show:
+            warnings.showwarning = shown
+
     warnings.showwarning = log_and_show
-    try:
-        yield
-    finally:
-        warnings.showwarning = shown
+    return undo
+
+
+_HEARD = _Heard()
 
 
 class _FileHandler(logging.FileHandler):

@@ -13,7 +13,7 @@ from emotion_circuits.representations.clusterability import clusterability
 from emotion_circuits.representations.principal_angles import chance_overlap, overlap, principal_angles
 from emotion_circuits.representations.sharing_arrays import Texts
 from emotion_circuits.representations.subspaces import Subspace
-from emotion_circuits.stats.permutation import relabelled
+from emotion_circuits.stats.permutation import fewest_texts, relabelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,9 +76,10 @@ def _emotion_subspaces(apart: Texts, emotions: Sequence[str], k: int, seed: int)
     rows = left * values
     scenarios = np.unique(apart.clusters, return_inverse=True)[1].astype(np.intp)
     drawn = relabelled(apart.codes, scenarios, RELABELLED, np.random.default_rng(seed))
-    # Scenarios of unequal size that change places may leave an emotion fewer texts than it has.
-    fewest = min(int(np.bincount(codes, minlength=count).min()) for codes in drawn)
-    k = min(k, fewest, *(int(np.linalg.matrix_rank(rows[apart.codes == i])) for i in range(count)))
+    # Scenarios of unequal size that change places may leave an emotion fewer texts than it has. Not the fewest of
+    # these draws: k would depend on the seed.
+    ranks = (int(np.linalg.matrix_rank(rows[apart.codes == i])) for i in range(count))
+    k = min(k, fewest_texts(apart.codes, scenarios), *ranks)
     if k < 1:
         return {"k": 0, "pairs": [], "mean": None, "relabelled": None, "chance": None}
     spaces = _spaces(rows, apart.codes, count, k)
