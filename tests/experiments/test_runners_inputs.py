@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emotion_circuits import models
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments import Workbench, load_profile, run_experiment
 from emotion_circuits.experiments._profiles import Profile
@@ -127,6 +129,46 @@ def test_a_worker_refuses_texts_that_are_not_those_of_the_plan(model: Path, tmp_
     assert not list((tmp_path / "results").glob("*/*/*/*/spec.json"))
     again = plan_study(profile, [str(model)], tmp_path / "results", loading=LOADING).write()
     assert again.path != manifest.path and run_shard(again, 0).exit_code == 0
+
+
+def test_a_worker_refuses_a_model_that_is_not_the_one_of_the_plan(model: Path, tmp_path: Path) -> None:
+    """Trained on while the worker waited: its answer would be noted as that of the old weights."""
+    mine = Path(shutil.copytree(model, tmp_path / "mine"))
+    profile = Profile("p", "", "", (), (("extract", {"sets": [str(write_set(tmp_path / "mine.jsonl"))]}),))
+
+    def planned() -> Manifest:
+        return plan_study(profile, [str(mine)], tmp_path / "results", loading=LOADING).write()
+
+    manifest = planned()
+    (mine / "train.log").touch()
+    weights = mine / "model.safetensors"
+    held = weights.stat()
+    os.utime(weights, ns=(held.st_atime_ns, held.st_mtime_ns + 1))
+    assert run_shard(manifest, 0).exit_code == 1
+    (failure,) = collect(manifest).failures
+    assert f"was planned with other files than are in {mine} now" in failure.error.what
+    assert "run the same command again" in failure.error.fix and "cp -p" in failure.error.fix
+    assert not list((tmp_path / "results").glob("*/*/*/*/spec.json"))
+    again = planned()
+    assert again.path != manifest.path and run_shard(again, 0).exit_code == 0
+    os.utime(weights, ns=(held.st_atime_ns, held.st_mtime_ns))
+    assert run_shard(manifest, 0).exit_code == 0, "the planned one is back"
+
+
+def test_a_model_that_is_written_anew_while_it_is_loaded_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Path(shutil.copytree(model, tmp_path / "mine"))
+    profile = Profile("p", "", "", (), (("extract", {"sets": [str(write_set(tmp_path / "mine.jsonl"))]}),))
+    manifest = plan_study(profile, [str(mine)], tmp_path / "results", loading=LOADING).write()
+
+    def slow(source: str, **options: Any) -> Any:
+        os.utime(mine / "model.safetensors", ns=(1, 1))
+        return load_lm(source, device="cpu")
+
+    monkeypatch.setattr(models, "load_lm", slow)
+    assert run_shard(manifest, 0).exit_code == 1
+    assert "was planned with other files" in collect(manifest).failures[0].error.what
 
 
 def test_relative_files_are_found_by_workers_that_are_started_elsewhere(

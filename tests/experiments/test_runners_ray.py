@@ -21,7 +21,7 @@ from emotion_circuits.runners import Manifest, collect, plan_study, shard, state
 from emotion_circuits.runners import ray as ray_module
 from emotion_circuits.runners.local import PROCESS_BYTES
 from emotion_circuits.runners.ray import _run, run_ray
-from emotion_circuits.runners.state import forget_failure
+from emotion_circuits.runners.state import claims_of, forget_failure
 from emotion_circuits.store import Store
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install -e '.[ray]')")
@@ -109,7 +109,7 @@ class Cluster:
             options=lambda **_: SimpleNamespace(remote=lambda *args: functools.partial(function, *args))
         )
 
-    def wait(self, left: list[Any], num_returns: int) -> Any:
+    def wait(self, left: list[Any], num_returns: int, timeout: float | None) -> Any:
         return left[:num_returns], left[num_returns:]
 
     def get(self, task: Any) -> Any:
@@ -167,6 +167,8 @@ class Noting:
 
     def __init__(self, gpus: int, memory: float) -> None:
         self.resources = {"CPU": 4.0, "GPU": gpus}
+        self.taken: list[float] = []
+        self.slow = 0
         self.asked: list[dict[str, Any]] = []
         self._nodes = [
             {"Alive": True, "Resources": {"memory": memory}},
@@ -175,6 +177,12 @@ class Noting:
 
     def cluster_resources(self) -> dict[str, float]:
         return self.resources
+
+    def available_resources(self) -> dict[str, float]:
+        """What is left of the nodes' processors beside ``taken``, from one question to the next; none is not named."""
+        there = sum(node["Resources"].get("CPU", 0.0) for node in self._nodes if node["Alive"])
+        taken = (self.taken.pop(0) if len(self.taken) > 1 else self.taken[0]) if self.taken else 0.0
+        return {key: n for key, n in {**self.resources, "CPU": there - taken}.items() if n}
 
     def nodes(self) -> list[dict[str, Any]]:
         return self._nodes
@@ -186,7 +194,11 @@ class Noting:
         self.asked.append(options)
         return self
 
-    def wait(self, left: list[int], num_returns: int) -> tuple[list[int], list[int]]:
+    def wait(self, left: list[int], num_returns: int, timeout: float | None) -> tuple[list[int], list[int]]:
+        """Nothing ends within the first ``slow`` limits of time."""
+        if timeout is not None and self.slow:
+            self.slow -= 1
+            return [], left
         return left[:1], left[1:]
 
     def get(self, handle: int) -> tuple[int, str, str]:
@@ -240,6 +252,54 @@ def test_shards_share_the_processors_of_the_nodes(
     assert [task["num_cpus"] for task in noting.asked] == [expected] * shards
     threads = [task["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] for task in noting.asked]
     assert threads == [str(expected)] * shards
+
+
+@pytest.mark.parametrize(
+    ("nodes", "taken", "shards", "expected"),
+    [
+        ([64], [1], 1, 63), ([64], [1], 3, 21), ([64], [60], 1, 4), ([64], [64], 1, 1), ([64], [60], 8, 1),
+        ([64, 64], [1], 1, 64), ([64, 64], [64], 1, 32), ([64, 64], [1], 2, 63), ([8, 8], [2], 2, 6),
+        ([64], [64, 0], 1, 64), ([64], [1, 32], 1, 32),
+    ],
+)  # fmt: skip
+def test_what_others_hold_is_not_shared_out(
+    profile_of_captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: list[int], taken: list[float],
+    shards: int, expected: int,
+) -> None:  # fmt: skip
+    """Wherever on the nodes they hold it; and a cluster's first word of it may be a second old."""
+    monkeypatch.setattr(ray_module, "LAG_SECONDS", 0.0)
+    noting = Noting(0, 20e9)
+    noting._nodes = [{"Alive": True, "Resources": {"CPU": float(n)}} for n in nodes]
+    noting.taken = taken
+    manifest = plan(profile_of_captures, tmp_path, shards)
+    ray_module._run(noting, manifest, list(range(shards)), lambda line: None, None, None, None)
+    assert [task["num_cpus"] for task in noting.asked] == [expected] * shards
+
+
+@pytest.mark.parametrize(
+    ("taken", "cpus", "gpus", "said"),
+    [
+        (6.0, 4.0, 0.0, "for a place of 4 processors: 2 of 8 processors are free; to take less, end this and add "
+                        "--runner-options cpus=1: it resumes"),
+        (8.0, 1.0, 0.0, "for a place of 1 processor: 0 of 8 processors are free"),
+        (0.0, 1.0, 3.0, "for a place of 1 processor and 3 GPUs: 8 of 8 processors and 2 of 2 GPUs are free; to take "
+                        "less, end this and add --runner-options gpus=1: it resumes"),
+        (4.0, 4.0, 0.0, None),
+    ],
+)  # fmt: skip
+def test_shards_that_wait_for_a_place_are_told_once(
+    profile_of_captures: Path, tmp_path: Path, taken: float, cpus: float, gpus: float, said: str | None
+) -> None:
+    manifest, told = plan(profile_of_captures, tmp_path, 2), list[str]()
+    noting = Noting(2, 20e9)
+    noting._nodes, noting.resources = [{"Alive": True, "Resources": {"CPU": 8.0}}], {"CPU": 8.0, "GPU": 2.0}
+    noting.taken, noting.slow = [taken], 3
+    ray_module._run(noting, manifest, [0, 1], told.append, cpus, gpus, None)
+    assert [line for line in told if "for a place" in line] == ([f"shards 0, 1 each wait {said}"] if said else [])
+    noting.slow = 1
+    with claims_of(manifest, 15.0, 180.0).take(f"{manifest.cells[0].id}-1") or contextlib.nullcontext():
+        ray_module._run(noting, manifest, [0, 1], told.append, cpus, gpus, None)
+    assert (f"shard 0 waits {said}" in told) == (said is not None), "somebody works on the other"
 
 
 @pytest.mark.parametrize(("known", "reserved"), [(None, None), (50_000_000_000, 18_000_000_000)])

@@ -54,8 +54,30 @@ def test_a_claim_about_random_vectors_varies_with_the_vectors() -> None:
     these = paired_row(gaps.mean(axis=1), prompts(30), resamples=500, permutations=99, seed=0)
     others = over_vectors(gaps, prompts(30), 500, 0)
     assert these["ci"][0] > 0.9 and others["ci"][0] < 0 and others["over"] == "prompts and vectors"
-    gaps[3, 2] = np.nan
-    assert over_vectors(gaps, prompts(30), 500, 0)["mean_diff"] == pytest.approx(np.delete(gaps, 3, axis=0).mean())
+
+
+def test_a_text_that_was_not_measured_costs_its_own_number_only() -> None:
+    """Six texts of one vector are missing: those prompts still count, in the interval as in the rest of the row."""
+    rng = np.random.default_rng(2)
+    gaps = rng.normal(size=(20, 1)) + 0.2 * rng.normal(size=(20, 10))
+    gaps[:6] -= 1.5
+    whole = over_vectors(gaps, prompts(20), 1000, 0)["ci"]
+    gaps[:6, 3] = np.nan
+    row = paired_row(mean_known(gaps, axis=1), prompts(20), resamples=1000, permutations=99, seed=0)
+    found = over_vectors(gaps, prompts(20), 1000, 0)
+    assert row["n"] == 20 and "mean_diff" not in found, "the row's own estimate stands"
+    assert found["vectors"] == 10 and found["ci"] == pytest.approx(whole, abs=0.1)
+    assert found["ci"][0] < row["mean_diff"] < found["ci"][1]
+    gaps[:, 3] = np.nan
+    assert over_vectors(gaps, prompts(20), 1000, 0)["vectors"] == 9
+
+
+def test_the_interval_over_vectors_weighs_prompts_as_the_row_does() -> None:
+    """Fourteen of twenty prompts are of one scenario: a mean over scenarios would be another number."""
+    shared = [Prompt(f"p{i}", f"text {i}", scenario=f"s{max(0, i - 13)}") for i in range(20)]
+    gaps = np.where(np.arange(20) < 14, 1.0, 0.0)[:, None] + 0.01 * np.random.default_rng(3).normal(size=(20, 8))
+    low, high = over_vectors(gaps, shared, 2000, 0)["ci"]
+    assert low < 0.7 < high and high > 0.9, "the large scenario may be drawn several times"
 
 
 @pytest.mark.parametrize(("count", "vectors"), [(30, 4), (4, 8)])

@@ -104,7 +104,9 @@ def test_what_shows_that_a_model_is_another_one(
     """Nothing is fetched: the hub's commit, else the cached copy's; names, sizes and times of a folder's files."""
     hub.repositories["Org/Tiny"] = Repository(whole)
     first = hub.repositories["Org/Tiny"].commit
-    assert version_of("Org/Tiny") == first and not any("resolve" in request for request in hub.requests)
+    assert version_of("Org/Tiny") == first == version_of(" Org/Tiny ") and not any(
+        "resolve" in request for request in hub.requests
+    )
     assert version_of("Org/Tiny", offline=True) == "", "it was never fetched"
     resolve_source("Org/Tiny")
     assert version_of("Org/Tiny", offline=True) == first == version_of("Org/Tiny")

@@ -13,6 +13,7 @@ from emotion_circuits.stats import bootstrap as bootstrap_module
 from emotion_circuits.stats import (
     bootstrap_interval,
     bootstrap_t_interval,
+    crossed_interval,
     ratio_interval,
     sign_flip_test,
     two_group_test,
@@ -110,6 +111,29 @@ def test_two_way_interval_sees_the_variation_over_vectors() -> None:
     assert over_both.clusters == 8
 
 
+def test_crossed_interval_is_the_two_way_interval_where_nothing_is_missing() -> None:
+    table = np.random.default_rng(12).normal(size=(20, 8))
+    plain = two_way_interval(table, resamples=500)
+    padded = np.full((21, 9), np.nan)
+    padded[:20, :8] = table
+    for found in (crossed_interval(table, resamples=500), crossed_interval(padded, resamples=500)):
+        assert (found.estimate, found.low, found.high) == (plain.estimate, plain.low, plain.high)
+
+
+def test_crossed_interval_is_about_the_mean_over_prompts_of_what_is_known() -> None:
+    """With scenarios of one to four prompts and a third of the table missing, at random."""
+    covered = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        scenario = np.repeat(np.arange(24), np.tile([1, 1, 2, 4], 6))
+        table = 0.5 * rng.normal(size=24)[scenario, None] + 0.5 * rng.normal(size=10) + rng.normal(size=(48, 10))
+        table[rng.random(table.shape) < 1 / 3] = np.nan
+        found = crossed_interval(table, scenario, resamples=400, seed=seed)
+        assert float(found.estimate) == pytest.approx(np.nanmean(table, axis=1).mean())
+        covered += bool(found.contains(0.0))
+    assert covered >= 52
+
+
 def test_exact_sign_flips_equal_full_enumeration() -> None:
     values = np.array([1.2, -0.4, 2.0, 0.7, 0.3, -0.1, 1.5])
     test = sign_flip_test(values)
@@ -186,6 +210,8 @@ def test_two_group_clusters_are_dealt_whole() -> None:
         (lambda: bootstrap_interval([1.0, 2.0, 3.0], texts=["a", "b", "A"]), "independent samples"),
         (lambda: bootstrap_t_interval(np.ones(10)), "zero variance"),
         (lambda: two_way_interval(np.zeros((10, 3))), "at least 5"),
+        (lambda: crossed_interval(np.where(np.arange(8) < 4, 1.0, np.nan) * np.ones((10, 1))), "at least 5"),
+        (lambda: crossed_interval(np.zeros(10)), "prompt, vector"),
         (lambda: sign_flip_test([1.0, np.inf]), "infinite"),
         (lambda: sign_flip_test([1.0]), "at least 2"),
         (lambda: two_group_test(np.arange(6.0), np.arange(6) < 3, [0, 1, 2, 0, 1, 2]), "both labels"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emotion_circuits.engine.score import Logits, log_sum_exp_difference
+from emotion_circuits.engine.score import Logits, Metric, log_sum_exp_difference
 from emotion_circuits.models.lm import LM
 from emotion_circuits.models.weights import weight_of
 
@@ -27,12 +28,16 @@ class Endpoint:
     foils: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        log_sum_exp_difference(self.targets, self.foils)
+        _ = self._metric  # sets that are no endpoint are refused where they are given
+
+    @cached_property
+    def _metric(self) -> Metric:
+        return log_sum_exp_difference(self.targets, self.foils)
 
     def __call__(self, logits: Logits, unedited: Logits | None = None) -> Float[Tensor, " row"]:
         """One value a row, float32."""
         logits = logits.float()
-        return log_sum_exp_difference(self.targets, self.foils)(logits, logits)
+        return self._metric(logits, logits)
 
     def direction(self, lm: LM) -> Float[Tensor, " d_model"]:
         """Mean unembedding of the targets minus that of the foils, before the final norm is folded in.

@@ -56,7 +56,7 @@ FEWEST_CROSSED = 5
 class Controls(Experiment):
     """Teacher-forced ranks among hundreds of random vectors are in ``sweep``; here their texts are written and read."""
 
-    version = 2
+    version = 3
 
     class Params(ExperimentParams):
         """Parameters of ``controls``."""
@@ -222,24 +222,23 @@ def _effects(arms: _Arms, params: Controls.Params, seed: int) -> list[dict[str, 
 
 
 def over_vectors(gaps: NDArray[np.float64], prompts: Sequence[Prompt], resamples: int, seed: int) -> dict[str, Any]:
-    """``mean_diff`` and ``ci`` of ``[prompt, vector]`` differences for other prompts *and* vectors; else nothing.
+    """``ci`` of ``[prompt, vector]`` differences for other prompts *and* vectors; nothing where either are too few.
 
-    Prompts of one scenario are averaged first; one that was not measured under every vector is left out.
+    It is an interval of what a paired row of the same differences estimates, the mean over prompts of each one's mean
+    over the vectors under which it was measured: a text that a scorer cannot read costs its own number only.
+    ``vectors``: how many were measured at all.
     """
     import numpy as np
 
-    from emotion_circuits.stats import two_way_interval
+    from emotion_circuits.stats import crossed_interval
 
-    known = np.isfinite(gaps).all(axis=1)
-    clusters = np.array([p.scenario or p.id for p in prompts])[known]
-    table = np.array([gaps[known][clusters == c].mean(axis=0) for c in dict.fromkeys(clusters.tolist())])
-    if table.ndim < 2 or min(table.shape) < FEWEST_CROSSED:
+    known = np.isfinite(gaps)
+    clusters = np.array([p.scenario or p.id for p in prompts])
+    vectors = int(known.any(axis=0).sum())
+    if min(len(np.unique(clusters[known.any(axis=1)])), vectors) < FEWEST_CROSSED:
         return {}
-    found = two_way_interval(table, resamples=resamples, seed=seed)
-    return {
-        "mean_diff": float(found.estimate), "ci": [float(found.low), float(found.high)],
-        "over": "prompts and vectors",
-    }  # fmt: skip
+    found = crossed_interval(gaps, clusters, resamples=resamples, seed=seed)
+    return {"ci": [float(found.low), float(found.high)], "over": "prompts and vectors", "vectors": vectors}
 
 
 def _sentence(rows: Sequence[Mapping[str, Any]], emotion: str) -> str:

@@ -74,10 +74,27 @@ class Desk:
     def _load(self, model: str) -> LM:
         from emotion_circuits.models import load_lm
 
+        self._require_planned_files(model)
         lm = load_lm(self._work.sources[model], **_paths(self._work.loading))
+        self._require_planned_files(model)  # they may have been written anew while they were read
         self._crew.require_folder()  # a note would make it anew
         write_notices(self._manifest, model, lm.notices)
         return lm
+
+    def _require_planned_files(self, model: str) -> None:
+        """Refuse a local model whose files have other names, sizes or times than those of the plan.
+
+        A hub is not asked again. Files that cannot be seen are left to whoever loads them.
+        """
+        from emotion_circuits.models.sources import path_of, version_of
+
+        source, planned = self._work.sources[model], self._work.versions.get(model)
+        if planned and path_of(source) is not None and version_of(source) not in (planned, ""):
+            raise EmotionCircuitsError(
+                f"{model} was planned with other files than are in {source} now",
+                "run the same command again, which plans it anew; all machines need the same files of a model, copies "
+                "with the times of the original (`cp -p`)",
+            )
 
     def _find_scorer(self, name: str) -> Scorer:
         from emotion_circuits.scorers import LoadOptions, find_scorer

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,14 @@ from emotion_circuits.errors import EmotionCircuitsError
 from emotion_circuits.runners.backend import ATTEMPTS, Tell, give_up, not_installed, tell_code, unfinished
 from emotion_circuits.runners.local import memory_beside_gpu, memory_of
 from emotion_circuits.runners.manifest import Manifest, read_manifest
+from emotion_circuits.runners.state import shards_at_work
 
 ANSWER_SECONDS = 10.0
 LOGS = "its log is on its node, below /tmp/ray/session_latest/logs"
+LAG_SECONDS = 1.5
+"""How long a cluster may tell of free processors that are taken, or the reverse."""
+PATIENCE_SECONDS = 30.0
+"""After this long the user is told which shards have no place: a process that has one works on a cell by then."""
 MOST_OF_A_NODE = 0.9
 """What a shard reserves that no node holds: nothing runs beside it, and a node that is a little smaller will do."""
 
@@ -35,8 +43,8 @@ def run_ray(
     Args:
         address: of a cluster (``auto``: the one this machine belongs to; ``host:port``; ``ray://host:port``); without
             one, a cluster is started here and stopped afterwards. cpus: that a shard takes, and as many threads
-            (default: the nodes' processors shared out). gpus: likewise (default: one, where the cluster has any and
-            the device asked for is ``auto`` or ``cuda``). mem_gb: main memory of a shard (default: what its model
+            (default: the nodes' free processors shared out). gpus: likewise (default: one, where the cluster has any
+            and the device asked for is ``auto`` or ``cuda``). mem_gb: main memory of a shard (default: what its model
             takes, where that is known). store_gb: shared memory of a cluster that is started here; results go through
             the folder, so that little is needed.
 
@@ -104,8 +112,17 @@ def _run(
         handles[number] = wanted.remote(str(manifest.path), number, *after)
     numbers = {handle: number for number, handle in handles.items()}
     left = list(numbers)
+    patience: float | None = PATIENCE_SECONDS
+    unseen = set(waiting)
     while left:
-        ended, left = ray.wait(left, num_returns=1)
+        ended, left = ray.wait(left, num_returns=1, timeout=patience)
+        if not ended:
+            still = {numbers[handle] for handle in left}
+            unseen = unseen & still - shards_at_work(manifest)
+            placeless = [n for n in sorted(unseen) if still.isdisjoint(manifest.shards[n].after)]
+            if placeless and _tell_waiting(ray, placeless, tell, cpus, gpus):
+                patience = None  # once is enough
+            continue
         number = numbers[ended[0]]
         names = " → ".join(manifest.shards[number].models)
         try:
@@ -122,10 +139,60 @@ def _run(
 
 
 def _cpus(ray: Any, shards: int) -> float:
-    """Processors of a shard where nobody said how many: the most with which all shards find a place at once."""
-    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    enough = (n for n in range(max(nodes, default=1), 1, -1) if sum(cpus // n for cpus in nodes) >= shards)
+    """Processors of a shard where nobody said how many: the most with which all shards find a place at once.
+
+    Others may hold some of them, and which node's is not told: wherever they are, there has to be a place.
+    """
+    nodes = _processors(ray)
+    taken = sum(nodes) - _free_processors(ray, sum(nodes))
+    enough = (n for n in range(max(nodes, default=1), 1, -1) if _places(nodes, taken, n) >= shards)
     return float(next(enough, 1))
+
+
+def _processors(ray: Any) -> list[int]:
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+
+
+def _free_processors(ray: Any, there: int) -> int:
+    """How many of the cluster's processors nobody has reserved, by its second word where the first says some are."""
+    free = int(ray.available_resources().get("CPU", 0))
+    if free < there:
+        time.sleep(LAG_SECONDS)
+        free = int(ray.available_resources().get("CPU", 0))
+    return min(free, there)
+
+
+def _places(nodes: Sequence[int], taken: int, size: int) -> int:
+    """Shards of ``size`` processors that find a place, however the ``taken`` processors lie on the nodes."""
+    # A node loses its first place with one processor more than its places leave over, and another with each `size`.
+    costs = sorted(cost for n in nodes for cost in [n % size + 1, *[size] * (n // size - 1)][: n // size])
+    for lost, cost in enumerate(costs):
+        taken -= cost
+        if taken < 0:
+            return len(costs) - lost
+    return 0
+
+
+def _tell_waiting(ray: Any, shards: Sequence[int], tell: Tell, cpus: float, gpus: float) -> bool:
+    """Tell of shards that nobody works on, and of what would give them a place; False where the cluster has one."""
+    free: Mapping[str, float] = ray.available_resources()
+    if not _is_short(free, cpus, gpus, _processors(ray)):
+        return False
+    there = ray.cluster_resources()
+    wanted = [(key, what, n) for key, what, n in (("CPU", "processor", cpus), ("GPU", "GPU", gpus)) if n]
+    place = " and ".join(f"{amount:g} {what}{'s' * (amount != 1)}" for _, what, amount in wanted)
+    has = " and ".join(f"{free.get(key, 0):g} of {there.get(key, 0):g} {what}s" for key, what, _ in wanted)
+    less = " ".join(["cpus=1"] * (cpus > 1) + ["gpus=1"] * (gpus > 1))
+    fix = f"; to take less, end this and add --runner-options {less}: it resumes" if less else ""
+    which = f"shards {', '.join(map(str, shards))} each wait" if len(shards) > 1 else f"shard {shards[0]} waits"
+    tell(f"{which} for a place of {place}: {has} are free{fix}")
+    return True
+
+
+def _is_short(free: Mapping[str, float], cpus: float, gpus: float, nodes: Sequence[int]) -> bool:
+    """Whether a shard may find no place: too little is free, or it may lie in pieces on several nodes."""
+    taken = max(0, sum(nodes) - int(free.get("CPU", 0)))
+    return free.get("GPU", 0) < gpus or _places(nodes, taken, math.ceil(cpus)) < 1
 
 
 def _gpus(ray: Any, manifest: Manifest) -> float:

@@ -59,6 +59,10 @@ def run_shard(
     A cell on one model is computed together with whoever else computes it. A cell on a pair is claimed: while another
     worker holds it, this one waits. The first failure ends the shard, because later cells build on earlier ones.
 
+    Where the study names files by relative paths (``manifest.work.folder``), the *process* works in the folder of the
+    planning until this returns: other threads' relative paths change with it, and two such studies cannot run in
+    threads of one process.
+
     Args:
         crew: how workers watch each other. run_cell: computes one cell (default: the study's experiment).
 

@@ -155,6 +155,15 @@ def collect(manifest: Manifest) -> Study:
     return study
 
 
+def shards_at_work(manifest: Manifest) -> set[int]:
+    """Numbers of the shards for which a worker holds a cell now."""
+    pairs = {manifest.cells[c].id: n for n, s in enumerate(manifest.shards) if len(s.models) > 1 for c in s.cells}
+    held = (name.split("-") for name in Claims(manifest.folder / "claims").holders())
+    # A cell on a pair has one holder, and no number in its claim's name.
+    found = (int(shard[0]) if shard else pairs.get(cell) for cell, *shard in held)
+    return {number for number in found if number is not None}
+
+
 def is_worked_on(manifest: Manifest) -> bool:
     """Whether a worker holds one of the cells, or a command waits for them."""
     return bool(Claims(manifest.folder / "claims").held() or drivers_of(manifest).held())

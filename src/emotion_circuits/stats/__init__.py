@@ -15,6 +15,7 @@ from emotion_circuits.stats.bootstrap import (
     two_way_interval,
 )
 from emotion_circuits.stats.cluster_t import cluster_t
+from emotion_circuits.stats.crossed import crossed_interval
 from emotion_circuits.stats.discrimination import auroc, auroc_interval, auroc_max_test, delong_interval
 from emotion_circuits.stats.dose_response import dose_response, odd_even_slopes, page_trend, prompt_slopes
 from emotion_circuits.stats.effects import independent_effect, paired_effect, share_positive, standardised_mean
@@ -48,6 +49,7 @@ __all__ = [
     "bootstrap_t_interval",
     "cluster_t",
     "clustered_power",
+    "crossed_interval",
     "delong_interval",
     "detectable_difference",
     "dose_response",

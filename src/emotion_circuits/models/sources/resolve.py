@@ -67,9 +67,10 @@ def version_of(source: str, *, offline: bool = False) -> str:
     path = path_of(source)
     if path is not None:
         return _files_version(path)
-    entry = find_entry(source)
-    if entry is None or "/" in source:
-        return newest_commit(source.strip(), offline=offline)
+    text = source.strip()
+    entry = find_entry(text)
+    if entry is None or "/" in text:
+        return newest_commit(text, offline=offline)
     return newest_commit(entry.hub[0], offline=offline) if entry.sources[0] == "hub" else ""
 
 
