@@ -1,7 +1,7 @@
 """Compare every measured figure that the documents quote with what its command gives; see ``docs/figures.toml``.
 
     python scripts/docs_check.py              run the commands (finished runs return at once), then compare
-    python scripts/docs_check.py --stored     compare with the runs that are on disk, run nothing
+    python scripts/docs_check.py --stored     compare with the latest runs on disk, run nothing
     python scripts/docs_check.py --quick      only figures that need no model
 
 Exit code 0: every figure compared agrees. 1: one differs, or stands in a document without an entry. 3: some could not

@@ -260,11 +260,16 @@ def test_a_long_text_can_be_cancelled_and_what_was_written_stays(tab: Callable[.
     seen.page.locator("summary").click()
     seen.page.fill("#tokens", str(TOKENS))
     # Pressed by the page itself at the third token: the driver's own click may come after the last one.
-    seen.page.evaluate(WATCH, "cancel")
-    seen.press("go")
-    seen.status("cancelled")
-    seen.until("!document.getElementById('go').disabled")
-    assert 3 <= seen.page.locator("#tokens-steered .token").count() < TOKENS
+    # A browser that gets no processor while a tiny model writes sees the whole text at once: then it cancels another.
+    for _ in range(3):
+        seen.page.evaluate(WATCH, "cancel")
+        seen.press("go")
+        seen.status("cancelled")
+        seen.until("!document.getElementById('go').disabled")
+        written = seen.page.locator("#tokens-steered .token").count()
+        if written < TOKENS:
+            break
+    assert 3 <= written < TOKENS
     seen.page.fill("#tokens", "5")
     seen.press("go")
     seen.status("done")

@@ -72,5 +72,8 @@ def test_report_and_repository_are_cited_alike() -> None:
     for key, form in (("title", "title = {%s}"), ("version", "version = {%s}"), ("  - name", "author = {{%s}}")):
         value = re.search(rf"^{key}: (.+)$", card, re.M)
         assert value and form % value[1] in citation()
-    year = re.search(r"^date-released: (\d{4})", card, re.M)
-    assert year and f"year = {{{year[1]}}}" in citation()
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    latest = re.search(r"^## (?:Unreleased|\S+ \((?P<date>\d{4}-\d\d-\d\d)\))$", changes, re.M)
+    released = re.search(r"^date-released: (\S+)$", card, re.M)
+    assert latest and (released[1] if released else None) == latest["date"]
+    assert released is None or f"year = {{{released[1][:4]}}}" in citation()

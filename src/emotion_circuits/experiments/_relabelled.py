@@ -42,19 +42,20 @@ def shuffling_inputs(compared: Sequence[Sequence[Prompt]]) -> Mapping[str, Any]:
 
 
 def require_arrangements(
-    compared: Iterable[Sequence[Prompt]], asked: int, option: str, least: int, otherwise: str = ""
+    compared: Iterable[Sequence[Prompt]], asked: int, option: str, least: int, without: str = ""
 ) -> None:
     """Raise where the labels of an emotion's texts have fewer arrangements than label-shuffled vectors are asked for.
 
     Args:
         compared: as in :func:`shuffling_inputs`. asked: vectors. option: what the number is set by.
-        least: the smallest number that ``option`` takes. otherwise: what else the user can type.
+        least: the smallest number that ``option`` takes. without: what to type for no such vectors.
     """
     found = min(((shuffling.others, emotion) for emotion, shuffling in _shuffled(compared)), default=None)
     if found is None or found[0] >= asked:
         return
     others, emotion = found
-    fewer = f"give {option} {others} or less" if others >= least else otherwise
+    instead = f"give {without} for no random vectors" if without else ""
+    fewer = f"give {option} {others} or less" if others >= least else instead
     raise UsageError(
         f"{asked} label-shuffled vectors are asked for, but the labels of the texts that {emotion} is fitted on have "
         f"only {others} arrangements besides the true one and its mirror image: the others would be copies",

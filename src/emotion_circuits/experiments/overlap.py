@@ -32,7 +32,7 @@ class OverlapOfSubspaces(PairExperiment):
     def inputs(self, params: Params) -> Mapping[str, Any]:
         moved = relabelling_inputs([emotional_texts(params)])
         # Earlier runs on such texts took k from the fewest texts that an emotion had in random relabellings.
-        return {**own_inputs(params), **moved, **({"k": "fewest possible texts"} if moved else {})}
+        return {**own_inputs(params), **moved, **({"k": "fewest possible"} if moved else {})}
 
     def requires_of_pair(self, params: Params) -> Sequence[PairNeeded]:
         return both_sides(params)

@@ -123,8 +123,7 @@ class Sweep(Experiment):
         from emotion_circuits.stats import required_controls
 
         permuted = permuted_texts(params)
-        without = "give --random 0 for a sweep without random controls"
-        require_arrangements(permuted, params.random, "--random", required_controls(), without)
+        require_arrangements(permuted, params.random, "--random", required_controls(), "--random 0")
         return {**found, **shuffling_inputs(permuted)}
 
     def summarise(self, context: Context, params: Params) -> Outcome:
