@@ -54,12 +54,12 @@ class StoreError(EmotionCircuitsError):
 
 
 def unknown_name(kind: str, name: object, known: list[str], fix: str = "") -> UsageError:
-    """A :class:`UsageError` for a name that is not in a closed list, with the nearest names first."""
+    """A :class:`UsageError` for a name that is not in a closed list, with the nearest name, if one is near."""
     import difflib
 
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.7)
     shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    hint = f"did you mean {near[0]}? " if near else ""
     return UsageError(
         f"unknown {kind} {str(name)!r}; known: {shown}", fix or f"{hint}choose one of the names above".strip()
     )

@@ -280,6 +280,19 @@ def test_an_evaluator_that_is_not_available_is_said_and_nothing_takes_its_place(
     assert not list(tmp_path.glob("*/*/steer/*/done.json"))
 
 
+@pytest.mark.parametrize("dry", [("--dry-run",), ()])
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [(("--emotion", "joyy"), "joyy"), (("--expression", "0.2 gratitude + 0.2 angr"), "angr")],
+)
+def test_steer_refuses_an_emotion_without_a_direction_before_anything_is_captured(
+    cli: Any, worded: Path, tmp_path: Path, options: tuple[str, ...], name: str, dry: tuple[str, ...]
+) -> None:
+    words = ("run", "steer", "--model", worded, "--text", "hi", "--results", tmp_path / "r", "--quiet")
+    cli(*words, *options, *dry).refused(2, f"unknown emotion {name!r}")
+    assert not list(tmp_path.glob("r/**/*"))
+
+
 # ---- what will run ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", [e for e in EXPERIMENTS if e != "patch"])
 def test_dry_run_counts_what_runs(command: Any, shared_results: Path, tmp_path: Path, name: str) -> None:

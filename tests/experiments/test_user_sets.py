@@ -130,6 +130,28 @@ def test_too_few_scenarios_for_an_interval_are_refused_before_anything_is_captur
     assert not list(tmp_path.glob("r/*/*/extract"))
 
 
+@pytest.mark.parametrize(("paired", "count", "kind"), [(True, 12, "12 scenarios"), (True, 2, "2 scenarios"),
+                                                       (False, 1, "3 texts")])  # fmt: skip
+@pytest.mark.parametrize("verb", ["study", "run"])
+def test_a_set_that_is_too_small_says_how_many_are_the_least_and_how_to_add_them(
+    build: Any, cli: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, paired: bool,
+    count: int, kind: str,
+) -> None:  # fmt: skip
+    """No option adds texts to a set, and `study` has neither --emotions nor --scenarios: neither is named."""
+    monkeypatch.setattr(sys.modules[__name__], "THINGS", THINGS[:count])
+    build(paired)
+    words = ("study", "mine") if verb == "study" else ("run", "directions", "--profile", "mine")
+    answer = cli(*words, "--model", model, "--results", tmp_path / "r", "--quiet")
+    said = f"prompt set mine has {kind}; 20 are the least"
+    assert answer.code and said in answer.err and "prompts build --from FILE --name mine" in answer.err
+    assert "--emotions" not in answer.err and "--scenarios" not in answer.err
+
+
+def test_a_limit_that_was_typed_is_what_the_hint_names(build: Any, run: Any) -> None:
+    build(paired=True)
+    run("--scenarios", 12).refused(2, "prompt set mine has 12 scenarios; 20 are the least", "--scenarios 20 or more")
+
+
 @pytest.mark.parametrize("texts", [14, 36])
 def test_a_small_unpaired_set_goes_through(build: Any, run: Any, monkeypatch: pytest.MonkeyPatch, texts: int) -> None:
     """Halves of few texts may lack a label: then there is less stability to report, and no failure."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from emotion_circuits.cli import _app, main
 from emotion_circuits.cli._options import COMPUTE_OPTIONS, ComputeOptions
-from emotion_circuits.errors import EmotionCircuitsError, ModelError, StoreError, UsageError
+from emotion_circuits.errors import EmotionCircuitsError, ModelError, StoreError, UsageError, unknown_name
 from emotion_circuits.store import Store
 
 
@@ -348,3 +348,15 @@ def test_ls_of_a_profile_takes_what_study_takes(
 def test_ls_without_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", "--results", str(tmp_path / "none")]) == 0
     assert "no runs in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "known", "hint"),
+    [
+        ("quickstrat", ["contrasts", "quickstart", "smoke"], "did you mean quickstart? "),
+        ("jpg", ["pdf", "png", "svg"], ""),
+        ("gratitud", ["gratitude", "anger"], "did you mean gratitude? "),
+    ],
+)
+def test_only_the_nearest_name_is_suggested_and_only_where_it_is_near(typed: str, known: list[str], hint: str) -> None:
+    assert unknown_name("name", typed, known).fix == f"{hint}choose one of the names above"

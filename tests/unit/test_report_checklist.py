@@ -117,3 +117,10 @@ def test_a_question_that_was_not_asked_says_how_to_ask_it(store: Store) -> None:
 
 def test_an_experiment_outside_the_argument_stands_last() -> None:
     assert place_of("no-such") == place_of("doctor") > place_of("circuit.report")
+
+
+@pytest.mark.parametrize(("ci", "state"), [(None, "open"), ([0.6, 0.9], "done")])
+def test_a_check_without_an_interval_leaves_its_point_open(store: Store, ci: list[float] | None, state: str) -> None:
+    finished(store, "a", "check", "n 1", summary={"results": [{"emotion": "joy", "n": 1, "ci": ci}]})
+    (row,) = [r for r in table(study_on_disk(store, load_profile("atlas")), "checklist") if "of your own" in r["what"]]
+    assert row["state"] == state

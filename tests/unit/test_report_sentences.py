@@ -19,7 +19,7 @@ SPEAKING = [
     *(PACKAGE / "report" / f"{name}.py" for name in ("assemble", "methods", "comparison", "checklist", "answers")),
 ]
 """The modules that write sections of reports."""
-SILENT = ("earlier_claims", "_speed", "_batches", "_relabelled", "shared_texts", "readout_scale")
+SILENT = ("earlier_claims", "_enough", "_speed", "_batches", "_relabelled", "shared_texts", "readout_scale")
 """Those among them that write none: pages of the documentation, what `bench` prints, hints of errors."""
 UNSHOWN = {
     "7 words − neutral words", "fit and dev", "emotions of one pair", "emotions left out", "odd slopes of the grid",

@@ -51,8 +51,8 @@ def reword(error: CycloptsError, verbs: list[str]) -> UsageError:
         name = error.token.keyword or error.token.value
         # The list may hold several names of one option, and positional ones.
         options = [n for argument in error.argument_collection for n in argument.names if n.startswith("--")]
-        near = difflib.get_close_matches(name, options, n=2, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        near = difflib.get_close_matches(name, options, n=1, cutoff=0.7)
+        hint = f"did you mean {near[0]}? " if near else ""
         return UsageError(f"`{command}` has no option {name}", hint + see_help)
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return _missing(error, command, see_help)
@@ -118,8 +118,8 @@ def _unknown_command(error: UnknownCommandError, verbs: list[str]) -> UsageError
     # Asking the error for its own text would import every verb; the names are known without.
     chain = list(error.command_chain or ())
     known = verbs if error.app is None or not chain else [n for n in error.app._commands if not n.startswith("-")]
-    near = difflib.get_close_matches(token, known, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    near = difflib.get_close_matches(token, known, n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]}? " if near else ""
     command = " ".join([PROGRAM, *chain])
     return UsageError(f"`{command}` has no command {token!r}; it has {', '.join(known)}", f"{hint}`{command} --help`")
 

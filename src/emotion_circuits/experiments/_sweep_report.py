@@ -108,10 +108,9 @@ def _answer(grid: Grid, rows: Sequence[Row]) -> list[str]:
     ]
     sentences += [verdict(r) + "." for r in rows]
     for r in rows:
-        stronger = r["prompting_effect"] > r["steering_effect"]
         sentences.append(
             f"Asking in the prompt moves the {r['emotion']} endpoint by {_signed(r['prompting_effect'])} nats, "
-            f"steering by {_signed(r['steering_effect'])}: {'asking' if stronger else 'steering'} wins here "
+            f"steering by {_signed(r['steering_effect'])}; the difference was not tested "
             f"(classifier: asking {_signed(r['prompting_embedded'])}, steering {_signed(r['steering_embedded'])})."
         )
         matched = [r.get(f"rank_p_{family}_kl") for family in ("isotropic", "covariance", "shuffled")]

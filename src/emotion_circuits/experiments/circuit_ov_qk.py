@@ -18,6 +18,7 @@ from emotion_circuits.experiments._contract import (
     ScoreStep,
     TextStep,
 )
+from emotion_circuits.experiments._enough import MINIMUM_TEST_SCENARIOS
 from emotion_circuits.experiments._heads import Bench, Subject, circuit_inputs, confirm, required_directions
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.types import Figure, Section, Table
@@ -36,7 +37,7 @@ CHANGED = "ov ablated"
 class CircuitOvQk(Experiment):
     """QK is read from weights where that is valid and measured elsewhere; the result says which."""
 
-    version = 2
+    version = 3
 
     class Params(TextParams):
         """Parameters of ``circuit.ov-qk``."""
@@ -180,7 +181,7 @@ def _routing(bench: Bench, subject: Subject, heads: Sequence[Any]) -> dict[str, 
         return {"change": patched - plain}
 
     change = bench.saved(f"{subject.emotion}-routing", compute)["change"]
-    if len(pairs) < 3 or np.ptp(change) == 0:
+    if len({p.cluster for p in pairs}) < MINIMUM_TEST_SCENARIOS or np.ptp(change) == 0:
         return {"pairs": len(pairs), "change": float(change.mean()), "sentence": f"{len(pairs)} pairs: too few to test"}
     found = bootstrap_interval(
         change, [p.cluster for p in pairs], resamples=bench.params.resamples, seed=bench.context.seed

@@ -19,7 +19,7 @@ from emotion_circuits.experiments._contract import (
     Needed,
     Outcome,
 )
-from emotion_circuits.experiments._enough import require_enough, require_intervals
+from emotion_circuits.experiments._enough import Chosen, require_enough, require_intervals
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments.extract import (
     EmotionNames,
@@ -109,16 +109,15 @@ class Directions(Experiment):
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
         """Nothing of its own; refuses sets that are too small before anything is captured."""
         sets = select_sets(_sets(params), _emotions(params), params.scenarios)
-        at_words = any(Positions.parse(p).kind == "emotion-word" for p in params.positions)
+        reads_words = any(Positions.parse(p).kind == "emotion-word" for p in params.positions)
         for name in (params.prompts, *params.beside):
-            read = {name: sets[name]}
-            if at_words:
-                read[f"{name} (texts with an emotion word)"] = at_emotion_words(sets[name])
             require_disjoint(name, sets[name])
-            for shown, texts in read.items():
-                require_enough(shown, texts)
+            for at_words in (False, True) if reads_words else (False,):
+                chosen = Chosen(name, params.emotions, params.scenarios, at_words)
+                texts = at_emotion_words(sets[name]) if at_words else sets[name]
+                require_enough(chosen, texts)
                 if name == params.prompts:
-                    require_intervals(shown, texts)
+                    require_intervals(chosen, texts)
         return ()
 
     def inputs(self, params: Params) -> Mapping[str, Any]:

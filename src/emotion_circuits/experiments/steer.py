@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from emotion_circuits.errors import UsageError
+from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import (
     CaptureStep,
     Context,
@@ -98,7 +98,9 @@ class Steer(Experiment):
         from emotion_circuits.experiments._endpoint import own_words
         from emotion_circuits.store import fingerprint_file
 
-        words = own_words(expected_emotions(params))
+        known = expected_emotions(params)
+        _require_known(params)
+        words = own_words(known)
         if params.vector is None:
             return {**unit_inputs(_units(params)), **words}
         if not params.vector.is_file():
@@ -197,6 +199,19 @@ def _units(params: Steer.Params) -> set[Unit]:
     return {term.unit for term in parse_expression(params.expression).terms}
 
 
+def _require_known(params: Steer.Params) -> None:
+    """Raise for an emotion without a direction, before anything is captured or fitted for it."""
+    from emotion_circuits.experiments._fitted import fitted_emotions
+    from emotion_circuits.representations.expression import parse_expression
+
+    if params.vector is not None:  # the vector is there; --emotion only says whose scores stand beside the texts
+        return
+    known = fitted_emotions(params.directions)
+    for emotion in (params.emotion,) if params.expression is None else parse_expression(params.expression).emotions:
+        if emotion not in known:
+            raise unknown_name("emotion", emotion, list(known))
+
+
 def steer_prompts(lm: LM, params: Steer.Params) -> tuple[Prompt, ...]:
     """The texts that are continued."""
     if not params.text or not all(t.strip() for t in params.text):
@@ -212,10 +227,6 @@ def steer_prompts(lm: LM, params: Steer.Params) -> tuple[Prompt, ...]:
 def _vector(vectors: Vectors, params: Steer.Params, layer: int) -> tuple[NDArray[np.floating[Any]], float]:
     """The vector to add and its length at strength 1."""
     if params.vector is None:
-        if params.emotion not in vectors.directions.emotions:
-            from emotion_circuits.errors import unknown_name
-
-            raise unknown_name("emotion", params.emotion, list(vectors.directions.emotions))
         return vectors.vector(params.emotion, layer), vectors.length(params.emotion, layer, params.unit)
     import numpy as np
 

@@ -19,6 +19,7 @@ from emotion_circuits.types import Section, Table
 
 if TYPE_CHECKING:
     from emotion_circuits.experiments import Failure, Study
+    from emotion_circuits.store import Run
 
 DONE, FAILED, OPEN = "done", "did not finish", "open"
 PARTLY = "done for {done}, not for {failed}"
@@ -104,7 +105,7 @@ def _answers(study: Study, phase: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _item(study: Study, phase: str, item: Mapping[str, Any], asked: Asked) -> dict[str, str]:
     names = item["experiments"]
-    done = _listed(shown_model(run.model) for run in study.runs if run.experiment in names)
+    done = _listed(shown_model(run.model) for run in study.runs if run.experiment in names and _counts(run, item))
     # Without any run of it, a point that a failure only stands before is open, as it would be without the failure.
     lost = lost_by(study, names) if done else [f for f in study.failures if f.experiment in names]
     failed = _listed(_shown_failure(f, study, done) for f in lost)
@@ -115,6 +116,11 @@ def _item(study: Study, phase: str, item: Mapping[str, Any], asked: Asked) -> di
     command = "" if state == DONE else _to_add(item, study, asked, _typed(lost))
     return {"phase": phase, "what": item["what"], "state": state, "models": ", ".join(done or failed),
             "command": command}  # fmt: skip
+
+
+def _counts(run: Run, item: Mapping[str, Any]) -> bool:
+    """Whether a run is evidence for the item: a single text, or texts without neutral ones, have no interval."""
+    return not item.get("interval") or any(row.get("ci") for row in run.read_summary()["results"])
 
 
 def _listed(names: Iterable[str]) -> list[str]:
