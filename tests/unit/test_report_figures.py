@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -19,11 +20,11 @@ from report_samples import HOSTILE, every_figure, hostile_report, layer_rows, st
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.report import figure_kind, figure_kinds, save_figures
-from emotion_circuits.report.figures import drawing_of, paper
+from emotion_circuits.report.figures import drawing_of, paper, registry
 from emotion_circuits.report.figures.distributions import bin_edges, summarise
 from emotion_circuits.report.figures.palette import SERIES_COLOURS, ink_on
 from emotion_circuits.report.figures.registry import Drawing
-from emotion_circuits.report.words import load_words
+from emotion_circuits.report.words import languages, load_words
 from emotion_circuits.types import Figure, Report, Section
 
 WORDS = load_words("en")
@@ -59,6 +60,30 @@ def drawn(figure: Figure) -> tuple[Any, str]:
         page = drawing_of(figure).paper(figure, WORDS)
         page.draw_without_rendering()
     return page, " ".join(text.get_text() for text in page.findobj(matplotlib.text.Text))
+
+
+def test_every_value_that_a_drawing_reads_has_a_heading_in_every_language() -> None:
+    folder = Path(registry.__file__).parent
+    calls = [
+        call
+        for file in folder.glob("*.py")
+        for call in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "read_rows"
+    ]
+    read = {
+        n.value for call in calls for n in ast.walk(call) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    }
+    assert {"null_low", "hatched", "role", "first"} <= read
+    for language in languages():
+        # A place on an axis of numbers is named by its figure.
+        assert read - {"x"} <= load_words(language).keys()
+
+
+def test_the_data_under_a_figure_are_headed_by_words_not_by_keys() -> None:
+    rows = [{"series": "joy", "x": 1.0, "value": 2.0, "null_low": 0.1}]
+    figure = Figure("f", "scatter", "", "", "", rows, {"x": "strength"})
+    columns, _ = drawing_of(figure).table(figure, load_words("ja"))
+    assert columns == {"series": "系列", "x": "strength", "value": "値", "null_low": "帰無分布の下限"}
 
 
 def test_the_kinds_a_study_needs_are_there() -> None:

@@ -24,10 +24,13 @@ SILENT = ("earlier_claims", "_enough", "_speed", "_batches", "_relabelled", "sha
 UNSHOWN = {
     "7 words − neutral words", "fit and dev", "emotions of one pair", "emotions left out", "odd slopes of the grid",
     "log-sum-exp difference, nats", "7 on 7 did not finish", "layer head figure", "the figures of heads",
+    "fewest possible texts", "give --random 0 for a sweep without random controls",
 }  # fmt: skip
-"""Units and families of tests in a run's files, a line of a terminal, and names of an array's dimensions."""
+"""Units, families of tests and keys in a run's files, lines of a terminal, hints of errors, and names of an array's
+dimensions."""
 PARTS = {
-    "Is it shared between models?", "top neurons by 7", "7 of the first 7 test prompts at layer 7, α 7; not selected.",
+    "Is it shared between models?", "top neurons by 7", "7 (τ 7 [7, 7]: transfer 7, highest floor 7, native 7; 7)",
+    "7 of the first 7 test prompts at layer 7, α 7; not selected.",
 }  # fmt: skip
 """What comes into a report as a part of something longer, in wordings that the sources alone do not show."""
 PUT_TOGETHER = re.compile(

@@ -32,7 +32,7 @@ KANA = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 
 def report(**changes: object) -> Report:
     rows = [{"prompt": "layer"}]
-    table = Table("texts", "Texts side by side: anger", "", {"prompt": "prompt", "note": "note"}, rows)
+    table = Table("texts", "Texts side by side: anger", "", {"prompt": "prompt"}, rows)
     figure = Figure(
         "f", "bars", "Length of the directions", "", "", [{"label": "chance", "value": 1.0}], {"x": "layer"}
     )
@@ -227,6 +227,15 @@ def test_arms_and_controls_are_said_in_japanese_and_new_headings_are_counted() -
         {"arm": "ベクトルを引く", "what": "フロア：元の埋め込み層（全体）"},
     )
     assert [row["arm"] for row in section.figures[0].data] == ["joy：ベクトルを加える", "joy：他のベクトル fear"]
+
+
+def test_a_heading_that_repeats_its_key_is_missed_unless_it_names_an_emotion() -> None:
+    columns = {"layer": "layer", "joy": "joy", "null_low": "null_low"}
+    tables = (Table("clusterability", "", "", columns, []), Table("other", "", "", columns, []))
+    shown = report(title="", verdicts=(), sections=(Section("overlap", "", (), (), tables),))
+    found, left = translated(shown, "ja")
+    assert [*found.sections[0].tables[0].columns.values()] == ["層", "joy", "null_low"]
+    assert left == 2  # both of the table that is not of emotions
 
 
 def test_a_heading_that_names_its_model_is_translated_before_the_name() -> None:

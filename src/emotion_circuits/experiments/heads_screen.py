@@ -125,7 +125,7 @@ def _outcome(
     limits = [
         "Direct contributions leave out what a head does through later components and are 0 behind the layer at which "
         "the direction is read; ablation changes of single heads do not add up.",
-        *(f.attention_note for f in found if f.attention_note),
+        *(f"{f.attention_note}." for f in found if f.attention_note),
     ]
     if params.exact:
         limits.insert(0, SHORTLIST)

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from emotion_circuits.types import Figure, Report, Section, Table
 
 _PLACE = re.compile(r"\{(\w+)\}")
-_HOLDS = {"layer": r"\d+", "experiment": r"\S+"}
+_NAME, _NUMBER = r"[^\s:：]+", r"[-+−]?[\d.]+|nan"
+_HOLDS = {
+    "layer": r"\d+", "n": r"[\d,]+", "k": r"[\d,]+", "experiment": r"\S+",
+    **dict.fromkeys(("emotion", "emotion2", "source", "target", "first", "second"), _NAME),
+    # A run may be of a pair of models where others are of one.
+    **dict.fromkeys(("model", "pair"), r"[^\s:：,]+(?: → [^\s:：,]+)?"),
+    **dict.fromkeys(("lowest", "highest"), _NUMBER),
+}  # fmt: skip
 """Places that hold less than anything, so that a short label never matches a whole sentence: that would come out half
 translated, and would not be counted as untranslated."""
 _LABELS = ("series", "label", "group", "row", "column", "arm")
@@ -32,11 +39,13 @@ _OWN_WORDS = ("argument", "checklist")
 """Tables whose cells are sentences of this package; those of other tables may be anybody's texts."""
 _OWN_COLUMNS = (
     "verdict", "measure", "measured", "check", "reason", "arm", "against", "control", "what", "way", "donor", "roles",
-    "method", "over", "strength_ci",
+    "method", "over", "strength_ci", "shuffled", "random", "transfer_shuffled",
 )  # fmt: skip
 """Columns of any table whose cells are words of this package."""
 _OF_SETS = (("directions", "beside"), ("directions", "test-sets"))
 """(section, table or figure) whose headings or groups name prompt sets, which may be called like words of ours."""
+_OF_EMOTIONS = (("overlap", "clusterability"), ("readout", "tokens"))
+"""(section, table) with a heading for every emotion: a name that has no translation is not missed."""
 _LETTERS = re.compile("[A-Za-z]{2}")
 """What has none of these (a symbol, a number) needs no translation."""
 
@@ -162,14 +171,15 @@ def _figure(figure: Figure, section: str, say: Catalogue) -> Figure:
 
 
 def _table(table: Table, section: str, say: Catalogue) -> Table:
-    named = partial(_set_name, say=say) if (section, table.name) in _OF_SETS else say
+    place = (section, table.name)
+    named = partial(_set_name, say=say) if place in _OF_SETS else say if place in _OF_EMOTIONS else say.sentence
     own = tuple(table.columns) if table.name in _OWN_WORDS else _OWN_COLUMNS
     rows = tuple(_relabelled(row, own, say) for row in table.rows)
     return dataclasses.replace(
         table,
         title=say.sentence(table.title),
         caption=say.sentence(table.caption),
-        # A heading that repeats its key may be a name (of an emotion, of a set), which is not missed.
+        # Only a heading that repeats its key can be a name.
         columns={key: named(head) if head == key else say.sentence(head) for key, head in table.columns.items()},
         rows=rows,
     )

@@ -44,7 +44,9 @@ class Drawing(ABC):
     def table(self, figure: Figure, words: Words) -> tuple[Mapping[str, str], Sequence[Mapping[str, Any]]]:
         """Columns (key → heading) and rows of the table under the figure: by default the figure's own rows."""
         keys = dict.fromkeys(key for row in figure.data for key in row)
-        return {key: words.get(key, key) for key in keys}, figure.data
+        # What stands on an axis of numbers is named by the figure alone.
+        axis = {"x": str(figure.options.get("x", "x"))}
+        return {key: axis.get(key) or words.get(key, key) for key in keys}, figure.data
 
 
 _KINDS: dict[str, Drawing] = {}
