@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from emotion_circuits.types import Figure, Report, Section, Table
 
 _PLACE = re.compile(r"\{(\w+)\}")
-_NAME, _NUMBER = r"[^\s:：]+", r"[-+−]?[\d.]+|nan"
+_GIVEN = r"(?: \[[^\]:]*\])?"
+"""What a run was given may stand behind a name."""
+_NAME, _NUMBER = r"[^\s:：]+" + _GIVEN, r"[-+−]?[\d.]+|nan"
 _HOLDS = {
     "layer": r"\d+", "n": r"[\d,]+", "k": r"[\d,]+", "experiment": r"\S+",
     **dict.fromkeys(("emotion", "emotion2", "source", "target", "first", "second"), _NAME),
     # A run may be of a pair of models where others are of one.
-    **dict.fromkeys(("model", "pair"), r"[^\s:：,]+(?: → [^\s:：,]+)?"),
+    **dict.fromkeys(("model", "pair"), r"[^\s:：,]+(?: → [^\s:：,]+)?" + _GIVEN),
     **dict.fromkeys(("lowest", "highest"), _NUMBER),
 }  # fmt: skip
 """Places that hold less than anything, so that a short label never matches a whole sentence: that would come out half
