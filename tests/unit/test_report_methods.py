@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from emotion_circuits.experiments import experiments
 from emotion_circuits.report import methods
 from emotion_circuits.store import Store
 from finished_runs import finished
 
+NO_FIGURES = ("doctor", "extract", "shared-texts", "directions", "readout.scale")
+"""What measures a model or captures texts, and what the paragraphs that stand on every page are about."""
+
 
 def told(tmp_path: Path, *names: str, summary: dict[str, object] | None = None) -> tuple[str, ...]:
     """What is said of one finished run of each experiment; pairs for those on two models."""
-    paired = ("transfer", "transfer-steer", "align", "k-sweep")
+    paired = ("transfer", "transfer-steer", "align", "k-sweep", "subspace-align", "overlap", "heads.match")
     runs = [
         finished(Store(tmp_path), ("a", "b") if name in paired else "a", name, profile="baseline", summary=summary)
         for name in names
@@ -31,6 +35,10 @@ def told(tmp_path: Path, *names: str, summary: dict[str, object] | None = None) 
         ("circuit.report", (methods.ENDPOINT, methods.ABLATION, methods.ATTRIBUTION, methods.CIRCUIT)),
         ("patch", (methods.ENDPOINT, methods.PATCHING)),
         ("sweep", (methods.STEERING, methods.ENDPOINT, methods.RANDOM, methods.WRITTEN)),
+        ("controls", (methods.STEERING, methods.RANDOM_TEXTS, methods.WRITTEN)),
+        ("heads.match", (methods.MATCHED,)),
+        ("circuit.ov-qk", (methods.ENDPOINT, methods.ABLATION, methods.ROUTES)),
+        ("check", (methods.OWN_TEXTS,)),
         ("doctor", ()),
     ],
 )
@@ -38,6 +46,11 @@ def test_methods_are_those_of_the_experiments(tmp_path: Path, experiment: str, s
     found = told(tmp_path, experiment)
     assert found[:4] == methods.PAIRED, "of the texts and directions that every experiment starts from"
     assert tuple(p for p in found[4:] if not p.startswith("Strength (")) == said
+
+
+@pytest.mark.parametrize("experiment", [name for name in experiments() if name not in NO_FIGURES])
+def test_every_experiment_has_a_paragraph_of_its_own(tmp_path: Path, experiment: str) -> None:
+    assert len(told(tmp_path, experiment)) > len(methods.PAIRED)
 
 
 def test_strength_is_told_in_the_unit_of_the_run(tmp_path: Path) -> None:

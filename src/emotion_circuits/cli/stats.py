@@ -168,6 +168,7 @@ def _print_power(rows: list[dict[str, Any]]) -> None:
 def _print_k(rows: list[dict[str, Any]]) -> None:
     if not rows:
         print_text("no experiment swept k (arms k=1, k=2, …), so there is nothing to choose from")
+        print_text("  → emotion-circuits run k-sweep --source A --target B, with this --profile")
         return
     names, shared = _cells(rows)
     print_table(

@@ -55,6 +55,10 @@ RANDOM = (
     "is the rank (b + 1) / (m + 1) of the vector's mean odd effect among them, at the same length and, for each "
     "family, at the length that gives the same KL divergence on dev prompts."
 )
+RANDOM_TEXTS = (
+    "Controls write texts under random vectors of each family, all of the emotion vector's length; an interval of the "
+    "difference between its texts and theirs is over prompts and vectors."
+)
 WRITTEN = (
     "Written texts are judged without their prompts: by a classifier on a sentence encoder, by words of the emotion's "
     "lexicon, and for damage by perplexity, repetition, variety and empty texts, all together."
@@ -96,6 +100,23 @@ CIRCUIT = (
     "twin. Faithfulness is the share of the endpoint that is left on test scenarios, and is compared with that of "
     "random circuits of equal size."
 )
+ROUTES = (
+    "What a head writes along the direction (OV) is split by the token it reads from. Which tokens it attends to is "
+    "measured, and read from its weights (QK) where neither rotary positions nor norms of queries and keys lie between."
+)
+MATCHED = (
+    "Heads of two models are matched by relative depth, and by role: how a head's attention is shared between emotion "
+    "words and neutral ones. The null hypothesis is that the target's top heads are like any other heads of it; as "
+    "many are drawn at random and paired in the same way."
+)
+OWN_TEXTS = (
+    "Labelled texts of one's own are read by the directions as they were fitted, at the layer chosen on dev: nothing "
+    "is fitted or chosen on them."
+)
+READOUT = (
+    "A readout scores single tokens of a text by the directions, in standard deviations of neutral tokens: a look at "
+    "one text, and no test."
+)
 PATCHING = (
     "Patching puts activations of an emotional text into its neutral twin, or the other way round, and reads the "
     "endpoint: recovery is 0 for the neutral text and 1 for the emotional one."
@@ -114,9 +135,12 @@ def methods(runs: Sequence[Run]) -> tuple[str, ...]:
     names = {run.experiment for run in runs}
     told = [
         *_directions(runs),
+        *([OWN_TEXTS] if "check" in names else []),
+        *([READOUT] if "readout" in names else []),
         *([STEERING, *_units(runs)] if names & {*_STEERED} else []),
         *([ENDPOINT] if names & {*_OF_WORDS} else []),
         *([RANDOM] if "sweep" in names else []),
+        *([RANDOM_TEXTS] if "controls" in names else []),
         *([WRITTEN] if names & {"sweep", "controls", "transfer-steer"} else []),
         *([MAPS] if names & {"transfer", "transfer-steer", *_SPACES} - {"overlap"} else []),
         *(TRANSFER if "transfer" in names else []),
@@ -124,6 +148,8 @@ def methods(runs: Sequence[Run]) -> tuple[str, ...]:
         *([SUBSPACES] if names & {*_SPACES} else []),
         *([ABLATION] if names & {*_PARTS} else []),
         *([ATTRIBUTION] if names & {"heads.screen", "circuit.report"} else []),
+        *([MATCHED] if "heads.match" in names else []),
+        *([ROUTES] if "circuit.ov-qk" in names else []),
         *([CIRCUIT] if "circuit.report" in names else []),
         *([PATCHING] if names & {*_PATCHED} else []),
     ]
