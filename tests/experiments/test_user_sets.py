@@ -183,7 +183,7 @@ def test_set_in_a_file_is_a_profile_by_its_path(cli: Any, model: Path, tmp_path:
     bare = path.with_name("bare.jsonl")
     bare.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "split"}) + "\n" for r in rows))
     cli("run", "directions", "--model", model, "--profile", bare, "--results", tmp_path / "r").refused(
-        2, "0 texts of 'neutral' in its fit split", "prompts build"
+        2, "0 texts of 'neutral'; directions need them in every split", "prompts build"
     )
 
 

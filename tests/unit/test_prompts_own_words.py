@@ -12,6 +12,7 @@ from emotion_circuits.experiments import find_experiment, load_profile
 from emotion_circuits.experiments._endpoint import endpoint_inputs, require_words
 from emotion_circuits.models import LM
 from emotion_circuits.prompts import build_profile, emotion_words, emotions_with_words, list_lexicons, load_prompts
+from emotion_circuits.prompts.importing import import_rows
 from emotion_circuits.prompts.lexicon import own_lexicons
 from emotion_circuits.scorers import Continuation, LoadOptions
 from emotion_circuits.scorers.emotion_tokens import resolve_emotion_tokens
@@ -116,6 +117,15 @@ def test_a_set_without_a_list_says_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text(TEXTS, encoding="utf-8")
     notes = build_profile(tmp_path / "mine.csv", "mine").notes
     assert any("no list of words for 'relief'" in note and "--words" in note for note in notes)
+
+
+def test_whether_a_text_of_a_built_in_emotion_is_implicit_never_depends_on_it(tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_text("emotion,text\nanger,Phew and never again!\nrelief,How grateful I am.\nrelief,At last.\n")
+    before = [row.prompt.stratum for row in import_rows(file)]
+    build(tmp_path, WORDS)
+    after = [row.prompt.stratum for row in import_rows(file)]
+    assert before == ["implicit", "none", "none"] and after == ["implicit", "none", "implicit"]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path, own_folder: Path) -> None:

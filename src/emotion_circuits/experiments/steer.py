@@ -98,9 +98,7 @@ class Steer(Experiment):
         from emotion_circuits.experiments._endpoint import own_words
         from emotion_circuits.store import fingerprint_file
 
-        known = expected_emotions(params)
-        _require_known(params)
-        words = own_words(known)
+        words = own_words(expected_emotions(params))
         if params.vector is None:
             return {**unit_inputs(_units(params)), **words}
         if not params.vector.is_file():
@@ -108,6 +106,8 @@ class Steer(Experiment):
         return {"vector": fingerprint_file(params.vector), **words}
 
     def plan(self, lm: LM, params: Params) -> Sequence[CaptureStep]:
+        """The texts' own activations; refuses emotions without a direction before anything is captured."""
+        _require_known(params)
         layer_or_middle(lm, params.layer)
         if params.expression is not None:
             return ()

@@ -9,7 +9,7 @@ Accepted files (one or several, or a folder of them):
 
 Texts in the lists may be objects (``{"text": …, "scenario": …}``). What is missing is filled in: ids, splits by
 scenario (by text where there are no scenarios), spans of the emotion words, stratum (``explicit`` with a word of the
-emotion, ``implicit`` without a word of any).
+emotion, ``implicit`` without a word of any; the user's own lists count for the emotions that they are of).
 """
 
 from __future__ import annotations
@@ -113,13 +113,16 @@ def import_rows(source: str | Path | Sequence[str | Path], words: Mapping[str, L
                 drafts.append(item)
     rows: list[Row] = []
     numbers: Counter[str] = Counter()
-    lists = {**load_lexicons(), **own_lexicons(), **(words or {})}
-    every_form = tuple(form for lexicon in lists.values() for form in forms_of(lexicon))
+    built_in, own = load_lexicons(), {**own_lexicons(), **(words or {})}
+    lists = {**built_in, **own}
+    every_form = {with_own: _forms(lists if with_own else built_in) for with_own in (False, True)}
     for draft in drafts:
         parsed = parse_line(_filled(draft, numbers), draft.file, draft.line)
         if isinstance(parsed, Prompt):
             forms = (*draft.words, *forms_of(lists.get(parsed.emotion, {})))
-            rows.append(Row(_with_spans(parsed, forms, every_form), draft.file, draft.line))
+            # Whether a text of a built-in emotion is implicit must not depend on the user's lists.
+            others = every_form[parsed.emotion in own]
+            rows.append(Row(_with_spans(parsed, forms, others), draft.file, draft.line))
         else:
             problems.extend(parsed)
     refuse(sorted(problems), "correct it and run the same command again")
@@ -250,6 +253,10 @@ def _filled(draft: _Draft, numbers: Counter[str]) -> dict[str, Any]:
         numbers[str(emotion)] += 1
         record["id"] = f"{emotion}-{numbers[str(emotion)]:04d}"
     return record
+
+
+def _forms(lists: Mapping[str, Lexicon]) -> tuple[str, ...]:
+    return tuple(form for lexicon in lists.values() for form in forms_of(lexicon))
 
 
 def _with_spans(prompt: Prompt, forms: tuple[str, ...], every_form: tuple[str, ...]) -> Prompt:

@@ -26,12 +26,14 @@ _PLACE = re.compile(r"\{(\w+)\}")
 _GIVEN = r"(?: \[[^\]:]*\])?"
 """What a run was given may stand behind a name."""
 _NAME, _NUMBER = r"[^\s:：]+" + _GIVEN, r"[-+−]?[\d.]+|nan"
+_TERM = r"(?:[^\s:：]+ )+@ L\d+"
 _HOLDS = {
     "layer": r"\d+", "n": r"[\d,]+", "k": r"[\d,]+", "experiment": r"\S+",
     **dict.fromkeys(("emotion", "emotion2", "source", "target", "first", "second"), _NAME),
     # A run may be of a pair of models where others are of one.
     **dict.fromkeys(("model", "pair"), r"[^\s:：,]+(?: → [^\s:：,]+)?" + _GIVEN),
     **dict.fromkeys(("lowest", "highest"), _NUMBER),
+    "terms": rf"{_TERM}(?: [-+] {_TERM})*",
 }  # fmt: skip
 """Places that hold less than anything, so that a short label never matches a whole sentence: that would come out half
 translated, and would not be counted as untranslated."""
@@ -46,8 +48,11 @@ _OWN_COLUMNS = (
 """Columns of any table whose cells are words of this package."""
 _OF_SETS = (("directions", "beside"), ("directions", "test-sets"))
 """(section, table or figure) whose headings or groups name prompt sets, which may be called like words of ours."""
-_OF_EMOTIONS = (("overlap", "clusterability"), ("readout", "tokens"))
-"""(section, table) with a heading for every emotion: a name that has no translation is not missed."""
+_OF_EMOTIONS = (
+    ("overlap", "clusterability"), ("readout", "tokens"), ("real-world", "real-world-texts"),
+    ("iterative", "iterative-texts"),
+)  # fmt: skip
+"""(section, table) with a heading for every emotion or condition: a name that has no translation is not missed."""
 _LETTERS = re.compile("[A-Za-z]{2}")
 """What has none of these (a symbol, a number) needs no translation."""
 
