@@ -7,6 +7,8 @@ the likely cause and what to type. The command line prints it without a tracebac
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 
 class EmotionCircuitsError(Exception):
     """Something failed that the user can understand: the run stops, what was finished stays.
@@ -55,11 +57,20 @@ class StoreError(EmotionCircuitsError):
 
 def unknown_name(kind: str, name: object, known: list[str], fix: str = "") -> UsageError:
     """A :class:`UsageError` for a name that is not in a closed list, with the nearest name, if one is near."""
+    shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    return UsageError(
+        f"unknown {kind} {str(name)!r}; known: {shown}", fix or f"{near(name, known)}choose one of the names above"
+    )
+
+
+def near(name: object, known: Iterable[str] | Mapping[str, str]) -> str:
+    """``did you mean …? `` for a mistyped name, where one of the known ones is near; else nothing.
+
+    A mapping holds other spellings of names: spelling → name.
+    """
     import difflib
 
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.7)
-    shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
-    hint = f"did you mean {near[0]}? " if near else ""
-    return UsageError(
-        f"unknown {kind} {str(name)!r}; known: {shown}", fix or f"{hint}choose one of the names above".strip()
-    )
+    found = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.7)
+    if not found:
+        return ""
+    return f"did you mean {known[found[0]] if isinstance(known, Mapping) else found[0]}? "

@@ -90,7 +90,7 @@ def test_statistics_of_an_unpaired_set_do_not_pretend_to_pairs(build: Any, run: 
 
 def test_set_without_neutral_text(build: Any, run: Any) -> None:
     build(paired=True, emotions=("anger", "gratitude"))
-    run().refused(2, "prompt set mine has 0 texts of 'neutral'")
+    run().refused(2, "prompt set mine has no text of 'neutral'")
 
 
 def test_set_of_neutral_texts_only(build: Any, run: Any) -> None:
@@ -126,7 +126,7 @@ def test_too_few_scenarios_for_an_interval_are_refused_before_anything_is_captur
     path = tmp_path / "few.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     answer = cli("run", "directions", "--model", model, "--profile", path, "--results", tmp_path / "r", "--quiet")
-    answer.refused(2, "'anger' and 'neutral' together", "an interval needs 5 and 2", "prompts build")
+    answer.refused(2, "'anger' and 'neutral' together", "an interval needs 5 and 2", f"add rows to {path}")
     assert not list(tmp_path.glob("r/*/*/extract"))
 
 
@@ -142,14 +142,24 @@ def test_a_set_that_is_too_small_says_how_many_are_the_least_and_how_to_add_them
     build(paired)
     words = ("study", "mine") if verb == "study" else ("run", "directions", "--profile", "mine")
     answer = cli(*words, "--model", model, "--results", tmp_path / "r", "--quiet")
-    said = f"prompt set mine has {kind}; 20 are the least"
+    said = f"(it has {kind}; 20 with every label always leave enough)"
     assert answer.code and said in answer.err and "prompts build --from FILE --name mine" in answer.err
     assert "--emotions" not in answer.err and "--scenarios" not in answer.err
 
 
 def test_a_limit_that_was_typed_is_what_the_hint_names(build: Any, run: Any) -> None:
     build(paired=True)
-    run("--scenarios", 12).refused(2, "prompt set mine has 12 scenarios; 20 are the least", "--scenarios 20 or more")
+    run("--scenarios", 12).refused(2, "it has 12 scenarios", "more than 12 scenarios (--scenarios), or for all")
+
+
+def test_a_limit_is_not_blamed_for_what_the_whole_set_lacks(
+    build: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "THINGS", THINGS[:14])
+    build(paired=True)
+    answer = run("--scenarios", 12)
+    answer.refused(2, "it has 12 scenarios", "prompts build --from FILE --name mine")
+    assert "--scenarios" not in answer.err
 
 
 @pytest.mark.parametrize("texts", [14, 36])
@@ -183,7 +193,7 @@ def test_set_in_a_file_is_a_profile_by_its_path(cli: Any, model: Path, tmp_path:
     bare = path.with_name("bare.jsonl")
     bare.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "split"}) + "\n" for r in rows))
     cli("run", "directions", "--model", model, "--profile", bare, "--results", tmp_path / "r").refused(
-        2, "0 texts of 'neutral'; directions need them in every split", "prompts build"
+        2, f"no text of prompt set {bare} has a split", f"prompts build --from {bare} --name bare"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -25,7 +24,7 @@ from cyclopts.exceptions import (
     ValidationError,
 )
 
-from emotion_circuits.errors import EmotionCircuitsError, UsageError
+from emotion_circuits.errors import EmotionCircuitsError, UsageError, near
 
 PROGRAM = "emotion-circuits"
 
@@ -51,9 +50,7 @@ def reword(error: CycloptsError, verbs: list[str]) -> UsageError:
         name = error.token.keyword or error.token.value
         # The list may hold several names of one option, and positional ones.
         options = [n for argument in error.argument_collection for n in argument.names if n.startswith("--")]
-        near = difflib.get_close_matches(name, options, n=1, cutoff=0.7)
-        hint = f"did you mean {near[0]}? " if near else ""
-        return UsageError(f"`{command}` has no option {name}", hint + see_help)
+        return UsageError(f"`{command}` has no option {name}", near(name, options) + see_help)
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return _missing(error, command, see_help)
     if isinstance(error, RepeatArgumentError):
@@ -118,10 +115,10 @@ def _unknown_command(error: UnknownCommandError, verbs: list[str]) -> UsageError
     # Asking the error for its own text would import every verb; the names are known without.
     chain = list(error.command_chain or ())
     known = verbs if error.app is None or not chain else [n for n in error.app._commands if not n.startswith("-")]
-    near = difflib.get_close_matches(token, known, n=1, cutoff=0.7)
-    hint = f"did you mean {near[0]}? " if near else ""
     command = " ".join([PROGRAM, *chain])
-    return UsageError(f"`{command}` has no command {token!r}; it has {', '.join(known)}", f"{hint}`{command} --help`")
+    return UsageError(
+        f"`{command}` has no command {token!r}; it has {', '.join(known)}", f"{near(token, known)}`{command} --help`"
+    )
 
 
 def _missing(error: MissingArgumentError, command: str, see_help: str) -> UsageError:

@@ -95,7 +95,7 @@ def _run(questions: tuple[Question, ...], options: StatsOptions) -> int:
             }
         )
     else:
-        _print(found)
+        _print(found, options)
     for item in found.skipped:
         say(f"skipped {item.run.as_posix()}: {item.error}")
     if len(found.skipped) == len(found.runs):
@@ -103,7 +103,7 @@ def _run(questions: tuple[Question, ...], options: StatsOptions) -> int:
     return 3 if found.skipped or found.untested else 0
 
 
-def _print(found: Statistics) -> None:
+def _print(found: Statistics, options: StatsOptions) -> None:
     """Tables on stdout, then where they were written."""
     from emotion_circuits.stats.tables import records
 
@@ -114,7 +114,7 @@ def _print(found: Statistics) -> None:
         elif name == "power":
             _print_power(rows)
         else:
-            _print_k(rows)
+            _print_k(rows, options)
         print_text("")
     for path in found.files:
         print_text(path.as_posix())
@@ -165,10 +165,12 @@ def _print_power(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def _print_k(rows: list[dict[str, Any]]) -> None:
+def _print_k(rows: list[dict[str, Any]], options: StatsOptions) -> None:
+    from emotion_circuits.report.commands import sweep_of_k
+
     if not rows:
         print_text("no experiment swept k (arms k=1, k=2, …), so there is nothing to choose from")
-        print_text("  → emotion-circuits run k-sweep --source A --target B, with this --profile")
+        print_text(f"  → {sweep_of_k(options.profile, options.results)}")
         return
     names, shared = _cells(rows)
     print_table(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments.extract import emotions_of
-from emotion_circuits.prompts import list_sets, load_prompts
-from emotion_circuits.prompts.loading import BUILT_IN
+from emotion_circuits.experiments.extract import at_emotion_words, emotions_of, select_sets
+from emotion_circuits.prompts import list_sets
+from emotion_circuits.prompts.loading import BUILT_IN, build_command
 from emotion_circuits.prompts.splits import SPLITS
 from emotion_circuits.types import NEUTRAL, Prompt
 
@@ -22,7 +22,7 @@ MINIMUM_CLUSTERS, MINIMUM_CLUSTERS_OF_A_LABEL = 5, 2
 
 
 MINIMUM_SCENARIOS = 20
-"""Scenarios from which the shares of the splits leave ``MINIMUM_TEST_SCENARIOS`` to test on (``prompts.splits``)."""
+"""Scenarios with texts of every label from which the shares of the splits always leave enough (``prompts.splits``)."""
 
 
 @dataclass(frozen=True)
@@ -46,58 +46,42 @@ class Chosen:
         """The set's name, with what is counted of it."""
         return f"{self.name} (texts with an emotion word)" if self.at_words else self.name
 
-    def remedy(self) -> str:
-        """What to type or change for more texts."""
-        if self.scenarios is not None and _clusters(load_prompts(self.name)) > self.scenarios:
-            return f"give --scenarios {MINIMUM_SCENARIOS} or more, or leave it out"
+    def texts(self, loaded: Sequence[Prompt]) -> Sequence[Prompt]:
+        """Those of the chosen texts that are counted."""
+        return at_emotion_words(loaded) if self.at_words else loaded
+
+    def require(self, texts: Sequence[Prompt], lack: Callable[[str, Sequence[Prompt]], str]) -> None:
+        """Raise for what the texts lack, with what to type or change.
+
+        ``lack`` says of a set's name and texts what is missing, or nothing.
+        """
+        if missing := lack(self.shown, texts):
+            raise UsageError(missing, self._remedy(texts, lack))
+
+    def _remedy(self, texts: Sequence[Prompt], lack: Callable[[str, Sequence[Prompt]], str]) -> str:
+        if self.scenarios is not None:
+            whole = self.texts(select_sets([self.name], self.emotions)[self.name])
+            if not lack(self.shown, whole):
+                return f"ask for more than {self.scenarios} scenarios (--scenarios), or for all of the set"
+        if not any(p.split for p in texts):
+            return f"`{build_command(self.name)}` deals them into splits; then choose the set by that name"
         others = ["choose other --emotions"] if self.emotions else []
-        others += ["read another position (mean-content)"] if self.at_words else []
+        others += ["give --positions mean-content"] if self.at_words else []
         if self.name in BUILT_IN:
             return " or ".join(others) or "choose another set; `emotion-circuits prompts list` shows them"
         if self.name in list_sets():
             build = shlex.join(["emotion-circuits", "prompts", "build", "--from", "FILE", "--name", self.name])
             more = f"add rows to the FILE that it was made from and run `{build}` again"
         else:
-            more = f"add rows to {self.name} (`emotion-circuits prompts build` assigns splits)"
+            more = f"add rows to {self.name}, each with its split"
         return ", or ".join([more, *others])
 
 
 def require_enough(chosen: Chosen, texts: Sequence[Prompt]) -> None:
     """Raise unless every emotion and neutral have texts in every split, and test scenarios enough for an interval."""
-    name, labels = chosen.shown, emotions_of(texts)
-    if not labels:
-        raise UsageError(f"prompt set {name} has no emotional text", "see `emotion-circuits prompts list`")
-    counts = Counter((p.emotion, p.split) for p in texts)
-    if absent := [label for label in (NEUTRAL, *labels) if not any(counts[label, s] for s in SPLITS)]:
-        raise UsageError(
-            f"prompt set {name} has 0 texts of {absent[0]!r}; directions need them in every split", chosen.remedy()
-        )
-    few = next(((e, s) for e in (NEUTRAL, *labels) for s in SPLITS if counts[e, s] < MINIMUM_TEXTS), None)
-    test = _clusters([p for p in texts if p.split == "test"])
-    if few is None and test >= MINIMUM_TEST_SCENARIOS:
-        return
-    if (total := _clusters(texts)) < MINIMUM_SCENARIOS:
-        kind = "scenarios" if any(p.scenario for p in texts) else "texts"
-        raise UsageError(
-            f"prompt set {name} has {total} {kind}; {MINIMUM_SCENARIOS} are the least (their splits leave {test} test "
-            f"{kind}, and an interval needs {MINIMUM_TEST_SCENARIOS})" if test < MINIMUM_TEST_SCENARIOS else
-            f"prompt set {name} has {total} {kind}; {MINIMUM_SCENARIOS} are the least",
-            chosen.remedy(),
-        )  # fmt: skip
-    if few is not None:
-        raise UsageError(
-            f"prompt set {name} has {counts[few]} texts of {few[0]!r} in its {few[1]} split; directions need "
-            f"{MINIMUM_TEXTS} at least",
-            chosen.remedy(),
-        )
-    raise UsageError(
-        f"prompt set {name} has {test} test scenarios; an interval needs {MINIMUM_TEST_SCENARIOS}", chosen.remedy()
-    )
-
-
-def _clusters(texts: Sequence[Prompt]) -> int:
-    """Number of scenarios; a text without one counts as one."""
-    return len({p.scenario or p.id for p in texts})
+    if not emotions_of(texts):
+        raise UsageError(f"prompt set {chosen.shown} has no emotional text", "see `emotion-circuits prompts list`")
+    chosen.require(texts, _lack_of_texts)
 
 
 def require_intervals(chosen: Chosen, texts: Sequence[Prompt]) -> None:
@@ -105,6 +89,32 @@ def require_intervals(chosen: Chosen, texts: Sequence[Prompt]) -> None:
 
     A set without scenarios may have six of them in all and two on each side of a comparison.
     """
+    chosen.require(texts, _lack_of_clusters)
+
+
+def _lack_of_texts(name: str, texts: Sequence[Prompt]) -> str:
+    labels, counts = (NEUTRAL, *emotions_of(texts)), Counter((p.emotion, p.split) for p in texts)
+    of_label = Counter(p.emotion for p in texts)
+    if absent := [label for label in labels if not of_label[label]]:
+        return f"prompt set {name} has no text of {absent[0]!r}; directions need some in every split"
+    if not any(p.split for p in texts):
+        return f"no text of prompt set {name} has a split (fit, dev or test)"
+    few = next(((e, s) for e in labels for s in SPLITS if counts[e, s] < MINIMUM_TEXTS), None)
+    test, total = _clusters([p for p in texts if p.split == "test"]), _clusters(texts)
+    kind = "scenarios" if any(p.scenario for p in texts) else "texts"
+    enough = f" (it has {total} {kind}; {MINIMUM_SCENARIOS} with every label always leave enough)"
+    enough = enough if total < MINIMUM_SCENARIOS else ""
+    if test < MINIMUM_TEST_SCENARIOS:
+        return f"prompt set {name} has {test} test {kind}; an interval needs {MINIMUM_TEST_SCENARIOS}{enough}"
+    if few is not None:
+        return (
+            f"prompt set {name} has {counts[few]} of its {of_label[few[0]]} texts of {few[0]!r} in its {few[1]} "
+            f"split; directions need {MINIMUM_TEXTS} at least{enough}"
+        )
+    return ""
+
+
+def _lack_of_clusters(name: str, texts: Sequence[Prompt]) -> str:
     test = [p for p in texts if p.split == "test"]
     emotions = emotions_of(texts)
     scenarios = {e: {p.scenario or p.id for p in test if p.emotion == e} for e in emotions}
@@ -117,9 +127,14 @@ def require_intervals(chosen: Chosen, texts: Sequence[Prompt]) -> None:
     for what, sides in compared:
         total, least = len(set().union(*sides)), min(map(len, sides))
         if total < MINIMUM_CLUSTERS or least < MINIMUM_CLUSTERS_OF_A_LABEL:
-            raise UsageError(
-                f"prompt set {chosen.shown} has {total} test scenarios of {what} together, {least} of the rarer; "
+            return (
+                f"prompt set {name} has {total} test scenarios of {what} together, {least} of the rarer; "
                 f"an interval needs {MINIMUM_CLUSTERS} and {MINIMUM_CLUSTERS_OF_A_LABEL} "
-                "(a text without scenario counts as one)",
-                chosen.remedy(),
+                "(a text without scenario counts as one)"
             )
+    return ""
+
+
+def _clusters(texts: Sequence[Prompt]) -> int:
+    """Number of scenarios; a text without one counts as one."""
+    return len({p.scenario or p.id for p in texts})

@@ -86,10 +86,7 @@ def find_set_file(name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
     if path.is_file():
         if path.suffix.lower() in (".csv", ".json"):
-            raise UsageError(
-                f"{path} is not a prompt set but something to build one from",
-                f"emotion-circuits prompts build --from {shlex.quote(str(path))} --name {_set_name(path.stem)}",
-            )
+            raise UsageError(f"{path} is not a prompt set but something to build one from", build_command(path))
         return path
     if path.suffix or len(path.parts) != 1:
         reason = "it is a folder" if path.is_dir() else "there is no such file"
@@ -100,9 +97,10 @@ def find_set_file(name_or_path: str) -> Path:
     raise unknown_name("prompt set", name_or_path, list(list_sets()))
 
 
-def _set_name(stem: str) -> str:
-    """A name that `prompts build` takes, from a file's."""
-    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "mine"
+def build_command(path: str | Path) -> str:
+    """What to type to make a set of the texts of a file, under a name like the file's."""
+    name = re.sub(r"[^a-z0-9_-]+", "-", Path(path).stem.lower()).strip("-_") or "mine"
+    return shlex.join(["emotion-circuits", "prompts", "build", "--from", str(path), "--name", name])
 
 
 def _user_files() -> Iterable[Path]:

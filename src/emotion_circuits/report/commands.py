@@ -47,6 +47,12 @@ def first_study(profile: str, results: Path) -> str:
     return shlex.join([PROGRAM, "study", profile, *options_for(results)])
 
 
+def sweep_of_k(profile: str, results: Path) -> str:
+    """The command that compares subspaces of two models over their dimension, in a profile."""
+    words = [PROGRAM, "run", "k-sweep", "--source", EMBEDDED[1], "--target", EMBEDDED[0], "--profile", profile]
+    return shlex.join([*words, *options_for(results)])
+
+
 def typed_models(study: Study, asked: Asked) -> list[str]:
     """The models of the study's command: those that were typed, or what to type for those of the runs."""
     return [*asked.models] or [*addresses(study).values()]

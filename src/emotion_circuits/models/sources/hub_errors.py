@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
-from emotion_circuits.errors import ModelError, StoreError, UnknownModelError, UsageError, unknown_name
+from emotion_circuits.errors import ModelError, StoreError, UnknownModelError, UsageError, near, unknown_name
 from emotion_circuits.models.registry import embedded_aliases, find_entry, load_registry
 from emotion_circuits.models.sources.errors import UnreachableError
 from emotion_circuits.models.sources.hub_settings import hub_cache, hub_endpoint
@@ -58,10 +57,10 @@ def hub_errors(repository: str, revision: str | None) -> Iterator[None]:
 
 def _unreachable(repository: str, reason: str) -> UnreachableError:
     where = hub_endpoint()
-    if "/" not in repository and find_entry(repository) is None and (near := _near_names(repository)):
+    if "/" not in repository and find_entry(repository) is None and (hint := _near_name(repository)):
         return UnreachableError(
             f"no model is called {repository!r} here, and the hub ({where}) cannot be reached to look there: {reason}",
-            f"did you mean {' or '.join(near)}? {embedded_hint()}",
+            hint + embedded_hint(),
         )
     return UnreachableError(
         f"{repository} is not on this machine and the hub ({where}) cannot be reached: {reason}", embedded_hint()
@@ -71,8 +70,7 @@ def _unreachable(repository: str, reason: str) -> UnreachableError:
 def not_cached(repository: str, revision: str | None, cache: Path) -> UnreachableError:
     """Offline mode is on and the repository was never fetched."""
     version = f" at {revision}" if revision else ""
-    near = _near_names(repository)
-    hint = f"did you mean {' or '.join(near)}? " if near and find_entry(repository) is None else ""
+    hint = _near_name(repository) if find_entry(repository) is None else ""
     return UnreachableError(
         f"{repository}{version} is not in the hub cache {cache} and offline mode is on",
         f"{hint}fetch it once with a network: emotion-circuits models fetch {repository}; {embedded_hint()}",
@@ -93,20 +91,18 @@ def no_such_name(repository: str) -> UnknownModelError:
     """Neither the registry nor the hub knows the name."""
     error = unknown_name("model", repository, list(load_registry()))
     private = "" if _has_token() else "; a private repository needs HF_TOKEN"
-    near = _near_names(repository)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
     return UnknownModelError(
         f"{error.what}; the hub ({hub_endpoint()}) has no {repository!r} either{private}",
-        f"{hint}emotion-circuits models list shows the known names; a folder or .gguf file works too",
+        f"{_near_name(repository)}emotion-circuits models list shows the known names; a folder or .gguf file works too",
         repository,
     )
 
 
-def _near_names(name: str) -> list[str]:
-    short = {known.rpartition("/")[2].lower(): entry.name for entry in load_registry().values() for known in entry.hub}
-    short |= {entry.name: entry.name for entry in load_registry().values()}
-    found = difflib.get_close_matches(name.rpartition("/")[2].lower(), short, n=3, cutoff=0.5)
-    return list(dict.fromkeys(short[match] for match in found))
+def _near_name(name: str) -> str:
+    """``did you mean …? `` with the alias whose name here, or on the hub, is near; else nothing."""
+    spelt = {known.rpartition("/")[2].lower(): entry.name for entry in load_registry().values() for known in entry.hub}
+    spelt |= {entry.name: entry.name for entry in load_registry().values()}
+    return near(name.rpartition("/")[2].lower(), spelt)
 
 
 def _has_token() -> bool:
