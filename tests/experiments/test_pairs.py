@@ -15,11 +15,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from emotion_circuits import Positions, Prompt, capture, load_lm
 from emotion_circuits.errors import ModelError
-from emotion_circuits.experiments.shared_texts import SharedTextsParams, layer_grid
+from emotion_circuits.experiments._captured import load_capture
+from emotion_circuits.experiments.shared_texts import SharedTextsParams, emotional_texts, layer_grid
 from emotion_circuits.models import LM, untrained
 from emotion_circuits.models.untrained import UntrainedTwin
 from emotion_circuits.report.translation import Catalogue, entries
 from emotion_circuits.representations.alignment_map import AlignmentMap
+from emotion_circuits.store import Run
 from tiny_models import metaspace_tokenizer
 from turned_model import save_turned
 
@@ -286,6 +288,49 @@ def test_models_of_one_width_have_raw_angles_beside_those_of_random_subspaces(
     assert len(row["angles"]) == len(row["chance_angles"]) == 6
     assert row["joint"] == pytest.approx(np.mean(np.cos(np.radians(row["angles"])) ** 2))
     assert f"{row['angles'][0]:.0f}°" in answer.out and "says nothing by itself" in answer.out
+    assert len(row["cosines"]) == 7 and row["chance_cosine"] == pytest.approx(32**-0.5)
+    assert f"raw cosines of an emotion's two directions {min(row['cosines'].values()):+.3f} to" in " ".join(
+        answer.out.split()
+    )
+
+
+def test_raw_cosines_are_those_of_the_centred_class_means(cli: Any, model: Path, worded: Path, tmp_path: Path) -> None:
+    words = ("--scenarios", 10, "--depths", 0.5, "--map-size", 60, "--results", tmp_path, "--quiet")
+    found = cli("run", "overlap", "--source", model, "--target", worded, *words, "--json").json
+    (row,) = found["between"]
+    texts = emotional_texts(SharedTextsParams(scenarios=10))
+    fit = [p for p in texts if p.split == "fit"]
+    means = []
+    for path, layer in ((model, row["source_layer"]), (worded, row["target_layer"])):
+        x = capture(load_lm(path), fit, ["resid_post"], [Positions("mean-content")]).get("resid_post", "mean-content")
+        by_emotion = np.stack([x[[p.emotion == e for p in fit], layer].mean(axis=0) for e in found["emotions"]])
+        means.append(by_emotion - by_emotion.mean(axis=0))
+    a, b = (m / np.linalg.norm(m, axis=1, keepdims=True) for m in means)
+    assert [row["cosines"][e] for e in found["emotions"]] == pytest.approx((a * b).sum(axis=1), abs=1e-4)
+
+
+@pytest.mark.parametrize("position", ["last", "emotion-word-last"])
+def test_emotional_texts_are_read_at_the_position_that_is_asked_for(
+    cli: Any, model: Path, worded: Path, tmp_path: Path, position: str
+) -> None:
+    words = ("--source", model, "--target", worded, "--scenarios", 20, "--map-size", 60, "--depths", 0.5)
+    rest = ("--results", tmp_path, "--quiet", "--permutations", 99, "--resamples", 100)
+    found = cli("run", "transfer", *words, *rest, "--position", position, "--json").json
+    assert found["strata"]["explicit"] and bool(found["strata"]["implicit"]) is (position == "last")
+    (folder,) = [f.parent for f in tmp_path.glob("*/tiny-llama*/shared-texts/*/done.json")]
+    texts, read = emotional_texts(SharedTextsParams(scenarios=20, position=position)), Positions.parse(position)
+    assert position == "last" or all(p.spans for p in texts)
+    held = load_capture(Run(folder, {}), "emotional")
+    assert held.values.keys() == {("resid_post", position)} and held.prompts == texts
+    direct = capture(load_lm(model), texts, ["resid_post"], [read], layers=list(held.layers))
+    np.testing.assert_allclose(held.get("resid_post", position), direct.get("resid_post", position), atol=1e-5)
+
+
+def test_a_position_that_gives_a_text_no_vector_or_many_is_refused(cli: Any, model: Path, other: Path) -> None:
+    for position in ("all", "generated"):
+        cli("run", "transfer", "--source", model, "--target", other, "--position", position).refused(
+            2, "needs one vector"
+        )
 
 
 @pytest.mark.parametrize("name", ["overlap", "k-sweep"])

@@ -45,6 +45,16 @@ def test_only_runs_in_sd_have_another_key() -> None:
     assert needed["sweep"] == Sweep.Params(unit="sd"), "its key is part of that of controls"
 
 
+def test_the_plans_grid_has_the_plans_texts_unless_others_are_given() -> None:
+    plan = Sweep.Params.model_validate({"grid": "plan"})
+    assert (plan.max_new_tokens, plan.position) == (20, "last")
+    own = Sweep.Params.model_validate({"grid": "plan", "max_new_tokens": 30, "position": "mean-content"})
+    assert (own.max_new_tokens, own.position) == (30, "mean-content")
+    assert Sweep.Params().position == "mean-content"
+    nested = Controls.Params.model_validate({"sweep": {"grid": "plan"}}).sweep
+    assert nested.position == "last"
+
+
 @pytest.mark.parametrize("count", [1, 5, 18])
 def test_random_vectors_too_few_for_any_claim_are_refused_with_the_reason(count: int) -> None:
     with pytest.raises(UsageError, match="cannot support a claim") as caught:

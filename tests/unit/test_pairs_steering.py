@@ -228,7 +228,8 @@ def test_every_arm_has_its_damage_and_every_value_is_an_observation() -> None:
     (row, *_) = emotion_rows(found, arms, resamples=200, seed=0)
     assert set(row["texts"]) == {"baseline", "native", "mapped", "shuffled_maps", "untrained_map", "covariance"}
     assert set(row["arms"]) == {"native", "mapped", "untrained_map", "word_embeddings", "twin"}
-    observed = list(steer_observations(found, arms, "target", "transfer-steer"))
+    observed = list(steer_observations(found, arms, "target", "transfer-steer", "last"))
+    assert {o.position for o in observed} == {"last"}
     scored = [o for o in observed if o.emotion == "emotion-0" and o.scorer == "logit"]
     assert len(scored) == PROMPTS * (1 + 2 * 4)
     assert {o.arm for o in observed if o.scorer == "embedded"} == {"baseline", *TESTED, *CONTROLS}

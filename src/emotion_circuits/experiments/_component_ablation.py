@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.experiments._component_texts import (
-    TextParams,
+    AblationTextParams,
     metric_means,
     paired_rows,
     text_rows,
@@ -34,7 +34,7 @@ ABLATED = "ablated"
 
 
 def ablation_outcome(
-    context: Context, params: TextParams, components: Sequence[Head] | Sequence[Neuron], noun: str
+    context: Context, params: AblationTextParams, components: Sequence[Head] | Sequence[Neuron], noun: str
 ) -> Outcome:
     """Everything ``heads.ablate`` and ``neurons.ablate`` report about one set of components."""
     bench = Bench(context, params)
@@ -77,7 +77,7 @@ def ablation_outcome(
 
 
 def _writer(
-    context: Context, params: TextParams, subject: Subject, components: Sequence[Any]
+    context: Context, params: AblationTextParams, subject: Subject, components: Sequence[Any]
 ) -> Callable[[str, Prompt, Sampling], list[Generation]]:
     from emotion_circuits.circuits.conditions import ablation
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from emotion_circuits.experiments._heads import CircuitParams
+from emotion_circuits.experiments._heads import AblationParams, CircuitParams
 from emotion_circuits.experiments._paired import paired_row
 from emotion_circuits.experiments._steering import BASELINE_NAME
 from emotion_circuits.types import Condition, Prompt, Table
@@ -30,6 +30,10 @@ class TextParams(CircuitParams):
     texts: int = Field(16, ge=0, description="Test prompts per emotion that are continued (0: endpoint only).")
     random: int = Field(100, ge=19, description="Random matched sets as control.")
     top_n: int = Field(20, ge=1, description="Texts shown in the report.")
+
+
+class AblationTextParams(TextParams, AblationParams):
+    """Parameters of experiments that write texts with components ablated."""
 
 
 def sampling_of(params: TextParams, seed: int) -> Sampling:

@@ -13,9 +13,9 @@ from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import Context, ExperimentParams, Needed
 from emotion_circuits.experiments._endpoint import EndpointTokens, endpoint_inputs
 from emotion_circuits.experiments._fitted import fitted_emotions
-from emotion_circuits.experiments._steering import SITE, ReadPosition
+from emotion_circuits.experiments._steering import SITE
 from emotion_circuits.experiments.directions import Directions
-from emotion_circuits.experiments.extract import EmotionNames, StudySet, emotions_of, select_sets
+from emotion_circuits.experiments.extract import EmotionNames, ReadPosition, StudySet, emotions_of, select_sets
 from emotion_circuits.types import Observation, Positions, Prompt, Site
 
 if TYPE_CHECKING:
@@ -48,9 +48,14 @@ class CircuitParams(ExperimentParams):
     limit: int = Field(32, ge=FEWEST_PAIRS, description="Pairs of texts per emotion, for choosing and for testing.")
     read_at: ReadPosition = Field("mean-content", description="Token position the emotion direction is read at.")
     layer: int | None = Field(None, description="Layer the direction is read at (default: the one chosen on dev).")
-    mode: Mode = Field("resample", description="What an ablated component carries: a twin's activation, a mean, zero.")
     resamples: int = Field(2000, ge=200, description="Bootstrap resamples of scenarios.")
     directions: Directions.Params = Field(default_factory=Directions.Params, description="Where directions come from.")
+
+
+class AblationParams(CircuitParams):
+    """Parameters of experiments that ablate in one way."""
+
+    mode: Mode = Field("resample", description="What an ablated component carries: a twin's activation, a mean, zero.")
 
 
 def required_directions(params: CircuitParams) -> Sequence[Needed]:

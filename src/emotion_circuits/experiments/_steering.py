@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field
 
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import CaptureStep, Context, ExperimentParams, Needed
-from emotion_circuits.experiments.directions import Directions, one_vector_a_text
-from emotion_circuits.experiments.extract import EmotionNames
+from emotion_circuits.experiments.directions import Directions
+from emotion_circuits.experiments.extract import EmotionNames, ReadPosition
 from emotion_circuits.types import NEUTRAL, Condition, Intervention, Positions, Prompt, SiteKind
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ def _editable(position: str) -> str:
 
 Strengths = Annotated[tuple[float, ...], AfterValidator(_strengths)]
 EditPosition = Annotated[str, AfterValidator(_editable)]
-ReadPosition = Annotated[str, AfterValidator(lambda p: one_vector_a_text((str(Positions.parse(p)),))[0])]
 
 
 class SteeringParams(ExperimentParams):

@@ -107,7 +107,13 @@ def _answer(grid: Grid, rows: Sequence[Row]) -> list[str]:
         "general disruption cannot produce."
     ]
     sentences += [verdict(r) + "." for r in rows]
+    broken = broken_cells(grid)
     for r in rows:
+        if r["damage_ok"] and cell_name(r["emotion"], r["layer"], r["alpha"]) in broken:
+            sentences.append(
+                f"The greedy texts at the tested cell of {r['emotion']} fail the damage gate (hatched in the figure): "
+                "what is called sound are the sampled ones."
+            )
         sentences.append(
             f"Asking in the prompt moves the {r['emotion']} endpoint by {_signed(r['prompting_effect'])} nats, "
             f"steering by {_signed(r['steering_effect'])}; the difference was not tested "

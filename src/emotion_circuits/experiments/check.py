@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from emotion_circuits.errors import UsageError, unknown_name
 from emotion_circuits.experiments._contract import (
@@ -19,8 +19,8 @@ from emotion_circuits.experiments._contract import (
     Outcome,
 )
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments.directions import Directions, one_vector_a_text
-from emotion_circuits.experiments.extract import at_emotion_words, select_sets
+from emotion_circuits.experiments.directions import Directions
+from emotion_circuits.experiments.extract import ReadPosition, at_emotion_words, select_sets
 from emotion_circuits.prompts.copies import clustered_by_text, folded, held_in_fit_or_dev
 from emotion_circuits.types import NEUTRAL, Positions, Prompt, Section, SiteKind, Table
 
@@ -33,10 +33,6 @@ SYNONYMS = {"thanks": "gratitude"}
 SITE: SiteKind = "resid_post"
 
 
-def _position(written: str) -> str:
-    return one_vector_a_text((str(Positions.parse(written)),))[0]
-
-
 @experiment("check", "Test the fitted directions on labelled text of your own (JSONL, JSON or CSV: text, emotion).")
 class Check(Experiment):
     """Layers and directions come from ``directions``; the file only tests them."""
@@ -47,9 +43,7 @@ class Check(Experiment):
         """Parameters of ``check``."""
 
         on: Path | None = Field(None, description="File with the fields text and emotion (JSONL, JSON or CSV).")
-        position: Annotated[str, AfterValidator(_position)] = Field(
-            "mean-content", description="Token position at which texts are read."
-        )
+        position: ReadPosition = Field("mean-content", description="Token position at which texts are read.")
         alias: tuple[str, ...] = Field((), description="Labels of the file for our emotions: remorse=apology.")
         directions: Directions.Params = Field(default_factory=Directions.Params, description="What to fit.")
         resamples: int = Field(2000, ge=200, description="Bootstrap resamples.")

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from emotion_circuits.errors import UsageError
-from emotion_circuits.experiments._component_texts import TextParams, paired_rows, text_rows, text_tables, write_both
+from emotion_circuits.experiments._component_texts import (
+    AblationTextParams,
+    paired_rows,
+    text_rows,
+    text_tables,
+    write_both,
+)
 from emotion_circuits.experiments._contract import (
     CaptureStep,
     Context,
@@ -39,7 +45,7 @@ class CircuitOvQk(Experiment):
 
     version = 3
 
-    class Params(TextParams):
+    class Params(AblationTextParams):
         """Parameters of ``circuit.ov-qk``."""
 
         top: int = Field(8, ge=1, description="Heads that write the direction most, ablated together.")
@@ -181,8 +187,14 @@ def _routing(bench: Bench, subject: Subject, heads: Sequence[Any]) -> dict[str, 
         return {"change": patched - plain}
 
     change = bench.saved(f"{subject.emotion}-routing", compute)["change"]
-    if len({p.cluster for p in pairs}) < MINIMUM_TEST_SCENARIOS or np.ptp(change) == 0:
-        return {"pairs": len(pairs), "change": float(change.mean()), "sentence": f"{len(pairs)} pairs: too few to test"}
+    scenarios = len({p.cluster for p in pairs})
+    untested = ""
+    if scenarios < MINIMUM_TEST_SCENARIOS:
+        untested = f"{len(pairs)} pairs of {scenarios} scenarios: too few to test"
+    elif np.ptp(change) == 0:
+        untested = f"routing changes the endpoint of {len(pairs)} neutral test texts by the same amount: not tested"
+    if untested:
+        return {"pairs": len(pairs), "change": float(change.mean()), "sentence": untested}
     found = bootstrap_interval(
         change, [p.cluster for p in pairs], resamples=bench.params.resamples, seed=bench.context.seed
     )

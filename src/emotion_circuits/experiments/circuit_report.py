@@ -10,8 +10,8 @@ from pydantic import Field
 from emotion_circuits.experiments._contract import Context, Experiment, Needed, Outcome, ScoreStep, TextStep
 from emotion_circuits.experiments._heads import (
     RANDOM_SETS,
+    AblationParams,
     Bench,
-    CircuitParams,
     circuit_inputs,
     required_directions,
 )
@@ -36,7 +36,7 @@ class CircuitReport(Experiment):
 
     version = 2
 
-    class Params(CircuitParams):
+    class Params(AblationParams):
         """Parameters of ``circuit.report``."""
 
         limit: int = Field(16, ge=4, description="Pairs of texts per emotion, for choosing and for testing.")

@@ -25,7 +25,6 @@ from emotion_circuits.experiments._contract import (
 )
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._steering import (
-    ReadPosition,
     SteeringParams,
     Strengths,
     Vectors,
@@ -35,6 +34,7 @@ from emotion_circuits.experiments._steering import (
     steered_prompts,
     steering_captures,
 )
+from emotion_circuits.experiments.extract import ReadPosition
 from emotion_circuits.experiments.sweep import DEPTHS, symmetric
 from emotion_circuits.types import BASELINE_ARM, Condition, Figure, Observation, Positions, Prompt, Section, Table
 

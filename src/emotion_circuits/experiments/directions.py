@@ -28,8 +28,8 @@ from emotion_circuits.experiments.extract import (
     SetNames,
     SiteKinds,
     StudySet,
-    at_emotion_words,
     emotions_of,
+    one_vector_a_text,
     select_sets,
 )
 from emotion_circuits.prompts.copies import folded, held_in_fit_or_dev, require_disjoint
@@ -46,17 +46,6 @@ if TYPE_CHECKING:
     from emotion_circuits.store import Run
 
 ALPHA = 0.05
-
-
-def one_vector_a_text(positions: tuple[str, ...]) -> tuple[str, ...]:
-    """The positions, if each gives one vector a text; raises otherwise."""
-    for position in positions:
-        if position in ("all", "generated"):
-            raise UsageError(
-                f"a direction needs one vector a text, and position {position!r} gives none or many",
-                "use mean-content, last or emotion-word-last",
-            )
-    return positions
 
 
 def _residual_wide(sites: tuple[SiteKind, ...]) -> tuple[SiteKind, ...]:
@@ -114,7 +103,7 @@ class Directions(Experiment):
             require_disjoint(name, sets[name])
             for at_words in (False, True) if reads_words else (False,):
                 chosen = Chosen(name, params.emotions, params.scenarios, at_words)
-                texts = at_emotion_words(sets[name]) if at_words else sets[name]
+                texts = chosen.texts(sets[name])
                 require_enough(chosen, texts)
                 if name == params.prompts:
                     require_intervals(chosen, texts)

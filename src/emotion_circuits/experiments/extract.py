@@ -40,8 +40,21 @@ def _emotions(written: tuple[str, ...]) -> tuple[str, ...]:
     return _once(written)
 
 
+def one_vector_a_text(positions: tuple[str, ...]) -> tuple[str, ...]:
+    """The positions, if each gives one vector a text; raises otherwise."""
+    for position in positions:
+        if position in ("all", "generated"):
+            raise UsageError(
+                f"a direction needs one vector a text, and position {position!r} gives none or many",
+                "use mean-content, last or emotion-word-last",
+            )
+    return positions
+
+
 PositionNames = Annotated[tuple[str, ...], AfterValidator(_read_positions)]
 """Names of positions as :class:`Positions` writes them, each once."""
+ReadPosition = Annotated[str, AfterValidator(lambda p: one_vector_a_text((str(Positions.parse(p)),))[0])]
+"""A position that gives one vector a text."""
 SiteKinds = Annotated[tuple[SiteKind, ...], AfterValidator(lambda kinds: _once(_some(kinds, "sites", "resid_post")))]
 EmotionNames = Annotated[tuple[str, ...], AfterValidator(_emotions)]
 SetNames = Annotated[tuple[str, ...], AfterValidator(_once)]

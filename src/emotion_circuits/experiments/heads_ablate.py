@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from emotion_circuits.experiments._component_texts import TextParams
+from emotion_circuits.experiments._component_texts import AblationTextParams
 from emotion_circuits.experiments._contract import (
     CaptureStep,
     Context,
@@ -30,7 +30,7 @@ class HeadsAblate(Experiment):
 
     version = 2
 
-    class Params(TextParams):
+    class Params(AblationTextParams):
         """Parameters of ``heads.ablate``."""
 
         head_spec: str = Field("", description='Heads as "3:5,7:2" or ranges "0:0-11" (layer:head).')

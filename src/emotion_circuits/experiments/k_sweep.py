@@ -72,8 +72,8 @@ class KSweep(PairExperiment):
                     seen.append((emotion, a, placed, clusters))
                 advance(1, f"layers {a} → {b}")
         return Outcome(
-            {"results": rows}, [_line(names, r) for r in rows], _section(names, rows), _observations(names, seen),
-            documents={"k_sweep": rows},
+            {"results": rows}, [_line(names, r) for r in rows], _section(names, rows),
+            _observations(names, seen, params.position), documents={"k_sweep": rows},
         )  # fmt: skip
 
 
@@ -104,13 +104,13 @@ def _required(values: NDArray[np.float64] | None) -> NDArray[np.float64]:
     return values
 
 
-def _observations(names: tuple[str, str], seen: Sequence[tuple[Any, ...]]) -> Iterator[Observation]:
+def _observations(names: tuple[str, str], seen: Sequence[tuple[Any, ...]], position: str) -> Iterator[Observation]:
     for emotion, layer, placed, clusters in seen:
         for k, values in placed.items():
             for n, (value, cluster) in enumerate(zip(values, clusters, strict=True)):
                 yield Observation(
                     experiment="k-sweep", model="--".join(names), emotion=emotion, layer=layer,
-                    position="mean-content", strength=None, arm=f"k={k}", unit=f"{cluster}:{n}", cluster=str(cluster),
+                    position=position, strength=None, arm=f"k={k}", unit=f"{cluster}:{n}", cluster=str(cluster),
                     split="dev", sample=0, scorer="transfer", value=float(value),
                 )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from emotion_circuits.experiments._component_texts import TextParams
+from emotion_circuits.experiments._component_texts import AblationTextParams
 from emotion_circuits.experiments._contract import (
     CaptureStep,
     Context,
@@ -32,7 +32,7 @@ class NeuronsAblate(Experiment):
 
     version = 2
 
-    class Params(TextParams):
+    class Params(AblationTextParams):
         """Parameters of ``neurons.ablate``."""
 
         neurons: str = Field("", description='Neurons as "3:10,12;5:7" (layer:neurons;layer:neurons).')

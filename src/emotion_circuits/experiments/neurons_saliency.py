@@ -10,8 +10,8 @@ from pydantic import Field
 from emotion_circuits.experiments._contract import Context, Experiment, Needed, Outcome, ScoreStep, TextStep
 from emotion_circuits.experiments._heads import (
     RANDOM_SETS,
+    AblationParams,
     Bench,
-    CircuitParams,
     Subject,
     circuit_inputs,
     confirm,
@@ -36,7 +36,7 @@ SCORES: tuple[Score, ...] = ("write", "activation-write", "gradient")
 class NeuronsSaliency(Experiment):
     """Scores come from fit and dev scenarios; the top neurons are ablated on test scenarios."""
 
-    class Params(CircuitParams):
+    class Params(AblationParams):
         """Parameters of ``neurons.saliency``."""
 
         top: int = Field(20, ge=1, description="Neurons of each ranking that are listed and confirmed as a set.")

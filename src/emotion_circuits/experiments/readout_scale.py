@@ -9,8 +9,9 @@ from pydantic import Field
 
 from emotion_circuits.experiments._contract import Context, Experiment, ExperimentParams, Needed, Outcome
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments._steering import SITE, ReadPosition, SteeringParams, fitted_directions
+from emotion_circuits.experiments._steering import SITE, SteeringParams, fitted_directions
 from emotion_circuits.experiments.directions import Directions
+from emotion_circuits.experiments.extract import ReadPosition
 
 SCALE = "scale"
 """File of the run that holds the scale: ``mean`` and ``sd``, ``[layer, emotion]``."""

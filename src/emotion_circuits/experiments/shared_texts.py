@@ -14,7 +14,13 @@ from pydantic import Field
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, ExperimentParams, Outcome
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments.extract import EmotionNames, SetNames, StudySets, select_sets
+from emotion_circuits.experiments.extract import (
+    EmotionNames,
+    ReadPosition,
+    SetNames,
+    StudySets,
+    select_sets,
+)
 from emotion_circuits.types import NEUTRAL, Positions, Prompt, SiteKind
 
 if TYPE_CHECKING:
@@ -39,6 +45,11 @@ class SharedTextsParams(ExperimentParams):
     texts: StudySets = Field(("atlas", "implicit"), description="Emotional texts (sets or files), all splits.")
     on: Path | None = Field(None, description="Labelled texts of your own instead (JSONL, JSON or CSV: text, emotion).")
     emotions: EmotionNames = Field((), description="Only these emotions (default: all).")
+    position: ReadPosition = Field(
+        "mean-content",
+        description="Where emotional texts are read: mean-content, last, emotion-word-last (texts with an emotion word "
+        "only), … The map is fitted on every word of neutral text.",
+    )
     scenarios: int | None = Field(None, ge=10, description="Only the first N scenarios of every set.")
     per_emotion: int = Field(400, ge=20, description="At most N texts per emotion of --on.")
     map_texts: SetNames = Field(
@@ -54,21 +65,23 @@ class SharedTextsParams(ExperimentParams):
 
 @experiment("shared-texts", "Capture what comparisons of models read: emotional texts, and neutral ones for the map.")
 class SharedTexts(Experiment):
-    """Mean over content tokens of emotional texts; every token (or the mean) of neutral texts; embedding layer too."""
+    """Emotional texts at one position; every token (or the mean) of neutral texts; both at the embedding layer too."""
 
     Params = SharedTextsParams
 
     def plan(self, lm: LM, params: SharedTextsParams) -> Sequence[CaptureStep]:
         layers = layer_grid(lm.n_layers, params)
         emotional, neutral = emotional_texts(params), map_texts(params)
-        position = EVERY if params.pairs == "words" else MEAN
+        position, read = EVERY if params.pairs == "words" else MEAN, Positions.parse(params.position)
         steps = [
-            CaptureStep(EMOTIONAL, emotional, (SITE,), (MEAN,), layers),
-            CaptureStep(EMOTIONAL + AT_EMBEDDING, emotional, (EMBEDDING,), (MEAN,), (0,)),
+            CaptureStep(EMOTIONAL, emotional, (SITE,), (read,), layers),
+            CaptureStep(EMOTIONAL + AT_EMBEDDING, emotional, (EMBEDDING,), (read,), (0,)),
             CaptureStep(NEUTRAL_TEXTS, neutral, (SITE,), (position,), layers),
             CaptureStep(NEUTRAL_TEXTS + AT_EMBEDDING, neutral, (EMBEDDING,), (position,), (0,)),
         ]
-        return [*steps, CaptureStep(CONTRASTS, contrast_texts(), (SITE,), (MEAN,), layers)]
+        # Texts of another contrast have no emotion word.
+        beside = MEAN if read.kind == "emotion-word" else read
+        return [*steps, CaptureStep(CONTRASTS, contrast_texts(), (SITE,), (beside,), layers)]
 
     def summarise(self, context: Context, params: SharedTextsParams) -> Outcome:
         neutral = map_texts(params)
@@ -96,9 +109,14 @@ def layer_grid(n_layers: int, params: SharedTextsParams) -> tuple[int, ...]:
 
 
 def emotional_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
-    """Labelled emotional texts with splits; a text without scenario is a cluster of its own."""
+    """Labelled emotional texts with splits; a text without scenario is a cluster of its own.
+
+    At emotion words: those that hold a word of their emotion.
+    """
+    at_words = Positions.parse(params.position).kind == "emotion-word"
     if params.on is not None:
         texts = [p for p in _own(params.on) if p.emotion != NEUTRAL and p.emotion in (params.emotions or (p.emotion,))]
+        texts = [p for p in texts if p.spans or not at_words]
         counts: dict[str, int] = {}
         kept = []
         for prompt in texts:
@@ -108,7 +126,8 @@ def emotional_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
         texts = kept
     else:
         sets = select_sets(params.texts, params.emotions, params.scenarios)
-        texts = list({p.id: p for part in sets.values() for p in part if p.emotion != NEUTRAL}.values())
+        texts = [p for part in sets.values() for p in part if p.emotion != NEUTRAL and (p.spans or not at_words)]
+        texts = list({p.id: p for p in texts}.values())
     if len({p.emotion for p in texts}) < 2:
         others = f"put others beside it: --texts {' '.join(dict.fromkeys((*params.texts, 'atlas')))}"
         if params.on is not None or params.emotions:

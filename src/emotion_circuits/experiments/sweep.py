@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._contract import (
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 DEPTHS = (0.25, 0.375, 0.5, 0.625, 0.75)
 STRENGTHS = (-0.45, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.45)
 PLAN_LAYERS, PLAN_STRENGTHS = (3, 5, 7, 9, 11), (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
-"""The grid of the original plan: raw multiples of the mean-difference vector, 20 greedy tokens."""
+"""The grid of the original plan: raw multiples of the mean-difference vector."""
+PLAN_TEXTS = {"max_new_tokens": 20, "position": "last"}
+"""Its texts, and where its vectors are read: at the end of the sentence. What is given otherwise holds."""
 
 
 def symmetric(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -79,7 +81,9 @@ class Sweep(Experiment):
         """Parameters of ``sweep``."""
 
         grid: Literal["fraction", "plan"] = Field(
-            "fraction", description="fraction: shares of the residual norm; plan: the original plan's raw grid."
+            "fraction",
+            description="fraction: shares of the residual norm; plan: the original plan's raw grid, with texts of 20 "
+            "tokens and vectors read at the last token.",
         )
         layers: tuple[int, ...] = Field((), description="Layers (default: by --depths).")
         depths: tuple[float, ...] = Field(DEPTHS, description="Relative depths of the layers: 0 first, 1 last.")
@@ -99,6 +103,12 @@ class Sweep(Experiment):
         random: RandomVectors = Field(
             999, ge=0, description="Random vectors per family at the chosen cells: 0 (none), or 19 and more."
         )
+
+        @model_validator(mode="before")
+        @classmethod
+        def _texts_of_the_plan(cls, given: Any) -> Any:
+            whole = isinstance(given, Mapping) and given.get("grid") == "plan"
+            return {**PLAN_TEXTS, **given} if whole else given
 
     def requires(self, params: Params) -> Sequence[Needed]:
         return required_runs(params)

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
+def _only_position(capture: Activations) -> str:
+    """The position that the texts of a capture were read at."""
+    ((_, position),) = capture.values
+    return position
+
+
 @dataclass(frozen=True)
 class Side:
     """One model's run of ``shared-texts``."""
@@ -39,17 +45,19 @@ class Side:
 
     @cached_property
     def texts(self) -> Labelled:
-        return labelled(load_capture(self.run, EMOTIONAL), SITE, "mean-content")
+        capture = load_capture(self.run, EMOTIONAL)
+        return labelled(capture, SITE, _only_position(capture))
 
     @cached_property
     def contrasts(self) -> Labelled:
-        return labelled(load_capture(self.run, CONTRASTS), SITE, "mean-content")
+        capture = load_capture(self.run, CONTRASTS)
+        return labelled(capture, SITE, _only_position(capture))
 
     @cached_property
     def embedded(self) -> Floats:
         """``[text, d]`` emotional texts at the embedding layer."""
         capture = load_capture(self.run, EMOTIONAL + AT_EMBEDDING)
-        return np.asarray(capture.get(EMBEDDING, "mean-content")[:, 0], dtype=np.float64)
+        return np.asarray(capture.get(EMBEDDING, _only_position(capture))[:, 0], dtype=np.float64)
 
     @cached_property
     def neutral(self) -> Activations:

@@ -27,14 +27,13 @@ RELABELLED = 19
 
 
 def between_models(found: Directions, pair: tuple[int, int]) -> dict[str, Any]:
-    """Joint subspaces of both models in their own coordinates; None where the widths differ."""
-    raw = raw_overlap(found)
+    """Directions and joint subspaces of both models in their own coordinates; None where the widths differ."""
+    raw = raw_overlap(found) or {}
+    told = {key: raw.get(key) for key in ("chance", "angles", "chance_angles", "cosines", "chance_cosine")}
     return {
         "source_layer": pair[0], "target_layer": pair[1],
         "widths": [found.source.x.shape[1], found.target.x.shape[1]],
-        "joint": None if raw is None else raw["before"], "chance": None if raw is None else raw["chance"],
-        "angles": None if raw is None else raw["angles"],
-        "chance_angles": None if raw is None else raw["chance_angles"],
+        "joint": raw.get("before"), **told,
     }  # fmt: skip
 
 

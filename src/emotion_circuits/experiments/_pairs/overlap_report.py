@@ -27,9 +27,10 @@ def overlap_lines(names: tuple[str, str], summary: Found) -> list[str]:
         )
     else:
         lines += [
-            f"{names[0]} and {names[1]}, layers {r['source_layer']} and {r['target_layer']}: raw overlap "
-            f"{r['joint']:.3f}, chance {r['chance']:.3f}; angles {_degrees(r['angles'])}, random subspaces "
-            f"{_degrees(r['chance_angles'])} (says nothing by itself)"
+            f"{names[0]} and {names[1]}, layers {r['source_layer']} and {r['target_layer']}: raw cosines of an "
+            f"emotion's two directions {min(r['cosines'].values()):+.3f} to {max(r['cosines'].values()):+.3f}, random "
+            f"directions ±{1.96 * r['chance_cosine']:.3f}; raw overlap {r['joint']:.3f}, chance {r['chance']:.3f}; "
+            f"angles {_degrees(r['angles'])}, random subspaces {_degrees(r['chance_angles'])} (says nothing by itself)"
             for r in summary["between"]
         ]
     for name in dict.fromkeys(names):
@@ -58,7 +59,7 @@ def overlap_section(names: tuple[str, str], summary: Found) -> Section:
         figures += [_cosines(name, summary["emotions"], inside), _dendrogram(name, clearest)]
         tables.append(_angles(name, inside))
     if summary["between"][0]["joint"] is not None:
-        tables.insert(0, _between(summary))
+        tables[:0] = [_raw_cosines(summary), _between(summary)]
     answer = [line + "." for line in overlap_lines(names, summary)]
     heading = f"Subspaces of {' and '.join(models)}"
     return Section("overlap", heading, answer, figures, tables, LIMITS)
@@ -133,6 +134,23 @@ def _angles(name: str, inside: Found) -> Table:
     return Table(
         f"angles-{name}", f"Principal angles between emotions, {name} layer {inside['layer']}",
         f"Subspaces of the {spaces['k']} leading differences of an emotion's texts from the others of their scenario.",
+        columns, rows,
+    )  # fmt: skip
+
+
+def _raw_cosines(summary: Found) -> Table:
+    rows = [
+        {"source_layer": r["source_layer"], "target_layer": r["target_layer"], "chance": 1.96 * r["chance_cosine"],
+         **r["cosines"]}
+        for r in summary["between"]
+    ]  # fmt: skip
+    columns = {
+        "source_layer": "source layer", "target_layer": "target layer", **{e: e for e in summary["emotions"]},
+        "chance": "random directions, ±",
+    }  # fmt: skip
+    return Table(
+        "overlap-cosines", "Cosines of each emotion's two directions in the models' own coordinates",
+        "Centred class means. The coordinates of two models are unrelated: these say nothing by themselves.",
         columns, rows,
     )  # fmt: skip
 

@@ -127,14 +127,22 @@ def _mean_angles(angles: Sequence[Sequence[float]]) -> list[float]:
 
 
 def raw_overlap(found: Directions) -> dict[str, Any] | None:
-    """Overlap of the two models' own bases, which means nothing; None where the widths differ."""
+    """Overlap of the two models' own bases, which means nothing; None where the widths differ.
+
+    ``cosines`` are those of each emotion's two directions; between random directions they have mean 0 and the standard
+    deviation ``chance_cosine`` = 1 / √d.
+    """
     if found.source.x.shape[1] != found.target.x.shape[1]:
         return None
     count = len(found.emotions)
-    one, two = (span(centred(t, count, t.x), count - 1) for t in (found.source, found.target))
+    vectors = [centred(t, count, t.x) for t in (found.source, found.target)]
+    one, two = (span(v, count - 1) for v in vectors)
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in vectors)
     raw = overlap(one, two)
     chance = np.degrees(random_angles(one.d, one.k, two.k))
     return {
         "before": float(raw.value), "chance": raw.chance, "chance_sd": raw.chance_sd,
         "angles": np.degrees(principal_angles(one, two)).tolist(), "chance_angles": chance.mean(axis=0).tolist(),
+        "cosines": dict(zip(found.emotions, (a * b).sum(axis=1).tolist(), strict=True)),
+        "chance_cosine": float(one.d**-0.5),
     }  # fmt: skip

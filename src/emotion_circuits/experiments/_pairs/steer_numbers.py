@@ -146,31 +146,36 @@ def steering_matrix(found: SteerResults) -> list[list[float]]:
     return [[float(found.odd(MAPPED, i, j).mean()) for j in found.emotions] for i in found.emotions]
 
 
-def steer_observations(found: SteerResults, arms: ArmVectors, model: str, experiment: str) -> Iterator[Observation]:
-    """The endpoint of every arm and prompt, and every evaluator's value of every sampled text."""
+def steer_observations(
+    found: SteerResults, arms: ArmVectors, model: str, experiment: str, position: str
+) -> Iterator[Observation]:
+    """The endpoint of every arm and prompt, and every evaluator's value of every sampled text.
+
+    ``position`` is where the vectors were read.
+    """
     for emotion in found.emotions:
         scored = {BASE: BASE} | {f"{s}{arm}": f"{s}{condition_name(arm, emotion)}" for arm in arms.single for s in "+-"}
         for arm, condition in scored.items():
             values = found.scores[emotion][condition][:, None]
-            yield from _observed(found, emotion, arm, "logit", values, model, experiment)
+            yield from _observed(found, emotion, arm, "logit", values, model, experiment, position)
         written = {BASE: BASE} | {arm: found.written_as(arm, emotion) for arm in found.written}
         for arm, condition in written.items():
             texts = found.texts_of(arm)
             for scorer in (f"embedded:{emotion}", f"lexicon:{emotion}", "vader", *FLUENCY):
                 if scorer in texts.values:
                     values, name = texts.of(scorer, condition), scorer.split(":")[0]
-                    yield from _observed(found, emotion, arm, name, values, model, f"{experiment}-texts")
+                    yield from _observed(found, emotion, arm, name, values, model, f"{experiment}-texts", position)
 
 
 def _observed(
-    found: SteerResults, emotion: str, arm: str, scorer: str, values: Floats, model: str, experiment: str
+    found: SteerResults, emotion: str, arm: str, scorer: str, values: Floats, model: str, experiment: str, position: str
 ) -> Iterator[Observation]:
     for prompt, row in zip(found.prompts, values, strict=True):
         for sample, value in enumerate(row):
             if value == value:  # a text too short to be scored has no value
                 yield Observation(
                     experiment=experiment, model=model, emotion=emotion, layer=found.place.layer,
-                    position="mean-content", strength=found.doses[emotion].strength, arm=arm, unit=prompt.id,
+                    position=position, strength=found.doses[emotion].strength, arm=arm, unit=prompt.id,
                     cluster=prompt.scenario or prompt.id, split="test", sample=sample, scorer=scorer,
                     value=float(value),
                 )  # fmt: skip

@@ -85,7 +85,7 @@ def steer_outcome(context: PairContext, params: TransferSteerParams) -> Outcome:
     vectors = {f"{ARM_KEYS[arm]}/{e}": v[arms.of(e)] for arm, v in arms.single.items() for e in found.emotions}
     return Outcome(
         summary, [verdict_line(names, r, pair) for r in rows], _section(names, summary, found),
-        steer_observations(found, arms, names[1], "transfer-steer"),
+        steer_observations(found, arms, names[1], "transfer-steer", params.position),
         tensors={"control_effects": tensors, "vectors": vectors},
     )  # fmt: skip
 
