@@ -83,7 +83,7 @@ def test_the_data_under_a_figure_are_headed_by_words_not_by_keys() -> None:
     rows = [{"series": "joy", "x": 1.0, "value": 2.0, "null_low": 0.1}]
     figure = Figure("f", "scatter", "", "", "", rows, {"x": "strength"})
     columns, _ = drawing_of(figure).table(figure, load_words("ja"))
-    assert columns == {"series": "系列", "x": "strength", "value": "値", "null_low": "帰無分布の下限"}
+    assert columns == {"series": "系列", "x": "strength", "value": "値", "null_low": "帰無分布の範囲の下限"}
 
 
 def test_the_kinds_a_study_needs_are_there() -> None:

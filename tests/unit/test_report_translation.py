@@ -170,6 +170,32 @@ def test_a_short_label_does_not_match_a_sentence() -> None:
     new = ["anger: something new (layer 14, α 0.3: measured)", "tried twice on gpt2: something new"]
     assert [say.sentence(text) for text in new] == new and say.unknown == {*new}
     assert say("heads.match on a: no") == "a での heads.match：no"
+    # Words of a model's answer are no labels.
+    assert say("Unit: raw") == "Unit: raw" and say("raw") != "raw"
+
+
+def test_what_a_run_was_given_stands_in_front_of_its_verdict_or_behind_a_name() -> None:
+    say = Catalogue(entries("ja"))
+    line = "joy: layer 14 of 30, test AUROC 1.00 [0.84, 1.00], own-vs-rest 0.97, shuffled-label p 0.001"
+    for mark in ("[limit=5]", "[at=window:3 depths=0.5,0.65]"):
+        assert say.sentence(f"{mark} {line}") == f"{mark} {say(line)}" != f"{mark} {line}"
+        assert say.sentence(f"gpt2: {mark} {line}") == f"gpt2：{mark} {say(line)}"
+        assert say.sentence(f"a → b {mark}: shared.") == f"a → b {mark}：共有されている。"
+    assert not say.unknown
+    assert say.sentence("[limit=5] something new") in say.unknown
+
+
+@pytest.mark.parametrize("typed", ["gpt2", "../models/My Model", "C:\\models\\mine"])
+def test_a_failure_names_its_model_as_it_was_typed(typed: str) -> None:
+    said = Catalogue(entries("ja")).sentence(f"{typed}: did not finish (sweep)")
+    assert said == f"{typed}：未完了（sweep）"
+
+
+def test_a_long_expression_is_no_burden() -> None:
+    say = Catalogue(entries("ja"))
+    terms = " + ".join(f"0.{n} joy @ L{n}" for n in range(40))
+    assert say(f"Your text with {terms}") == f"あなたの文章に {terms} を加えた結果"
+    assert say(f"Your text with {terms} +") == f"Your text with {terms} +"
 
 
 def test_a_sentence_whose_words_have_no_translation_is_counted_and_not_mixed() -> None:

@@ -40,8 +40,8 @@ def checklist(study: Study, asked: Asked) -> Section:
     items = Table(
         "checklist",
         "Checklist",
-        "An item is done when a finished run is part of this report and no model failed it. The command adds it; the "
-        "next report has it. FILE stands for a file of yours.",
+        "An item is done when a finished run is part of this report and no model failed it; with an interval, where it "
+        "says so. The command adds it; the next report has it. FILE stands for a file of yours.",
         {"phase": "phase", "what": "what", "state": "state", "models": "models", "command": "command"},
         rows,
     )

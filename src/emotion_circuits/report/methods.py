@@ -57,7 +57,8 @@ RANDOM = (
 )
 RANDOM_TEXTS = (
     "Controls write texts under random vectors of each family, all of the emotion vector's length; an interval of the "
-    "difference between its texts and theirs is over prompts and vectors."
+    "difference between its texts and theirs is over prompts and vectors where there are five of each, else over "
+    "prompts."
 )
 WRITTEN = (
     "Written texts are judged without their prompts: by a classifier on a sentence encoder, by words of the emotion's "
@@ -102,7 +103,8 @@ CIRCUIT = (
 )
 ROUTES = (
     "What a head writes along the direction (OV) is split by the token it reads from. Which tokens it attends to is "
-    "measured, and read from its weights (QK) where neither rotary positions nor norms of queries and keys lie between."
+    "read from its weights (QK) where neither rotary positions nor norms of queries and keys lie between, and measured "
+    "elsewhere."
 )
 MATCHED = (
     "Heads of two models are matched by relative depth, and by role: how a head's attention is shared between emotion "

@@ -23,16 +23,20 @@ if TYPE_CHECKING:
     from emotion_circuits.types import Figure, Report, Section, Table
 
 _PLACE = re.compile(r"\{(\w+)\}")
-_GIVEN = r"(?: \[[^\]:]*\])?"
+_GIVEN = r"(?: \[[^\]=]+=[^\]]*\])?"
 """What a run was given may stand behind a name."""
+_MARK = re.compile(r"(\[[^\]=]+=[^\]]*\] )(.+)", re.DOTALL)
+"""Or in front of a verdict."""
 _NAME, _NUMBER = r"[^\s:：]+" + _GIVEN, r"[-+−]?[\d.]+|nan"
-_TERM = r"(?:[^\s:：]+ )+@ L\d+"
+_TERM = r"[^\s:：]+ [^\s:：]+ @ L\d+"
 _HOLDS = {
     "layer": r"\d+", "n": r"[\d,]+", "k": r"[\d,]+", "experiment": r"\S+",
     **dict.fromkeys(("emotion", "emotion2", "source", "target", "first", "second"), _NAME),
     # A run may be of a pair of models where others are of one.
     **dict.fromkeys(("model", "pair"), r"[^\s:：,]+(?: → [^\s:：,]+)?" + _GIVEN),
     **dict.fromkeys(("lowest", "highest"), _NUMBER),
+    # A verdict, in front of which its model stands, names what it is about.
+    "Answer": r".+: .+",
     "terms": rf"{_TERM}(?: [-+] {_TERM})*",
 }  # fmt: skip
 """Places that hold less than anything, so that a short label never matches a whole sentence: that would come out half
@@ -49,8 +53,8 @@ _OWN_COLUMNS = (
 _OF_SETS = (("directions", "beside"), ("directions", "test-sets"))
 """(section, table or figure) whose headings or groups name prompt sets, which may be called like words of ours."""
 _OF_EMOTIONS = (
-    ("overlap", "clusterability"), ("readout", "tokens"), ("real-world", "real-world-texts"),
-    ("iterative", "iterative-texts"),
+    ("overlap", "clusterability"), ("overlap", "overlap-cosines"), ("readout", "tokens"),
+    ("real-world", "real-world-texts"), ("iterative", "iterative-texts"),
 )  # fmt: skip
 """(section, table) with a heading for every emotion or condition: a name that has no translation is not missed."""
 _LETTERS = re.compile("[A-Za-z]{2}")
@@ -78,6 +82,9 @@ class Catalogue:
     def _translate(self, text: str) -> str | None:
         if text in self.entries:
             return self.entries[text]
+        if marked := _MARK.fullmatch(text):
+            line = self._translated(marked[2])
+            return None if line is None else marked[1] + line
         # Verdicts are lines of a summary, without a full stop, and sentences of a section, with one.
         bare, stop = (text[:-1], "。") if text.endswith(".") else (text, "")
         if bare in self.entries:
