@@ -9,7 +9,7 @@ Accepted files (one or several, or a folder of them):
 
 Texts in the lists may be objects (``{"text": …, "scenario": …}``). What is missing is filled in: ids, splits by
 scenario (by text where there are no scenarios), spans of the emotion words, stratum (``explicit`` with a word of the
-emotion, ``implicit`` without a word of any; the user's own lists count for the emotions that they are of).
+emotion, ``implicit`` without a word of any; the user's own lists count for texts of the emotions that have one).
 """
 
 from __future__ import annotations
@@ -115,13 +115,13 @@ def import_rows(source: str | Path | Sequence[str | Path], words: Mapping[str, L
     numbers: Counter[str] = Counter()
     built_in, own = load_lexicons(), {**own_lexicons(), **(words or {})}
     lists = {**built_in, **own}
-    every_form = {with_own: _forms(lists if with_own else built_in) for with_own in (False, True)}
+    built_in_forms, every_form = _forms(built_in), _forms(lists)
     for draft in drafts:
         parsed = parse_line(_filled(draft, numbers), draft.file, draft.line)
         if isinstance(parsed, Prompt):
             forms = (*draft.words, *forms_of(lists.get(parsed.emotion, {})))
             # Whether a text of a built-in emotion is implicit must not depend on the user's lists.
-            others = every_form[parsed.emotion in own]
+            others = every_form if parsed.emotion in own else built_in_forms
             rows.append(Row(_with_spans(parsed, forms, others), draft.file, draft.line))
         else:
             problems.extend(parsed)
