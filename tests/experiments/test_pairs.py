@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from emotion_circuits import Positions, Prompt, capture, load_lm
 from emotion_circuits.errors import ModelError
 from emotion_circuits.experiments._captured import load_capture
+from emotion_circuits.experiments.k_sweep import _lines as k_sweep_lines
 from emotion_circuits.experiments.shared_texts import SharedTextsParams, emotional_texts, layer_grid
 from emotion_circuits.models import LM, untrained
 from emotion_circuits.models.untrained import UntrainedTwin
@@ -265,6 +266,7 @@ def test_other_experiments_on_pairs(cli: Any, model: Path, other: Path, tmp_path
         assert section["tables"][0]["name"] == "clusterability" and len(section["tables"]) == 3
     elif name == "k-sweep":
         assert {row["k"] for row in summary["results"]} <= {2, 5, 10, 20}
+        assert len(section["answer"]) == 7, "a line per emotion"
         assert (folder / "observations.parquet").exists()
     else:
         assert "same by algebra" in summary["warning"]
@@ -331,6 +333,21 @@ def test_a_position_that_gives_a_text_no_vector_or_many_is_refused(cli: Any, mod
         cli("run", "transfer", "--source", model, "--target", other, "--position", position).refused(
             2, "needs one vector"
         )
+
+
+def test_dimensions_of_several_layers_are_a_line_per_emotion() -> None:
+    rows = [
+        {"emotion": e, "source_layer": a, "target_layer": b, "k": k, "test": test}
+        for a, b, k, test in ((6, 3, 20, 0.73), (10, 6, 2, 0.81)) for e in ("anger", "joy")
+    ]  # fmt: skip
+    lines = k_sweep_lines(("a", "b"), rows)
+    assert lines[0] == (
+        "a → b, anger, layers 6 → 3 to 10 → 6: k = 2 to 20 (chosen on dev), transfer on test 0.73 to 0.81"
+    )
+    assert len(lines) == 2
+    assert Catalogue(entries("ja"))(lines[0]) == (
+        "a → b、anger、層 6 → 3 から 10 → 6：k = 2〜20（dev で選択）、テストでの転移 0.73〜0.81"
+    )
 
 
 @pytest.mark.parametrize("name", ["overlap", "k-sweep"])

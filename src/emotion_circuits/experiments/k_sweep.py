@@ -72,7 +72,7 @@ class KSweep(PairExperiment):
                     seen.append((emotion, a, placed, clusters))
                 advance(1, f"layers {a} → {b}")
         return Outcome(
-            {"results": rows}, [_line(names, r) for r in rows], _section(names, rows),
+            {"results": rows}, _lines(names, rows), _section(names, rows),
             _observations(names, seen, params.position), documents={"k_sweep": rows},
         )  # fmt: skip
 
@@ -115,10 +115,20 @@ def _observations(names: tuple[str, str], seen: Sequence[tuple[Any, ...]], posit
                 )  # fmt: skip
 
 
-def _line(names: tuple[str, str], row: Mapping[str, Any]) -> str:
+def _lines(names: tuple[str, str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line per emotion over all layers; the table has every layer."""
+    return [_line(names, [r for r in rows if r["emotion"] == e]) for e in dict.fromkeys(r["emotion"] for r in rows)]
+
+
+def _line(names: tuple[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
+    first, last = (f"{r['source_layer']} → {r['target_layer']}" for r in (rows[0], rows[-1]))
+    about = f"{names[0]} → {names[1]}, {rows[0]['emotion']}, layers"
+    if len(rows) == 1:
+        return f"{about} {first}: k = {rows[0]['k']} (chosen on dev), transfer on test {rows[0]['test']:.2f}"
+    ks, values = sorted(r["k"] for r in rows), sorted(r["test"] for r in rows)
     return (
-        f"{names[0]} → {names[1]}, {row['emotion']}, layers {row['source_layer']} → {row['target_layer']}: "
-        f"k = {row['k']} (chosen on dev), transfer on test {row['test']:.2f}"
+        f"{about} {first} to {last}: k = {ks[0]} to {ks[-1]} (chosen on dev), transfer on test {values[0]:.2f} to "
+        f"{values[-1]:.2f}"
     )
 
 
@@ -140,4 +150,4 @@ def _section(names: tuple[str, str], rows: Sequence[Mapping[str, Any]]) -> Secti
                "test": "transfer (test)"}  # fmt: skip
     heading = f"How many dimensions: {names[0]} → {names[1]}"
     table = Table("k-sweep", "Chosen k", "Smallest k within one standard error of the best on dev.", columns, rows)
-    return Section("k-sweep", heading, [_line(names, r) + "." for r in rows], [figure], [table])
+    return Section("k-sweep", heading, [line + "." for line in _lines(names, rows)], [figure], [table])
