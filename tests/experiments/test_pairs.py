@@ -326,6 +326,23 @@ def test_emotional_texts_are_read_at_the_position_that_is_asked_for(
     assert held.values.keys() == {("resid_post", position)} and held.prompts == texts
     direct = capture(load_lm(model), texts, ["resid_post"], [read], layers=list(held.layers))
     np.testing.assert_allclose(held.get("resid_post", position), direct.get("resid_post", position), atol=1e-5)
+    ((_, static),) = load_capture(Run(folder, {}), "emotional-embedding").values
+    assert static == ("mean-content" if position == "last" else position), "a full stop's embedding is no floor"
+
+
+def test_emotions_without_a_marked_word_are_named_before_anything_is_captured(
+    cli: Any, model: Path, other: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.jsonl"
+    texts = {"joy": "I am so happy about line", "dread": "Nothing good comes of line"}
+    rows = [{"text": f"{text} {i}.", "emotion": e} for e, text in texts.items() for i in range(40)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = ("run", "transfer", "--source", model, "--target", other, "--results", tmp_path / "r")
+    cli(*words, "--on", path, "--position", "emotion-word-last").refused(
+        2, "no text of dread with a word of its emotion", "--position mean-content"
+    )
+    cli(*words, "--texts", "implicit", "--position", "emotion-word-last").refused(2, "implicit has no text of")
+    assert not list(tmp_path.glob("r/*/*/shared-texts"))
 
 
 def test_a_position_that_gives_a_text_no_vector_or_many_is_refused(cli: Any, model: Path, other: Path) -> None:

@@ -74,6 +74,11 @@ def test_places_that_a_text_does_not_have(refused: Refused) -> None:
     refused(2, ("position 400 is outside prompt",), "extract", "--sets", "neutral_pool", "--positions", "at:0,400")
 
 
+@pytest.mark.parametrize("name", ["heads.screen", "heads.patch", "heads.match"])
+def test_what_does_not_ablate_in_one_way_takes_no_way(cli: Any, name: str) -> None:
+    cli("run", name, "--mode", "zero").refused(2, "has no option --mode")
+
+
 def test_unknown_experiment(cli: Any) -> None:
     cli("run", "direction").refused(2, "unknown experiment 'direction'", "did you mean directions")
     cli("run", "direction", "--model", "x", "--layers", "3").refused(2, "unknown experiment 'direction'")

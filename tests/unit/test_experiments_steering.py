@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from emotion_circuits.errors import UsageError
+from emotion_circuits.experiments import load_profile
 from emotion_circuits.experiments.compare import limits
 from emotion_circuits.experiments.controls import Controls
 from emotion_circuits.experiments.overlap import OverlapOfSubspaces
@@ -53,6 +54,19 @@ def test_the_plans_grid_has_the_plans_texts_unless_others_are_given() -> None:
     assert Sweep.Params().position == "mean-content"
     nested = Controls.Params.model_validate({"sweep": {"grid": "plan"}}).sweep
     assert nested.position == "last"
+
+
+@pytest.mark.parametrize("profile", ["quickstart", "large"])
+def test_the_plans_grid_takes_no_strengths_or_position_of_a_profile(profile: str) -> None:
+    typed = Sweep.Params.model_validate({"grid": "plan"}).model_dump(exclude_unset=True)
+    study, plan = load_profile(profile), Sweep.Params.model_validate({"grid": "plan"})
+    nested: Any = study.params("controls", {"sweep": typed})
+    for found in (study.params("sweep", typed), nested.sweep):
+        assert isinstance(found, Sweep.Params)
+        for name in ("layers", "depths", "strengths", "position", "max_new_tokens"):
+            assert getattr(found, name) == getattr(plan, name), name
+    own: Any = study.params("sweep", {**typed, "strengths": (-3.0, 3.0), "position": "mean-content"})
+    assert own.strengths == (-3, 0, 3) and own.position == "mean-content"
 
 
 @pytest.mark.parametrize("count", [1, 5, 18])

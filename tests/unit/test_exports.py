@@ -113,6 +113,14 @@ def test_k_sweep_nests_layer_emotion_k(store: Store) -> None:
     assert found["selected_k"]["3"]["gratitude"] == 2 and found["target_layers"]["5"] == 6
 
 
+@pytest.mark.parametrize(
+    ("position", "suffix"), [("mean-content", ""), ("last", "_last"), ("emotion-word-last", "_token_based")]
+)
+def test_texts_that_were_read_elsewhere_have_a_file_of_their_own(store: Store, position: str, suffix: str) -> None:
+    finished(store, "k-sweep", {"results": []}, (A, B), {"position": position}, k_sweep=[])
+    assert f"alignment/k_sweep{suffix}.json" in {f.path for f in exported(store).files}
+
+
 def test_head_scores_hold_the_plans_columns(store: Store) -> None:
     plan = {"layer": 1, "head": 10, "emotion": "gratitude", "delta_attn": 0.34, "emotion_mean_attn": 0.57,
             "neutral_mean_attn": 0.23, "samples_emotion": 70, "samples_neutral": 70}  # fmt: skip

@@ -45,7 +45,14 @@ def told(tmp_path: Path, *names: str, summary: dict[str, object] | None = None) 
 def test_methods_are_those_of_the_experiments(tmp_path: Path, experiment: str, said: tuple[str, ...]) -> None:
     found = told(tmp_path, experiment)
     assert found[:4] == methods.PAIRED, "of the texts and directions that every experiment starts from"
-    assert tuple(p for p in found[4:] if not p.startswith("Strength (")) == said
+    told_of_runs = ("Strength (", "Emotional texts read at (")
+    assert tuple(p for p in found[4:] if not p.startswith(told_of_runs)) == said
+
+
+def test_where_the_texts_of_two_models_were_read_is_told(tmp_path: Path) -> None:
+    assert "Emotional texts read at (transfer, align): mean-content." in told(tmp_path / "a", "transfer", "align")
+    run = finished(Store(tmp_path), "a", "transfer", profile="atlas", changed={"position": "last"})
+    assert "Emotional texts read at (transfer): last." in methods.methods([run])
 
 
 @pytest.mark.parametrize("experiment", [name for name in experiments() if name not in NO_FIGURES])

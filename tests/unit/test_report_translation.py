@@ -189,6 +189,9 @@ def test_what_a_run_was_given_stands_in_front_of_its_verdict_or_behind_a_name() 
 def test_a_failure_names_its_model_as_it_was_typed(typed: str) -> None:
     said = Catalogue(entries("ja")).sentence(f"{typed}: did not finish (sweep)")
     assert said == f"{typed}：未完了（sweep）"
+    say = Catalogue(entries("ja"))
+    assert say(f"heads.screen on {typed}: out of memory") == f"{typed} での heads.screen：out of memory"
+    assert say.sentence("Depends on your data: see below.") in say.unknown
 
 
 def test_a_long_expression_is_no_burden() -> None:

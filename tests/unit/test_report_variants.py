@@ -71,6 +71,20 @@ def test_a_comparison_that_nobody_planned_names_its_texts_alone(store: Store) ->
     assert found.key == run.key and marked(found, load_profile("implicit")) == " on goemotions-eight.jsonl"
 
 
+def test_another_position_in_the_texts_is_told_where_nobody_planned_the_comparison(store: Store) -> None:
+    finished(store, ("a", "b"), "transfer", OTHER, profile="implicit", changed={"position": "last"})
+    (found,) = study_on_disk(store, load_profile("implicit")).runs
+    assert marked(found, load_profile("implicit")) == " [position=last]"
+
+
+def test_the_table_of_estimates_says_where_texts_were_read(store: Store) -> None:
+    each = {"tau": 0.1, "ci": None, "p": {}, "verdict": "x"}
+    summary = {**each, "layer_pair": {"source": 3, "target": 4}, "per_emotion": [{**each, "emotion": "joy"}]}
+    finished(store, ("a", "b"), "transfer", OTHER, changed={"position": "last"}, summary=summary)
+    rows = [*csv.DictReader(io.StringIO(summary_csv(study_on_disk(store, load_profile("atlas")))))]
+    assert [row["position"] for row in rows] == ["last", "last"]
+
+
 def test_both_runs_have_a_section_that_says_which_it_is(store: Store) -> None:
     report = report_of(twice(store))
     headings = [s.heading for s in report.sections if s.name == "transfer"]

@@ -43,6 +43,9 @@ class ExperimentParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    overrules: ClassVar[Mapping[tuple[str, Any], Sequence[str]]] = {}
+    """(field, value) → fields: what a profile says of these does not count where that value is asked for."""
+
 
 @dataclass(frozen=True)
 class CaptureStep:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments.extract import at_emotion_words, emotions_of, select_sets
-from emotion_circuits.prompts import list_sets
+from emotion_circuits.prompts import list_sets, load_prompts
 from emotion_circuits.prompts.loading import BUILT_IN, build_command
 from emotion_circuits.prompts.splits import SPLITS
 from emotion_circuits.types import NEUTRAL, Prompt
@@ -59,11 +59,9 @@ class Chosen:
             raise UsageError(missing, self._remedy(texts, lack))
 
     def _remedy(self, texts: Sequence[Prompt], lack: Callable[[str, Sequence[Prompt]], str]) -> str:
-        if self.scenarios is not None:
-            whole = self.texts(select_sets([self.name], self.emotions)[self.name])
-            if not lack(self.shown, whole):
-                return f"ask for more than {self.scenarios} scenarios (--scenarios), or for all of the set"
-        if not any(p.split for p in texts):
+        if self.scenarios is not None and self._whole_set_has(lack):
+            return f"ask for more than {self.scenarios} scenarios (--scenarios), or for all of the set"
+        if not all(p.split for p in texts):
             return f"`{build_command(self.name)}` deals them into splits; then choose the set by that name"
         others = ["choose other --emotions"] if self.emotions else []
         others += ["give --positions mean-content"] if self.at_words else []
@@ -75,6 +73,13 @@ class Chosen:
         else:
             more = f"add rows to {self.name}, each with its split"
         return ", or ".join([more, *others])
+
+    def _whole_set_has(self, lack: Callable[[str, Sequence[Prompt]], str]) -> bool:
+        wanted = [e for e in emotions_of(load_prompts(self.name)) if e in self.emotions] if self.emotions else ()
+        try:
+            return not lack(self.shown, self.texts(select_sets([self.name], wanted)[self.name]))
+        except UsageError:  # it lacks something else
+            return False
 
 
 def require_enough(chosen: Chosen, texts: Sequence[Prompt]) -> None:
@@ -97,13 +102,15 @@ def _lack_of_texts(name: str, texts: Sequence[Prompt]) -> str:
     of_label = Counter(p.emotion for p in texts)
     if absent := [label for label in labels if not of_label[label]]:
         return f"prompt set {name} has no text of {absent[0]!r}; directions need some in every split"
-    if not any(p.split for p in texts):
-        return f"no text of prompt set {name} has a split (fit, dev or test)"
     few = next(((e, s) for e in labels for s in SPLITS if counts[e, s] < MINIMUM_TEXTS), None)
     test, total = _clusters([p for p in texts if p.split == "test"]), _clusters(texts)
     kind = "scenarios" if any(p.scenario for p in texts) else "texts"
-    enough = f" (it has {total} {kind}; {MINIMUM_SCENARIOS} with every label always leave enough)"
-    enough = enough if total < MINIMUM_SCENARIOS else ""
+    if unsplit := sum(not p.split for p in texts):
+        enough = f" ({unsplit} of its {len(texts)} texts have no split: fit, dev or test)"
+    elif total < MINIMUM_SCENARIOS:
+        enough = f" (it has {total} {kind}; {MINIMUM_SCENARIOS} with every label, dealt by `prompts build`, are enough)"
+    else:
+        enough = ""
     if test < MINIMUM_TEST_SCENARIOS:
         return f"prompt set {name} has {test} test {kind}; an interval needs {MINIMUM_TEST_SCENARIOS}{enough}"
     if few is not None:

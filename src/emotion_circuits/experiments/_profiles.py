@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from pydantic import ValidationError
 
@@ -53,9 +53,10 @@ class Profile:
         A field that is named like another experiment of the study takes that one's parameters, unless the table says
         otherwise (so that ``sweep`` steers with the study's directions).
         """
-        values = _merged(self._written(experiment), overrides or {})
+        model, asked = find_experiment(experiment).Params, overrides or {}
+        values = _merged(_left(model, self._written(experiment), asked), asked)
         where = f"profile {self.name!r}, experiment {experiment!r}"
-        return _validated(find_experiment(experiment).Params, values, where)
+        return _validated(model, values, where)
 
     def refusal(self, experiment: str) -> UsageError | None:
         """Why this study cannot have an experiment as it stands, told without loading a model; None where it can."""
@@ -76,7 +77,7 @@ class Profile:
         written: dict[str, Any] = {**self._about(model), **own}
         for name, field in model.model_fields.items():
             # A field of that name may be something else: `directions` has a list of sets to `compare`.
-            nested = isinstance(field.annotation, type) and issubclass(field.annotation, ExperimentParams)
+            nested = _is_params(field.annotation)
             if nested and isinstance(written.get(name), Mapping):
                 written[name] = {**self._about(find_experiment(name).Params), **written[name]}
             elif nested and name not in written and (inner := self._written(name)):
@@ -168,6 +169,21 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the profile file {path}: {error}", "give a UTF-8 text file") from error
+
+
+def _left(model: type[ExperimentParams], written: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a profile says, less what the values that are asked for bring with them; in nested parameters too."""
+    gone = {name for (field, value), names in model.overrules.items() if asked.get(field) == value for name in names}
+    left = {name: value for name, value in written.items() if name not in gone}
+    for name, field in model.model_fields.items():
+        below, above = left.get(name), asked.get(name)
+        if _is_params(field.annotation) and isinstance(below, Mapping) and isinstance(above, Mapping):
+            left[name] = _left(field.annotation, below, above)
+    return left
+
+
+def _is_params(annotation: Any) -> TypeGuard[type[ExperimentParams]]:
+    return isinstance(annotation, type) and issubclass(annotation, ExperimentParams)
 
 
 def _merged(written: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

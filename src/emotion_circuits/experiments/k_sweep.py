@@ -126,10 +126,10 @@ def _line(names: tuple[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
     if len(rows) == 1:
         return f"{about} {first}: k = {rows[0]['k']} (chosen on dev), transfer on test {rows[0]['test']:.2f}"
     ks, values = sorted(r["k"] for r in rows), sorted(r["test"] for r in rows)
-    return (
-        f"{about} {first} to {last}: k = {ks[0]} to {ks[-1]} (chosen on dev), transfer on test {values[0]:.2f} to "
-        f"{values[-1]:.2f}"
-    )
+    over = f"(chosen on dev), transfer on test {values[0]:.2f} to {values[-1]:.2f}"
+    if ks[0] == ks[-1]:
+        return f"{about} {first} to {last}: k = {ks[0]} {over}"
+    return f"{about} {first} to {last}: k = {ks[0]} to {ks[-1]} {over}"
 
 
 def _section(names: tuple[str, str], rows: Sequence[Mapping[str, Any]]) -> Section:

@@ -5,6 +5,7 @@ One run per model serves every pair that the model is part of.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from pydantic import Field
 
 from emotion_circuits.errors import UsageError
 from emotion_circuits.experiments._contract import CaptureStep, Context, Experiment, ExperimentParams, Outcome
+from emotion_circuits.experiments._enough import MINIMUM_TEXTS
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments.extract import (
     EmotionNames,
@@ -21,6 +23,7 @@ from emotion_circuits.experiments.extract import (
     StudySets,
     select_sets,
 )
+from emotion_circuits.prompts.splits import SPLITS
 from emotion_circuits.types import NEUTRAL, Positions, Prompt, SiteKind
 
 if TYPE_CHECKING:
@@ -73,14 +76,16 @@ class SharedTexts(Experiment):
         layers = layer_grid(lm.n_layers, params)
         emotional, neutral = emotional_texts(params), map_texts(params)
         position, read = EVERY if params.pairs == "words" else MEAN, Positions.parse(params.position)
+        # Static embeddings of a last token are those of a full stop: a floor of words needs words.
+        static = read if read.kind == "emotion-word" else MEAN
+        # Texts of another contrast have no emotion word, and are of other lengths.
+        beside = read if read.kind == "last" else MEAN
         steps = [
             CaptureStep(EMOTIONAL, emotional, (SITE,), (read,), layers),
-            CaptureStep(EMOTIONAL + AT_EMBEDDING, emotional, (EMBEDDING,), (read,), (0,)),
+            CaptureStep(EMOTIONAL + AT_EMBEDDING, emotional, (EMBEDDING,), (static,), (0,)),
             CaptureStep(NEUTRAL_TEXTS, neutral, (SITE,), (position,), layers),
             CaptureStep(NEUTRAL_TEXTS + AT_EMBEDDING, neutral, (EMBEDDING,), (position,), (0,)),
         ]
-        # Texts of another contrast have no emotion word.
-        beside = MEAN if read.kind == "emotion-word" else read
         return [*steps, CaptureStep(CONTRASTS, contrast_texts(), (SITE,), (beside,), layers)]
 
     def summarise(self, context: Context, params: SharedTextsParams) -> Outcome:
@@ -113,10 +118,8 @@ def emotional_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
 
     At emotion words: those that hold a word of their emotion.
     """
-    at_words = Positions.parse(params.position).kind == "emotion-word"
     if params.on is not None:
         texts = [p for p in _own(params.on) if p.emotion != NEUTRAL and p.emotion in (params.emotions or (p.emotion,))]
-        texts = [p for p in texts if p.spans or not at_words]
         counts: dict[str, int] = {}
         kept = []
         for prompt in texts:
@@ -126,8 +129,9 @@ def emotional_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
         texts = kept
     else:
         sets = select_sets(params.texts, params.emotions, params.scenarios)
-        texts = [p for part in sets.values() for p in part if p.emotion != NEUTRAL and (p.spans or not at_words)]
-        texts = list({p.id: p for p in texts}.values())
+        texts = list({p.id: p for part in sets.values() for p in part if p.emotion != NEUTRAL}.values())
+    if Positions.parse(params.position).kind == "emotion-word":
+        texts = _with_words(texts, str(params.on or ", ".join(params.texts)))
     if len({p.emotion for p in texts}) < 2:
         others = f"put others beside it: --texts {' '.join(dict.fromkeys((*params.texts, 'atlas')))}"
         if params.on is not None or params.emotions:
@@ -137,7 +141,36 @@ def emotional_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
             "own-vs-rest transfer compares at least two, and at least six for a claim about which one is shared; "
             + others,
         )
+    _require_splits(texts, str(params.on or ", ".join(params.texts)))
     return tuple(texts)
+
+
+def _require_splits(texts: Sequence[Prompt], what: str) -> None:
+    """Directions are fitted on fit, layers chosen on dev, verdicts rest on test (``sharing_arrays.check_texts``)."""
+    counts = Counter((p.emotion, p.split) for p in texts)
+    for emotion in dict.fromkeys(p.emotion for p in texts):
+        for split in SPLITS:
+            if counts[emotion, split] < MINIMUM_TEXTS:
+                raise UsageError(
+                    f"{what} has {counts[emotion, split]} of its texts of {emotion!r} that can be read in the {split} "
+                    f"split; a comparison of two models needs {MINIMUM_TEXTS}",
+                    "give more texts of it, or name the others with --emotions",
+                )
+
+
+def _with_words(texts: Sequence[Prompt], what: str) -> list[Prompt]:
+    """The texts with a word of their emotion; raises where an emotion has none."""
+    kept = [p for p in texts if p.spans]
+    lost = dict.fromkeys(p.emotion for p in texts)
+    for prompt in kept:
+        lost.pop(prompt.emotion, None)
+    if lost:
+        raise UsageError(
+            f"{what} has no text of {', '.join(lost)} with a word of its emotion marked, to be read at",
+            "read another position (--position mean-content), leave these out with --emotions, or give their words "
+            "with `emotion-circuits prompts build --words`",
+        )
+    return kept
 
 
 def map_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -39,8 +39,8 @@ DEPTHS = (0.25, 0.375, 0.5, 0.625, 0.75)
 STRENGTHS = (-0.45, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.45)
 PLAN_LAYERS, PLAN_STRENGTHS = (3, 5, 7, 9, 11), (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 """The grid of the original plan: raw multiples of the mean-difference vector."""
-PLAN_TEXTS = {"max_new_tokens": 20, "position": "last"}
-"""Its texts, and where its vectors are read: at the end of the sentence. What is given otherwise holds."""
+PLAN_VALUES = {"max_new_tokens": 20, "position": "last"}
+"""Length of its texts, and where its vectors are read: at the end of the sentence. What is given otherwise holds."""
 
 
 def symmetric(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -80,6 +80,11 @@ class Sweep(Experiment):
     class Params(SteeringParams):
         """Parameters of ``sweep``."""
 
+        # Fractions of a profile are no raw multiples, and the plan has layers and texts of its own.
+        overrules: ClassVar[Mapping[tuple[str, Any], Sequence[str]]] = {
+            ("grid", "plan"): ("layers", "depths", "strengths", "unit", *PLAN_VALUES)
+        }
+
         grid: Literal["fraction", "plan"] = Field(
             "fraction",
             description="fraction: shares of the residual norm; plan: the original plan's raw grid, with texts of 20 "
@@ -106,9 +111,9 @@ class Sweep(Experiment):
 
         @model_validator(mode="before")
         @classmethod
-        def _texts_of_the_plan(cls, given: Any) -> Any:
+        def _of_the_plan(cls, given: Any) -> Any:
             whole = isinstance(given, Mapping) and given.get("grid") == "plan"
-            return {**PLAN_TEXTS, **given} if whole else given
+            return {**PLAN_VALUES, **given} if whole else given
 
     def requires(self, params: Params) -> Sequence[Needed]:
         return required_runs(params)

@@ -100,6 +100,7 @@ def find_set_file(name_or_path: str) -> Path:
 def build_command(path: str | Path) -> str:
     """What to type to make a set of the texts of a file, under a name like the file's."""
     name = re.sub(r"[^a-z0-9_-]+", "-", Path(path).stem.lower()).strip("-_") or "mine"
+    name = f"my-{name}" if name in BUILT_IN else name
     return shlex.join(["emotion-circuits", "prompts", "build", "--from", str(path), "--name", name])
 
 

@@ -144,6 +144,7 @@ def methods(runs: Sequence[Run]) -> tuple[str, ...]:
         *([RANDOM] if "sweep" in names else []),
         *([RANDOM_TEXTS] if "controls" in names else []),
         *([WRITTEN] if names & {"sweep", "controls", "transfer-steer"} else []),
+        *_positions(runs),
         *([MAPS] if names & {"transfer", "transfer-steer", *_SPACES} - {"overlap"} else []),
         *(TRANSFER if "transfer" in names else []),
         *([MAPPED] if "transfer-steer" in names else []),
@@ -166,6 +167,16 @@ def _directions(runs: Sequence[Run]) -> Iterator[str]:
     params = [run.read_json("spec.json")["inputs"]["params"] for run in found]
     numbers = {(p["permutations"], p["resamples"]) for p in params}
     yield from (f"Directions: {m} permutations, {r} resamples." for m, r in sorted(numbers))
+
+
+def _positions(runs: Sequence[Run]) -> Iterator[str]:
+    """Where emotional texts were read, for the comparisons of two models that read them at each place."""
+    by_place: dict[str, list[str]] = {}
+    for run in (run for run in runs if run.experiment in {"transfer", "transfer-steer", *_SPACES}):
+        place = run.read_json("spec.json")["inputs"]["params"].get("position", "mean-content")
+        by_place.setdefault(str(place), []).append(run.experiment)
+    for place, names in by_place.items():
+        yield f"Emotional texts read at ({', '.join(dict.fromkeys(names))}): {place}."
 
 
 def _units(runs: Sequence[Run]) -> Iterator[str]:

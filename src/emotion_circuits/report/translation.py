@@ -147,8 +147,17 @@ def _is_words(name: str, value: str) -> bool:
 
 def _pattern(source: str) -> re.Pattern[str]:
     parts = _PLACE.split(source)  # literal, name, literal, name, … literal
-    places = (f"(?P<{p}>{_HOLDS.get(p, '.+?')})" if i % 2 else re.escape(p) for i, p in enumerate(parts))
+    places = (f"(?P<{p}>{_held(p)})" if i % 2 else re.escape(p) for i, p in enumerate(parts))
     return re.compile("".join(places), re.DOTALL)
+
+
+def _held(place: str) -> str:
+    """What a place holds, as a pattern; ``{registered}`` names of experiments, where hardly a word stands beside it."""
+    if place == "registered":
+        from emotion_circuits.experiments import experiments
+
+        return "|".join(map(re.escape, experiments()))
+    return _HOLDS.get(place, ".+?")
 
 
 def _each(say: Catalogue, texts: Sequence[str]) -> tuple[str, ...]:

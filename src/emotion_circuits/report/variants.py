@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TEXTS = ("on", "texts")
 """Parameters that say which texts two models are compared on."""
+READ_AT = "position"
+"""The parameter that says where in the texts."""
 COMPARED = "transfer"
 """The experiment that answers question 2."""
 NOTHING = "none"
@@ -38,7 +40,7 @@ def is_own(run: Run, profile: Profile) -> bool:
 def given(run: Run, profile: Profile) -> str:
     """What a planned experiment was given instead of the profile's parameters (``limit=5 exact=20``), or nothing.
 
-    Of a comparison that the profile does not plan, only texts that are not the usual ones are told.
+    Of a comparison that the profile does not plan, only other texts, or another position in them, are told.
     """
     return _listed(_told(run, profile))
 
@@ -93,7 +95,7 @@ def _plans(profile: Profile, experiment: str) -> bool:
 def _told(run: Run, profile: Profile) -> list[tuple[str, str]]:
     if _plans(profile, run.experiment):
         return [*_changed(run, profile)]
-    return [c for c in _changed(run, profile) if c[0] in TEXTS] if run.experiment == COMPARED else []
+    return [c for c in _changed(run, profile) if c[0] in (*TEXTS, READ_AT)] if run.experiment == COMPARED else []
 
 
 def _changed(run: Run, profile: Profile) -> Iterator[tuple[str, str]]:

@@ -29,7 +29,7 @@ def overlap_lines(names: tuple[str, str], summary: Found) -> list[str]:
         lines += [
             f"{names[0]} and {names[1]}, layers {r['source_layer']} and {r['target_layer']}: raw cosines of an "
             f"emotion's two directions {min(r['cosines'].values()):+.3f} to {max(r['cosines'].values()):+.3f}, random "
-            f"directions ±{1.96 * r['chance_cosine']:.3f}; raw overlap {r['joint']:.3f}, chance {r['chance']:.3f}; "
+            f"directions ±{_band(r):.3f}; raw overlap {r['joint']:.3f}, chance {r['chance']:.3f}; "
             f"angles {_degrees(r['angles'])}, random subspaces {_degrees(r['chance_angles'])} (says nothing by itself)"
             for r in summary["between"]
         ]
@@ -138,9 +138,14 @@ def _angles(name: str, inside: Found) -> Table:
     )  # fmt: skip
 
 
+def _band(row: Found) -> float:
+    """95 % of the cosines between random directions lie within ± this."""
+    return 1.96 * float(row["chance_cosine"])
+
+
 def _raw_cosines(summary: Found) -> Table:
     rows = [
-        {"source_layer": r["source_layer"], "target_layer": r["target_layer"], "chance": 1.96 * r["chance_cosine"],
+        {"source_layer": r["source_layer"], "target_layer": r["target_layer"], "chance": _band(r),
          **r["cosines"]}
         for r in summary["between"]
     ]  # fmt: skip

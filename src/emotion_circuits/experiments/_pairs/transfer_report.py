@@ -35,7 +35,7 @@ LIMITS = (
     "either model uses it; transfer-steer asks that.",
     "CKA, mutual neighbours and RSA stand beside the verdict: CKA is significant against an untrained network too.",
     "The contrasts (tense, formality) are descriptive: they show how much of any difference between texts the map "
-    "carries.",
+    "carries. They are read over the whole text, or at its last token where the emotional texts are.",
     "'Left out' is a second estimate and part of no verdict: transfer through a map that was fitted on neutral text "
     "and on all emotions but this one, of what the other emotions do not span.",
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from emotion_circuits.exports.contract import RUN_PAIR, File, Results, json_file, pair_of, plan_file
+from emotion_circuits.exports.contract import RUN_PAIR, File, Results, json_file, pair_of, plan_file, position_suffix
 from emotion_circuits.exports.tensors import tensor_file
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ def subspace_overlap(results: Results) -> Iterator[File]:
 
 
 def _path(stem: str, run: Run, runs: Sequence[Run], ending: str = ".json") -> str:
+    """Texts that were read elsewhere than over the whole have a file of their own."""
+    position = str(run.read_json("spec.json")["inputs"]["params"].get("position", "mean-content"))
+    stem += "" if position == "mean-content" else position_suffix(position) or "_last"
     return f"{stem}{ending}" if len(runs) == 1 else f"{stem}_{'_'.join(pair_of(run))}{ending}"
 
 
