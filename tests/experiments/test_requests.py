@@ -46,7 +46,7 @@ def refused(cli: Any, model: Path, tmp_path: Path) -> Refused:
         (("--compare", "implict"), ("unknown prompt set 'implict'", "did you mean implicit")),
         (("--prompts", "neutral_pool"), ("neutral_pool has no emotional text",)),
         (("--scenarios", "9"), ("--scenarios", "10")),
-        (("--scenarios", "12"), ("test scenarios", "20 or more")),
+        (("--scenarios", "12"), ("test scenarios", "ask for more than 12 scenarios (--scenarios)")),
         (("--permutations", "3"), ("--permutations", "99")),
         (("--components", "-1"), ("--components",)),
         (("--profile", "quikstart"), ("unknown profile 'quikstart'", "did you mean quickstart")),

@@ -142,7 +142,7 @@ def test_a_set_that_is_too_small_says_how_many_are_the_least_and_how_to_add_them
     build(paired)
     words = ("study", "mine") if verb == "study" else ("run", "directions", "--profile", "mine")
     answer = cli(*words, "--model", model, "--results", tmp_path / "r", "--quiet")
-    said = f"(it has {kind}; 20 with every label always leave enough)"
+    said = f"(it has {kind}; 20 with every label, dealt by `prompts build`, are enough)"
     assert answer.code and said in answer.err and "prompts build --from FILE --name mine" in answer.err
     assert "--emotions" not in answer.err and "--scenarios" not in answer.err
 
@@ -193,7 +193,7 @@ def test_set_in_a_file_is_a_profile_by_its_path(cli: Any, model: Path, tmp_path:
     bare = path.with_name("bare.jsonl")
     bare.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "split"}) + "\n" for r in rows))
     cli("run", "directions", "--model", model, "--profile", bare, "--results", tmp_path / "r").refused(
-        2, f"no text of prompt set {bare} has a split", f"prompts build --from {bare} --name bare"
+        2, "(108 of its 108 texts have no split: fit, dev or test)", f"prompts build --from {bare} --name bare"
     )
 
 

@@ -107,7 +107,7 @@ def _lack_of_texts(name: str, texts: Sequence[Prompt]) -> str:
     kind = "scenarios" if any(p.scenario for p in texts) else "texts"
     if unsplit := sum(not p.split for p in texts):
         enough = f" ({unsplit} of its {len(texts)} texts have no split: fit, dev or test)"
-    elif total < MINIMUM_SCENARIOS:
+    elif total < MINIMUM_SCENARIOS and name not in BUILT_IN:
         enough = f" (it has {total} {kind}; {MINIMUM_SCENARIOS} with every label, dealt by `prompts build`, are enough)"
     else:
         enough = ""
