@@ -85,6 +85,17 @@ def test_the_table_of_estimates_says_where_texts_were_read(store: Store) -> None
     assert [row["position"] for row in rows] == ["last", "last"]
 
 
+@pytest.mark.parametrize(("places", "label"), [(("last",), "anger"), (("last", "mean-content"), "anger (last)")])
+def test_figures_of_estimates_name_positions_where_there_are_several(
+    store: Store, places: tuple[str, ...], label: str
+) -> None:
+    (row,) = of_one()["results"]
+    for model in ("a", "b"):
+        finished(store, model, "directions", summary={"results": [{**row, "position": p} for p in places]})
+    section = comparison(study_on_disk(store, load_profile("atlas")))
+    assert section is not None and section.figures[0].data[0]["label"] == label
+
+
 def test_both_runs_have_a_section_that_says_which_it_is(store: Store) -> None:
     report = report_of(twice(store))
     headings = [s.heading for s in report.sections if s.name == "transfer"]

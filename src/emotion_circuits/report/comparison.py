@@ -76,8 +76,8 @@ def comparison(study: Study) -> Section | None:
         return None
     figures = [
         _dots(rows, "comparison-auroc", AUROC, "Where is each emotion: test AUROC of every model", 0.5),
-        _dots(rows, "comparison-effect", EFFECT, "What does it cause: effect of the declared cell on test", 0),
         _dots(rows, "comparison-tau", TAU, "Is it shared: τ of every pair", 0),
+        _dots(rows, "comparison-effect", EFFECT, "What does it cause: effect of the declared cell on test", 0),
     ]
     answer = [*_first_question(rows, models), *_pairs(rows)]
     table = Table(
@@ -112,10 +112,12 @@ def _pairs(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _dots(rows: Sequence[Mapping[str, Any]], name: str, measure: str, title: str, reference: float) -> Figure:
+    own = [r for r in rows if r["measure"] == measure]
+    several = len({r["position"] for r in own}) > 1
     data = [
-        {"label": r["emotion"] + (f" ({r['position']})" if r["position"] else ""), "group": _names(r),
+        {"label": r["emotion"] + (f" ({r['position']})" if several and r["position"] else ""), "group": _names(r),
          "value": r["estimate"], "low": r["low"], "high": r["high"]}
-        for r in rows if r["measure"] == measure
+        for r in own
     ]  # fmt: skip
     axis = "τ" if measure == TAU else measure
     return Figure(
