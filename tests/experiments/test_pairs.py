@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from emotion_circuits import Positions, Prompt, capture, load_lm
-from emotion_circuits.errors import ModelError
+from emotion_circuits.errors import ModelError, UsageError
 from emotion_circuits.experiments._captured import load_capture
 from emotion_circuits.experiments.k_sweep import _lines as k_sweep_lines
-from emotion_circuits.experiments.shared_texts import SharedTextsParams, emotional_texts, layer_grid
+from emotion_circuits.experiments.shared_texts import SharedTextsParams, emotional_texts, layer_grid, require_splits
 from emotion_circuits.models import LM, untrained
 from emotion_circuits.models.untrained import UntrainedTwin
 from emotion_circuits.report.translation import Catalogue, entries
@@ -294,6 +295,39 @@ def test_models_of_one_width_have_raw_angles_beside_those_of_random_subspaces(
     assert f"raw cosines of an emotion's two directions {min(row['cosines'].values()):+.3f} to" in " ".join(
         answer.out.split()
     )
+
+
+def labelled_file(path: Path, splits: dict[str, int], worded: int = 0) -> Path:
+    """``splits`` texts of joy and dread in the order of the splits; the last ``worded`` of joy's hold its word."""
+    order = [split for split, n in splits.items() for _ in range(n)]
+    rows = [
+        {"text": f"Number {i} of {e}, {'happy' if e == 'joy' and i >= len(order) - worded else 'and'} so on.",
+         "emotion": e, "split": split}
+        for e in ("joy", "dread") for i, split in enumerate(order)
+    ]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def test_splits_that_are_read_have_texts_and_a_cut_is_blamed_on_the_option(tmp_path: Path) -> None:
+    without_dev = SharedTextsParams(on=labelled_file(tmp_path / "a.jsonl", {"fit": 20, "test": 10}))
+    require_splits(without_dev, "fit", "test")
+    with pytest.raises(UsageError, match=r"0 texts of 'joy' .* in the dev split") as caught:
+        require_splits(without_dev, "fit", "dev", "test")
+    assert caught.value.fix == "give more texts of it"
+    path = labelled_file(tmp_path / "b.jsonl", {"fit": 30, "dev": 10, "test": 10})
+    with pytest.raises(UsageError) as caught:
+        require_splits(SharedTextsParams(on=path, per_emotion=20), "fit", "test")
+    assert caught.value.fix == "give --per-emotion 50"
+    require_splits(SharedTextsParams(on=path, per_emotion=50), "fit", "dev", "test")
+
+
+def test_texts_are_counted_after_those_without_a_word_are_left_out(tmp_path: Path) -> None:
+    path = labelled_file(tmp_path / "c.jsonl", {"fit": 60}, worded=25)
+    both = path.read_text(encoding="utf-8").replace("dread", "anger").replace("anger, and", "anger, furious")
+    path.write_text(both, encoding="utf-8")
+    texts = emotional_texts(SharedTextsParams(on=path, per_emotion=20, position="emotion-word-last"))
+    assert Counter(p.emotion for p in texts) == {"joy": 20, "anger": 20} and all(p.spans for p in texts)
 
 
 def test_raw_cosines_are_those_of_the_centred_class_means(cli: Any, model: Path, worded: Path, tmp_path: Path) -> None:

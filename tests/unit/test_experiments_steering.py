@@ -65,8 +65,21 @@ def test_the_plans_grid_takes_no_strengths_or_position_of_a_profile(profile: str
         assert isinstance(found, Sweep.Params)
         for name in ("layers", "depths", "strengths", "position", "max_new_tokens"):
             assert getattr(found, name) == getattr(plan, name), name
+    assert study.params("sweep", {"grid": "fraction"}) == study.params("sweep"), "it has that grid already"
     own: Any = study.params("sweep", {**typed, "strengths": (-3.0, 3.0), "position": "mean-content"})
     assert own.strengths == (-3, 0, 3) and own.position == "mean-content"
+
+
+def test_another_grid_takes_nothing_of_a_profile_with_the_plans_and_the_same_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'title = "Own"\n[[experiment]]\nname = "sweep"\ngrid = "plan"\nstrengths = [-3, 3]\nlayers = [4]\n', "utf-8"
+    )
+    study = load_profile(str(path))
+    same: Any = study.params("sweep", Sweep.Params.model_validate({"grid": "plan"}).model_dump(exclude_unset=True))
+    assert same.strengths == (-3, 0, 3) and same.layers == (4,)
+    other: Any = study.params("sweep", {"grid": "fraction"})
+    assert other.strengths == Sweep.Params().strengths and not other.layers and other.position == "mean-content"
 
 
 @pytest.mark.parametrize("count", [1, 5, 18])

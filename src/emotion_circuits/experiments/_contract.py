@@ -44,7 +44,7 @@ class ExperimentParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     overrules: ClassVar[Mapping[tuple[str, Any], Sequence[str]]] = {}
-    """(field, value) → fields: what a profile says of these does not count where that value is asked for."""
+    """(field, value) → fields: where that value is asked for, a profile with another one says nothing of these."""
 
 
 @dataclass(frozen=True)

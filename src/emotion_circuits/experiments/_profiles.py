@@ -173,7 +173,12 @@ def _read(path: Path) -> str:
 
 def _left(model: type[ExperimentParams], written: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """What a profile says, less what the values that are asked for bring with them; in nested parameters too."""
-    gone = {name for (field, value), names in model.overrules.items() if asked.get(field) == value for name in names}
+    gone = {
+        name
+        for (field, value), names in model.overrules.items()
+        if asked.get(field) == value != written.get(field, model.model_fields[field].default)
+        for name in names
+    }
     left = {name: value for name, value in written.items() if name not in gone}
     for name, field in model.model_fields.items():
         below, above = left.get(name), asked.get(name)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from emotion_circuits.experiments._contract import Outcome, PairContext, PairExperiment, PairNeeded
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments.shared_texts import emotional_texts, map_texts, own_inputs, require_neutral
+from emotion_circuits.experiments.shared_texts import map_texts, own_inputs, require_neutral, require_splits
 from emotion_circuits.experiments.transfer import PairParams, both_sides
 from emotion_circuits.types import Figure, Observation, Section, Table
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from emotion_circuits.experiments._pairs.spaces import Directions
     from emotion_circuits.representations.alignment_map import AlignmentMap
+from emotion_circuits.prompts.splits import SPLITS
 
 
 @experiment("k-sweep", "Emotion subspaces of k dimensions pushed into another model: transfer by k, chosen on dev.")
@@ -32,7 +33,7 @@ class KSweep(PairExperiment):
         ks: tuple[int, ...] = Field((2, 5, 10, 20), description="Dimensions that are tried.")
 
     def check(self, params: Params) -> None:
-        emotional_texts(params)
+        require_splits(params, *SPLITS)
         require_neutral(len(map_texts(params)))
 
     def inputs(self, params: Params) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import Field
 from emotion_circuits.experiments._contract import Outcome, PairContext, PairExperiment, PairNeeded
 from emotion_circuits.experiments._registry import experiment
 from emotion_circuits.experiments._relabelled import relabelling_inputs
-from emotion_circuits.experiments.shared_texts import emotional_texts, own_inputs
+from emotion_circuits.experiments.shared_texts import emotional_texts, own_inputs, require_splits
 from emotion_circuits.experiments.transfer import PairParams, both_sides
 
 
@@ -27,7 +27,7 @@ class OverlapOfSubspaces(PairExperiment):
         permutations: int = Field(199, ge=19, description="Permutations of labels behind the p of the silhouette.")
 
     def check(self, params: Params) -> None:
-        emotional_texts(params)
+        require_splits(params, "fit", "test")
 
     def inputs(self, params: Params) -> Mapping[str, Any]:
         moved = relabelling_inputs([emotional_texts(params)])

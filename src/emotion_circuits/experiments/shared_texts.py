@@ -23,8 +23,7 @@ from emotion_circuits.experiments.extract import (
     StudySets,
     select_sets,
 )
-from emotion_circuits.prompts.splits import SPLITS
-from emotion_circuits.types import NEUTRAL, Positions, Prompt, SiteKind
+from emotion_circuits.types import NEUTRAL, Positions, Prompt, SiteKind, Split
 
 if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
@@ -77,7 +76,7 @@ class SharedTexts(Experiment):
         emotional, neutral = emotional_texts(params), map_texts(params)
         position, read = EVERY if params.pairs == "words" else MEAN, Positions.parse(params.position)
         # Static embeddings of a last token are those of a full stop: a floor of words needs words.
-        static = read if read.kind == "emotion-word" else MEAN
+        static = read if _at_words(params) else MEAN
         # Texts of another contrast have no emotion word, and are of other lengths.
         beside = read if read.kind == "last" else MEAN
         steps = [
@@ -118,59 +117,98 @@ def emotional_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
 
     At emotion words: those that hold a word of their emotion.
     """
+    texts = _every_text(params)
     if params.on is not None:
-        texts = [p for p in _own(params.on) if p.emotion != NEUTRAL and p.emotion in (params.emotions or (p.emotion,))]
-        counts: dict[str, int] = {}
-        kept = []
-        for prompt in texts:
-            counts[prompt.emotion] = counts.get(prompt.emotion, 0) + 1
-            if counts[prompt.emotion] <= params.per_emotion:
-                kept.append(prompt)
-        texts = kept
-    else:
-        sets = select_sets(params.texts, params.emotions, params.scenarios)
-        texts = list({p.id: p for part in sets.values() for p in part if p.emotion != NEUTRAL}.values())
-    if Positions.parse(params.position).kind == "emotion-word":
-        texts = _with_words(texts, str(params.on or ", ".join(params.texts)))
-    if len({p.emotion for p in texts}) < 2:
+        texts = _first_of_each(texts, params.per_emotion)
+    found = {p.emotion for p in texts}
+    if len(found) < 2:
         others = f"put others beside it: --texts {' '.join(dict.fromkeys((*params.texts, 'atlas')))}"
         if params.on is not None or params.emotions:
             others = "name more with --emotions" if params.emotions else "add others to the file"
         raise UsageError(
-            f"{params.on or ', '.join(params.texts)} has texts of {len({p.emotion for p in texts})} emotion(s)",
+            f"{_named(params)} has texts of {len(found)} emotion(s)",
             "own-vs-rest transfer compares at least two, and at least six for a claim about which one is shared; "
             + others,
         )
-    _require_splits(texts, str(params.on or ", ".join(params.texts)))
     return tuple(texts)
 
 
-def _require_splits(texts: Sequence[Prompt], what: str) -> None:
-    """Directions are fitted on fit, layers chosen on dev, verdicts rest on test (``sharing_arrays.check_texts``)."""
+def require_splits(params: SharedTextsParams, *splits: Split) -> None:
+    """Refuse, before anything is captured, too few texts of an emotion in a split that is read.
+
+    Directions are fitted on fit, verdicts rest on test, and layers are chosen on dev (``sharing_arrays.check_texts``).
+
+    Raises:
+        UsageError: as said, or for what ``emotional_texts`` refuses.
+    """
+    texts = emotional_texts(params)
     counts = Counter((p.emotion, p.split) for p in texts)
-    for emotion in dict.fromkeys(p.emotion for p in texts):
-        for split in SPLITS:
-            if counts[emotion, split] < MINIMUM_TEXTS:
+    emotions = list(dict.fromkeys(p.emotion for p in texts))
+    for emotion in emotions:
+        for split in splits:
+            if (n := counts[emotion, split]) < MINIMUM_TEXTS:
+                leave = ", or leave it out with --emotions" if len(emotions) > 2 else ""
                 raise UsageError(
-                    f"{what} has {counts[emotion, split]} of its texts of {emotion!r} that can be read in the {split} "
-                    f"split; a comparison of two models needs {MINIMUM_TEXTS}",
-                    "give more texts of it, or name the others with --emotions",
+                    f"{n} texts of {emotion!r} of {_named(params)} can be read in the {split} split; a comparison of "
+                    f"two models needs {MINIMUM_TEXTS}",
+                    _more_texts(params, emotion, split) + leave,
                 )
+
+
+def _more_texts(params: SharedTextsParams, emotion: str, split: Split) -> str:
+    """What to type for more texts: an option that cut them, or where they can be read."""
+    own = [p for p in _every_text(params) if p.emotion == emotion] if params.on is not None else []
+    if sum(p.split == split for p in own) >= MINIMUM_TEXTS:
+        return f"give --per-emotion {len(own)}"
+    if params.on is None and params.scenarios is not None:
+        return f"ask for more than {params.scenarios} scenarios (--scenarios)"
+    if _at_words(params):
+        return "give more texts of it with a word of it, or read another position (--position mean-content)"
+    return "give more texts of it"
+
+
+def _every_text(params: SharedTextsParams) -> list[Prompt]:
+    """Every emotional text that can be read, whatever the number that is asked for."""
+    if params.on is not None:
+        texts = [p for p in _own(params.on) if p.emotion != NEUTRAL and p.emotion in (params.emotions or (p.emotion,))]
+    else:
+        sets = select_sets(params.texts, params.emotions, params.scenarios)
+        texts = list({p.id: p for part in sets.values() for p in part if p.emotion != NEUTRAL}.values())
+    return _with_words(texts, _named(params)) if _at_words(params) else texts
+
+
+def _first_of_each(texts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """The first ``count`` texts of each emotion, in their order."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for prompt in texts:
+        seen[prompt.emotion] += 1
+        if seen[prompt.emotion] <= count:
+            kept.append(prompt)
+    return kept
 
 
 def _with_words(texts: Sequence[Prompt], what: str) -> list[Prompt]:
     """The texts with a word of their emotion; raises where an emotion has none."""
     kept = [p for p in texts if p.spans]
-    lost = dict.fromkeys(p.emotion for p in texts)
-    for prompt in kept:
-        lost.pop(prompt.emotion, None)
-    if lost:
+    have = {p.emotion for p in kept}
+    if lost := [e for e in dict.fromkeys(p.emotion for p in texts) if e not in have]:
+        leave = "leave these out with --emotions, " if len(have) > 1 else ""
         raise UsageError(
             f"{what} has no text of {', '.join(lost)} with a word of its emotion marked, to be read at",
-            "read another position (--position mean-content), leave these out with --emotions, or give their words "
-            "with `emotion-circuits prompts build --words`",
+            f"read another position (--position mean-content), {leave}or give their words with "
+            "`emotion-circuits prompts build --words`",
         )
     return kept
+
+
+def _at_words(params: SharedTextsParams) -> bool:
+    return Positions.parse(params.position).kind == "emotion-word"
+
+
+def _named(params: SharedTextsParams) -> str:
+    """The texts, as they were asked for."""
+    return str(params.on or ", ".join(params.texts))
 
 
 def map_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from emotion_circuits.experiments._contract import Outcome, PairContext, PairExperiment, PairNeeded
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments.shared_texts import emotional_texts, map_texts, own_inputs, require_neutral
+from emotion_circuits.experiments.shared_texts import map_texts, own_inputs, require_neutral, require_splits
 from emotion_circuits.experiments.transfer import PairParams, both_sides
 from emotion_circuits.types import Figure, Section, Table
 
@@ -38,7 +38,7 @@ class SubspaceAlign(PairExperiment):
         components: int = Field(30, ge=2, description="Components that enter; CCA needs ten rows for each.")
 
     def check(self, params: Params) -> None:
-        emotional_texts(params)
+        require_splits(params, "fit", "test")
         require_neutral(len(map_texts(params)))
 
     def inputs(self, params: Params) -> Mapping[str, Any]:

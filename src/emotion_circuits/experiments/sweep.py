@@ -80,10 +80,10 @@ class Sweep(Experiment):
     class Params(SteeringParams):
         """Parameters of ``sweep``."""
 
-        # Fractions of a profile are no raw multiples, and the plan has layers and texts of its own.
-        overrules: ClassVar[Mapping[tuple[str, Any], Sequence[str]]] = {
-            ("grid", "plan"): ("layers", "depths", "strengths", "unit", *PLAN_VALUES)
-        }
+        # Fractions of a profile are no raw multiples, nor the other way round; the plan has texts of its own.
+        overrules: ClassVar[Mapping[tuple[str, Any], Sequence[str]]] = dict.fromkeys(
+            (("grid", "plan"), ("grid", "fraction")), ("layers", "depths", "strengths", "unit", *PLAN_VALUES)
+        )
 
         grid: Literal["fraction", "plan"] = Field(
             "fraction",

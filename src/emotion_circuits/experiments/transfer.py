@@ -9,7 +9,8 @@ from pydantic import Field
 
 from emotion_circuits.experiments._contract import Outcome, PairContext, PairExperiment, PairNeeded
 from emotion_circuits.experiments._registry import experiment
-from emotion_circuits.experiments.shared_texts import SharedTextsParams, emotional_texts, map_texts, own_inputs
+from emotion_circuits.experiments.shared_texts import SharedTextsParams, map_texts, own_inputs, require_splits
+from emotion_circuits.prompts.splits import SPLITS
 
 
 class PairParams(SharedTextsParams):
@@ -55,7 +56,7 @@ class Transfer(PairExperiment):
         resamples: int = Field(1000, ge=100, description="Bootstrap resamples (everything is refitted).")
 
     def check(self, params: Params) -> None:
-        emotional_texts(params)
+        require_splits(params, *SPLITS)
         map_texts(params)
 
     def inputs(self, params: Params) -> Mapping[str, Any]:

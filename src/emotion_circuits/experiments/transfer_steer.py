@@ -25,8 +25,10 @@ from emotion_circuits.experiments.shared_texts import (
     map_texts,
     own_inputs,
     require_neutral,
+    require_splits,
 )
 from emotion_circuits.experiments.transfer import PairParams, both_sides, texts_of
+from emotion_circuits.prompts.splits import SPLITS
 from emotion_circuits.types import Positions, Prompt
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ class TransferSteer(PairExperiment):
         from emotion_circuits.experiments._endpoint import require_words
 
         known = sorted({p.emotion for p in emotional_texts(params)})
+        require_splits(params, *SPLITS)
         require_neutral(len(map_texts(params)))
         params.steered()
         if Positions.parse(params.at).kind == "generated":

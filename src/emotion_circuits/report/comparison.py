@@ -244,7 +244,7 @@ _READERS = {
 def _between(run: Run, pair: Mapping[str, Any], layers: Mapping[str, int]) -> dict[str, Any]:
     source, target = run.model.split(PAIR)
     own, other = _at(pair["source"], layers.get(source)), _at(pair["target"], layers.get(target))
-    position = run.read_json("spec.json")["inputs"]["params"].get("position")
+    position = run.read_json("spec.json")["inputs"]["params"].get("position", "mean-content")
     about = {"source": source, "model": target, "position": position}
     return {**about, **{f"source_{k}": v for k, v in own.items()}, **other}
 

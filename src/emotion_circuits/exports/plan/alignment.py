@@ -34,21 +34,21 @@ def offsets(results: Results) -> Iterator[File]:
 
 @plan_file("alignment/model_alignment.json", "overlap before and after the map", "align", RUN_PAIR)
 def model_alignment(results: Results) -> Iterator[File]:
-    runs = results.latest("align")
+    runs = _at_each_position(results, "align")
     for run in runs:
         yield json_file(_path("alignment/model_alignment", run, runs), run, partial(_before_after, run))
 
 
 @plan_file("alignment/k_sweep.json", "transfer by k, emotion and layer", "k-sweep", RUN_PAIR)
 def k_sweep(results: Results) -> Iterator[File]:
-    runs = results.latest("k-sweep")
+    runs = _at_each_position(results, "k-sweep")
     for run in runs:
         yield json_file(_path("alignment/k_sweep", run, runs), run, partial(_k_sweep, run))
 
 
 @plan_file("alignment/subspace_alignment.json", "Procrustes and CCA", "subspace-align", RUN_PAIR)
 def subspace_alignment(results: Results) -> Iterator[File]:
-    runs = results.latest("subspace-align")
+    runs = _at_each_position(results, "subspace-align")
     for run in runs:
         path = _path("alignment/subspace_alignment", run, runs)
         yield json_file(path, run, partial(_named, run, "results", "warning"))
@@ -56,7 +56,7 @@ def subspace_alignment(results: Results) -> Iterator[File]:
 
 @plan_file("alignment/subspace_overlap.json", "raw overlaps, angles, clusters", "overlap", RUN_PAIR)
 def subspace_overlap(results: Results) -> Iterator[File]:
-    runs = results.latest("overlap")
+    runs = _at_each_position(results, "overlap")
     for run in runs:
         path = _path("alignment/subspace_overlap", run, runs)
         yield json_file(path, run, partial(_named, run, "emotions", "between", "inside", "clusterability"))
@@ -64,9 +64,21 @@ def subspace_overlap(results: Results) -> Iterator[File]:
 
 def _path(stem: str, run: Run, runs: Sequence[Run], ending: str = ".json") -> str:
     """Texts that were read elsewhere than over the whole have a file of their own."""
-    position = str(run.read_json("spec.json")["inputs"]["params"].get("position", "mean-content"))
-    stem += "" if position == "mean-content" else position_suffix(position) or "_last"
-    return f"{stem}{ending}" if len(runs) == 1 else f"{stem}_{'_'.join(pair_of(run))}{ending}"
+    stem += "" if (position := _position(run)) == "mean-content" else position_suffix(position) or "_last"
+    return f"{stem}{ending}" if len({r.model for r in runs}) == 1 else f"{stem}_{'_'.join(pair_of(run))}{ending}"
+
+
+def _at_each_position(results: Results, experiment: str) -> list[Run]:
+    """The run that was asked for last, of every pair and position."""
+    found: dict[tuple[str, str], Run] = {}
+    for pair, runs in results.newest_first(experiment).items():
+        for run in runs:
+            found.setdefault((pair, _position(run)), run)
+    return list(found.values())
+
+
+def _position(run: Run) -> str:
+    return str(run.read_json("spec.json")["inputs"]["params"].get("position", "mean-content"))
 
 
 def _map_files(results: Results, suffix: str, content: Any) -> Iterator[File]:
