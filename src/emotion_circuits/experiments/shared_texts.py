@@ -27,6 +27,7 @@ from emotion_circuits.types import NEUTRAL, Positions, Prompt, SiteKind, Split
 
 if TYPE_CHECKING:
     from emotion_circuits.models.lm import LM
+    from emotion_circuits.store import Run
 
 SITE: SiteKind = "resid_post"
 EMBEDDING: SiteKind = "resid_pre"
@@ -95,6 +96,11 @@ class SharedTexts(Experiment):
         return Outcome({"layers": layers, "texts": counts, "n_layers": context.lm.n_layers}, documents={TOKENS: spans})
 
 
+def position_of(run: Run) -> str:
+    """Where a finished comparison of two models read emotional texts."""
+    return str(run.read_params().get("position", MEAN))
+
+
 def layer_grid(n_layers: int, params: SharedTextsParams) -> tuple[int, ...]:
     """Layers to look at: never the last two of a model that has more than three."""
     if params.layers:
@@ -133,8 +139,8 @@ def emotional_texts(params: SharedTextsParams) -> tuple[Prompt, ...]:
     return tuple(texts)
 
 
-def require_splits(params: SharedTextsParams, *splits: Split) -> None:
-    """Refuse, before anything is captured, too few texts of an emotion in a split that is read.
+def require_splits(params: SharedTextsParams, *splits: Split) -> tuple[Prompt, ...]:
+    """The emotional texts; refuses, before anything is captured, too few of an emotion in a split that is read.
 
     Directions are fitted on fit, verdicts rest on test, and layers are chosen on dev (``sharing_arrays.check_texts``).
 
@@ -153,6 +159,7 @@ def require_splits(params: SharedTextsParams, *splits: Split) -> None:
                     f"two models needs {MINIMUM_TEXTS}",
                     _more_texts(params, emotion, split) + leave,
                 )
+    return texts
 
 
 def _more_texts(params: SharedTextsParams, emotion: str, split: Split) -> str:

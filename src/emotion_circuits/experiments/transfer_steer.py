@@ -100,8 +100,7 @@ class TransferSteer(PairExperiment):
     def check(self, params: TransferSteerParams) -> None:
         from emotion_circuits.experiments._endpoint import require_words
 
-        known = sorted({p.emotion for p in emotional_texts(params)})
-        require_splits(params, *SPLITS)
+        known = sorted({p.emotion for p in require_splits(params, *SPLITS)})
         require_neutral(len(map_texts(params)))
         params.steered()
         if Positions.parse(params.at).kind == "generated":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotion_circuits.experiments._cell import ASKED, PLUS
+from emotion_circuits.experiments.shared_texts import position_of
 from emotion_circuits.report.files import write_text
 from emotion_circuits.report.variants import first_of_each, marked
 from emotion_circuits.store import ARROW, PAIR
@@ -244,8 +245,7 @@ _READERS = {
 def _between(run: Run, pair: Mapping[str, Any], layers: Mapping[str, int]) -> dict[str, Any]:
     source, target = run.model.split(PAIR)
     own, other = _at(pair["source"], layers.get(source)), _at(pair["target"], layers.get(target))
-    position = run.read_json("spec.json")["inputs"]["params"].get("position", "mean-content")
-    about = {"source": source, "model": target, "position": position}
+    about = {"source": source, "model": target, "position": position_of(run)}
     return {**about, **{f"source_{k}": v for k, v in own.items()}, **other}
 
 

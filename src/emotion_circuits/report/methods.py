@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from emotion_circuits.experiments.shared_texts import position_of
 
 if TYPE_CHECKING:
     from emotion_circuits.store import Run
@@ -164,32 +166,36 @@ def _directions(runs: Sequence[Run]) -> Iterator[str]:
     found = [run for run in runs if run.experiment == "directions"]
     unpaired = bool(found) and not any(run.read_summary()["paired"] for run in found)
     yield from (UNPAIRED_TEXTS, PAIRED[1], UNPAIRED_MEANS, UNPAIRED_TESTS) if unpaired else PAIRED
-    params = [run.read_json("spec.json")["inputs"]["params"] for run in found]
+    params = [run.read_params() for run in found]
     numbers = {(p["permutations"], p["resamples"]) for p in params}
     yield from (f"Directions: {m} permutations, {r} resamples." for m, r in sorted(numbers))
 
 
 def _positions(runs: Sequence[Run]) -> Iterator[str]:
     """Where emotional texts were read, for the comparisons of two models that read them at each place."""
-    by_place: dict[str, list[str]] = {}
-    for run in (run for run in runs if run.experiment in {"transfer", "transfer-steer", *_SPACES}):
-        place = run.read_json("spec.json")["inputs"]["params"].get("position", "mean-content")
-        by_place.setdefault(str(place), []).append(run.experiment)
-    for place, names in by_place.items():
-        yield f"Emotional texts read at ({', '.join(dict.fromkeys(names))}): {place}."
+    for place, names in _experiments_by(position_of, runs, {"transfer", "transfer-steer", *_SPACES}):
+        yield f"Emotional texts read at ({names}): {place}."
 
 
 def _units(runs: Sequence[Run]) -> Iterator[str]:
     """What strength means, for the experiments that steered in each unit; one is said of all of them."""
-    by_unit: dict[str, list[str]] = {}
-    for run in (run for run in runs if run.experiment in _STEERED):
-        by_unit.setdefault(_unit(run), []).append(run.experiment)
-    for unit, names in by_unit.items():
-        yield f"Strength ({', '.join(dict.fromkeys(names))}): {UNITS[unit]}."
+    for unit, names in _experiments_by(_unit, runs, _STEERED):
+        yield f"Strength ({names}): {UNITS[unit]}."
+
+
+def _experiments_by(
+    value_of: Callable[[Run], str], runs: Sequence[Run], among: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Each value of those experiments' runs, with the names of the experiments that have it."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.experiment in among:
+            found.setdefault(value_of(run), []).append(run.experiment)
+    return ((value, ", ".join(dict.fromkeys(names))) for value, names in found.items())
 
 
 def _unit(run: Run) -> str:
     """As the run recorded it; ``controls`` steers in the cells of its sweep, and what records none has fractions."""
-    sweep = run.read_json("spec.json")["inputs"]["params"].get("sweep", {})
+    sweep = run.read_params().get("sweep", {})
     own = "raw" if sweep.get("grid") == "plan" else sweep.get("unit", "fraction")
     return str(run.read_summary().get("unit", own))

@@ -244,6 +244,10 @@ class Run:
         """The observation table, or some of its columns, as an Arrow table (``.to_pandas()`` for a data frame)."""
         return read_observations(self.path(OBSERVATIONS), columns)
 
+    def read_params(self) -> Any:
+        """The experiment's parameters, as ``spec.json`` has them."""
+        return self.read_json(SPEC)["inputs"]["params"]
+
     def read_summary(self) -> Any:
         """What :meth:`finish` was given; :class:`StoreError` when the run is not finished."""
         if not self.done:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from emotion_circuits.experiments.shared_texts import MEAN, position_of
 from emotion_circuits.exports.contract import RUN_PAIR, File, Results, json_file, pair_of, plan_file, position_suffix
 from emotion_circuits.exports.tensors import tensor_file
 
@@ -64,7 +65,7 @@ def subspace_overlap(results: Results) -> Iterator[File]:
 
 def _path(stem: str, run: Run, runs: Sequence[Run], ending: str = ".json") -> str:
     """Texts that were read elsewhere than over the whole have a file of their own."""
-    stem += "" if (position := _position(run)) == "mean-content" else position_suffix(position) or "_last"
+    stem += "" if (position := position_of(run)) == str(MEAN) else position_suffix(position) or "_last"
     return f"{stem}{ending}" if len({r.model for r in runs}) == 1 else f"{stem}_{'_'.join(pair_of(run))}{ending}"
 
 
@@ -73,12 +74,8 @@ def _at_each_position(results: Results, experiment: str) -> list[Run]:
     found: dict[tuple[str, str], Run] = {}
     for pair, runs in results.newest_first(experiment).items():
         for run in runs:
-            found.setdefault((pair, _position(run)), run)
+            found.setdefault((pair, position_of(run)), run)
     return list(found.values())
-
-
-def _position(run: Run) -> str:
-    return str(run.read_json("spec.json")["inputs"]["params"].get("position", "mean-content"))
 
 
 def _map_files(results: Results, suffix: str, content: Any) -> Iterator[File]:

@@ -31,7 +31,7 @@ SECTIONS = ("baseline_summary", "aggregated_metrics", "delta_metrics", "sweep_re
 def sweep(results: Results) -> Iterator[File]:
     """With vectors read at emotion words it is ``{model}_sweep_token_based.json``, as the vectors' files are."""
     for run in results.latest("sweep"):
-        suffix = position_suffix(_params(run)["position"])
+        suffix = position_suffix(run.read_params()["position"])
         yield json_file(f"patching/{run.model}_sweep{suffix}.json", run, partial(_sweep, run))
 
 
@@ -80,11 +80,6 @@ def random_effect_sizes(results: Results) -> Iterator[File]:
 @plan_file("random_distributions.csv", "one row a prompt and arm", "controls")
 def random_distributions(results: Results) -> Iterator[File]:
     yield from _table(results, "controls", "distributions.csv", "random_distributions.csv")
-
-
-def _params(run: Run) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = run.read_json("spec.json")["inputs"]["params"]
-    return found
 
 
 def _sweep(run: Run) -> Mapping[str, Any]:
